@@ -1,0 +1,51 @@
+"""Judges the model at an interval and at the end; training never notices."""
+
+from typing import Any, Literal
+
+import torch
+from lightning import Callback, Trainer
+
+from src.callbacks.report import report_metrics
+from src.callbacks.run_length import due
+from src.judge import judge_losses, judge_samples
+from src.metrics.generation import FeatureMetrics
+from src.models.generative_model import GenerativeModel
+from src.schema import NonNegativeInt, PositiveInt
+
+
+class Evaluation(Callback):
+    """Logs val/<name>, the losses on held-out pictures, and every metric of every feature network in `networks`, on
+    num_images samples from always the same noise (seed) against the training or the held-out pictures."""
+
+    def __init__(
+        self,
+        every_images: PositiveInt,
+        networks: dict[str, FeatureMetrics],
+        num_images: PositiveInt,
+        reference: Literal["train", "val"] = "train",
+        batch_size: PositiveInt = 64,
+        seed: NonNegativeInt = 0,
+        cache_dir: str | None = None,
+    ) -> None:
+        self.every_images, self.networks, self.num_images = every_images, networks, num_images
+        self.reference, self.batch_size, self.seed, self.cache_dir = reference, batch_size, seed, cache_dir
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        if due(trainer, model, self.every_images):
+            report_metrics(trainer, self.evaluate(trainer, model), model.images_seen)
+
+    def evaluate(self, trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        model.eval()
+        # Held-out losses may draw noise: always the same. The next training step seeds anew.
+        torch.manual_seed(self.seed)
+        metrics = {}
+        if data.val.names:
+            losses = judge_losses(model, data, "val", self.batch_size)
+            metrics = {f"val/{name}": value for name, value in losses.items()}
+        for network in self.networks.values():
+            metrics |= judge_samples(
+                model, data, network, self.num_images, self.reference, self.seed, self.batch_size, self.cache_dir
+            )
+        model.train()
+        return metrics

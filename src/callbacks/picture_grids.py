@@ -1,0 +1,57 @@
+"""Sample grids from fixed noise over time, and reconstructions for models that encode."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+
+from src.callbacks.report import report_picture
+from src.callbacks.run_length import due
+from src.images import from_uint8, to_uint8
+from src.models.generative_model import GenerativeModel
+from src.pictures import save_grid
+from src.schema import NonNegativeInt, PositiveInt
+
+
+class PictureGrids(Callback):
+    """Writes images/samples_<images seen>.png and, for encoders, images/reconstructions_<images seen>.png, whose rows
+    are held-out pictures and below each what the model makes of it. seed fixes the noise."""
+
+    def __init__(
+        self, folder: str, every_images: PositiveInt, num_images: PositiveInt = 64, columns: PositiveInt = 8,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        self.folder, self.every_images = Path(folder), every_images
+        self.num_images, self.columns, self.seed = num_images, columns, seed
+        self.written: list[Path] = []
+
+    def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
+        self.write(trainer, model)
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        if due(trainer, model, self.every_images):
+            self.write(trainer, model)
+
+    @torch.no_grad()
+    def write(self, trainer: Trainer, model: GenerativeModel) -> None:
+        if not trainer.is_global_zero:
+            return
+        model.eval()
+        samples = model.sample(self.num_images, torch.Generator().manual_seed(self.seed))
+        grids = {"samples": samples}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        originals = data.pictures("val" if data.val.names else "train").images[: self.num_images // 2]
+        originals = from_uint8(originals).to(model.device, model.dtype)
+        reconstructions = model.reconstruct(originals)
+        if reconstructions is not None:
+            rows = [row for pair in zip(originals.split(self.columns), reconstructions.split(self.columns), strict=True)
+                    for row in pair if len(row) == self.columns]
+            grids["reconstructions"] = torch.cat(rows or [originals, reconstructions])
+        model.train()
+        self.written = []
+        for name, images in grids.items():
+            path = self.folder / f"{name}_{model.images_seen:09d}.png"
+            picture = save_grid(to_uint8(images), path, self.columns)
+            report_picture(trainer, name, picture, model.images_seen)
+            self.written.append(path)

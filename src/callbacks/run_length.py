@@ -1,0 +1,31 @@
+"""How long a run is, in images, and when something is due."""
+
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from src.errors import UserError
+from src.models.generative_model import GenerativeModel
+from src.schema import PositiveInt
+
+
+def due(trainer: Trainer, model: GenerativeModel, every_images: int) -> bool:
+    """Whether the batch just trained on crossed a multiple of every_images, or was the last."""
+    before = model.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    return trainer.should_stop or model.images_seen // every_images > before // every_images
+
+
+class RunLength(Callback):
+    """Stops after max_images, rounded up to a batch. Must be the first callback."""
+
+    def __init__(self, max_images: PositiveInt) -> None:
+        self.max_images = max_images
+
+    def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
+        if model.images_seen >= self.max_images:
+            raise UserError(
+                f"the checkpoint has seen {model.images_seen:,} images already; give max_images above that to go on"
+            )
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        trainer.should_stop = model.images_seen >= self.max_images

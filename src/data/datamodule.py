@@ -1,0 +1,121 @@
+"""One LightningDataModule over any source of pictures, and a constructor for each source."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from src.data.public import AFHQCat, CatFaces
+from src.data.sources import DrawnCats, Folder, Pictures, Source
+from src.data.stream import PictureStream, StreamPositions, select, split
+from src.errors import UserError
+from src.images import from_uint8
+from src.schema import ExistingPath, Fraction, ImageSize, NonNegativeInt, PositiveInt
+
+
+class ImageDataModule(LightningDataModule):
+    """Batches (N, 3, image_size, image_size) in [-1, 1] of a source's pictures.
+
+    batch_size counts the pictures of all processes together. num_workers: processes that make batches (0: the
+    training process itself, fastest for small pictures). split_seed decides which pictures are held out, seed the
+    order and the flips; limit_images keeps only the first few.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        image_size: ImageSize = 64,
+        batch_size: PositiveInt = 64,
+        horizontal_flip: bool = True,
+        val_fraction: Fraction = 0.05,
+        num_workers: NonNegativeInt = 0,
+        split_seed: NonNegativeInt = 0,
+        seed: NonNegativeInt = 0,
+        limit_images: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        self.source, self.image_size, self.batch_size = source, image_size, batch_size
+        self.horizontal_flip, self.val_fraction = horizontal_flip, val_fraction
+        self.num_workers, self.split_seed, self.seed = num_workers, split_seed, seed
+        self.limit_images = limit_images
+        self.train: Pictures | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:
+            return
+        pictures = self.source.load(self.image_size, num_workers=0)
+        if self.limit_images:
+            pictures = Pictures(pictures.images[: self.limit_images], pictures.names[: self.limit_images])
+        self.train, self.val = split(pictures, self.val_fraction, self.split_seed)
+
+    def pictures(self, reference: Literal["train", "val"]) -> Pictures:
+        """The training or the held-out pictures as they are: uint8, not augmented."""
+        self.setup()
+        assert self.train is not None
+        pictures = self.train if reference == "train" else self.val
+        if not pictures.names:
+            raise UserError("no pictures are held out; give data.val_fraction above 0 or reference=train")
+        return pictures
+
+    def share(self, reference: Literal["train", "val"], batch_size: int) -> Iterator[Tensor]:
+        """This process's part of these pictures, uint8 batches: every picture goes to exactly one process."""
+        images = self.pictures(reference).images
+        rank, world_size = self.process()
+        yield from images[rank::world_size].split(batch_size)
+
+    def process(self) -> tuple[int, int]:
+        """Rank of this process and their number."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader:
+        """An endless stream of uint8 batches that goes on where the model stands."""
+        rank, world_size = self.process()
+        if self.batch_size % world_size:
+            raise UserError(f"data.batch_size={self.batch_size} can't be shared by {world_size} processes; "
+                            f"give a multiple of {world_size}")
+        start = self.trainer.lightning_module.images_seen if self.trainer else 0
+        return DataLoader(
+            PictureStream(self.pictures("train").images, self.seed, self.horizontal_flip),
+            batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
+        # Bytes cross to the device, floats are made there.
+        return from_uint8(batch).to(self.trainer.lightning_module.dtype)
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
+
+
+class DrawnCatsDataModule(ImageDataModule):
+    """The embedded data set: cats drawn by a program, no download."""
+
+    def __init__(self, num_images: PositiveInt, drawing_seed: NonNegativeInt, **options: Any) -> None:
+        super().__init__(DrawnCats(num_images, drawing_seed), **options)
+
+
+class FolderDataModule(ImageDataModule):
+    """Your own pictures: a folder, .zip, .tar or .tar.gz."""
+
+    def __init__(self, root: ExistingPath, **options: Any) -> None:
+        super().__init__(Folder(root), **options)
+
+
+class CatFacesDataModule(ImageDataModule):
+    """The public 64x64 cat faces, downloaded from `url` to the folder `root` (null: the user's cache)."""
+
+    def __init__(self, root: str | None, url: str, digest: str | None, **options: Any) -> None:
+        super().__init__(CatFaces(root=root, url=url, digest=digest), **options)
+
+
+class AFHQCatDataModule(ImageDataModule):
+    """The cats of AFHQ, downloaded from `url` to the folder `root` (null: the user's cache)."""
+
+    def __init__(self, root: str | None, url: str, digest: str | None, **options: Any) -> None:
+        super().__init__(AFHQCat(root=root, url=url, digest=digest), **options)

@@ -1,0 +1,112 @@
+"""Public sets of cat pictures, fetched once and checked against their published contents."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from src.data.download import download
+from src.data.sources import Folder, Pictures, Source
+from src.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CAT_DATASET_COMMIT = "c463f7f29d538bf46e5972f040ba16ddddfba533"
+
+
+class _PublicSet(Source):
+    """An archive kept in root (default ~/.cache/cat-faces), fetched from url if absent.
+
+    digest: SHA-256 of what `sha256sum *` prints inside the subfolder; None accepts any contents.
+    UserError: no network, other contents, or a picture that can't be read.
+    """
+
+    title: str
+    file_name: str
+    subfolder: str
+    licence: str
+
+    def __init__(self, root: str | Path | None, url: str, digest: str | None) -> None:
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        self.root = Path(root or f"{cache}/cat-faces").expanduser()
+        self.url = url
+        self.digest = digest
+
+    @property
+    def archive(self) -> Path:
+        return self.root / self.file_name
+
+    @property
+    def description(self) -> str:
+        return f"{self.title} of {self.archive if self.archive.exists() else self.url} ({self.licence})"
+
+    def load(self, image_size: int, num_workers: int) -> Pictures:
+        if not self.archive.exists():
+            logger.info("%s: %s", self.title, self.licence)
+        download(self.url, self.archive, self.title, self._check)
+        return Folder(self.archive, self.subfolder).load(image_size, num_workers)
+
+    def _check(self, archive: Path) -> None:
+        """Compares the contents with the digest, once for each state of the file; sets a wrong file aside."""
+        if self.digest is None:
+            return
+        stat = archive.stat()
+        state = f"{self.digest} {stat.st_size} {stat.st_mtime_ns}\n"
+        marker = archive.with_name(f"{archive.name}.checked")
+        if marker.exists() and marker.read_text() == state:
+            return
+        try:
+            found = listing_digest(archive, self.subfolder)
+        except UserError as error:
+            found = f"no digest, as {error}"
+        if found != self.digest:
+            aside = archive.replace(archive.with_name(f"{archive.name}.wrong"))
+            raise UserError(
+                f"{self.title} from {self.url} is not the published set: expected {self.digest}, found {found}; "
+                f"the file is now {aside}; run again to fetch it anew, give your own pictures with data=folder "
+                "data.root=... or use data=drawn_cats"
+            )
+        marker.write_text(state)
+
+
+class CatFaces(_PublicSet):
+    """29,843 crops of 64x64 with many duplicates (AnnikaV9/cat-dataset), about 280 MB.
+
+    Licence: mixed or unclear. The repository says MIT, but collects older sets whose photographs are others'.
+    """
+
+    URL = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
+    DIGEST = "cc0bcca5aa27709282ff58b26b0d3379c751349590d738e44f49f991810e79df"
+
+    title = "cat faces 64x64"
+    file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
+    subfolder = "cats"
+    licence = "licence mixed or unclear: collected from older public sets"
+
+    def __init__(self, root: str | Path | None = None, url: str = URL, digest: str | None = DIGEST) -> None:
+        super().__init__(root, url, digest)
+
+
+class AFHQCat(_PublicSet):
+    """5,153 whole heads of 512x512: the training cats of AFHQ v1 (clovaai/stargan-v2).
+
+    Licence: CC BY-NC 4.0, non-commercial use with attribution (Choi et al., 2020).
+    """
+
+    URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"
+    DIGEST = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
+
+    title = "AFHQ cats"
+    file_name = "afhq.zip"
+    subfolder = "train/cat"
+    licence = "CC BY-NC 4.0: non-commercial, with attribution to Choi et al. (2020)"
+
+    def __init__(self, root: str | Path | None = None, url: str = URL, digest: str | None = DIGEST) -> None:
+        super().__init__(root, url, digest)
+
+
+def listing_digest(archive: Path, subfolder: str) -> str:
+    """SHA-256 of what `sha256sum *` prints for the pictures of an archive's subfolder, names in C order."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in Folder(archive, subfolder).contents()}
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()

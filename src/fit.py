@@ -1,0 +1,65 @@
+"""One run in one process (of perhaps several): builds what the config names, fits, sums up."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import yaml
+from hydra.utils import instantiate
+from lightning import Trainer
+
+from src.data.datamodule import ImageDataModule
+from src.launch import count_processes
+from src.models.generative_model import GenerativeModel
+from src.summary import print_summary, write_summary
+
+
+def fit(config: dict[str, Any]) -> None:
+    """Trains as the resolved config says; what comes of it lies in config["run_dir"]."""
+    started_at = time.time()
+    quieten_lightning()
+    run_dir = Path(config["run_dir"])
+    # The same initial weights in every process; the noise of the steps is seeded by StepSeeds.
+    lightning.seed_everything(config["seed"], verbose=False)
+    model: GenerativeModel = instantiate(config["model"])
+    model.config = config
+    data: ImageDataModule = instantiate(config["data"], _convert_="all")
+    callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
+    loggers = [instantiate(run_logger, _convert_="all") for run_logger in config["logger"].values() if run_logger]
+    trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
+    if trainer.is_global_zero:
+        print(f"data: {data.source.description}", flush=True)
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        for run_logger in loggers:
+            run_logger.log_hyperparams(config)
+    exit_code = 1
+    try:
+        trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
+        if trainer.is_global_zero:
+            print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)
+        exit_code = 0
+    finally:
+        for run_logger in loggers:
+            if hasattr(run_logger, "finish"):
+                run_logger.finish(exit_code)
+
+
+def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
+    """Lightning's Trainer; with several processes and strategy `auto`, the strategy that the model needs."""
+    trainer_config = dict(config)
+    if trainer_config["strategy"] == "auto" and (count_processes(config) > 1 or config["num_nodes"] > 1):
+        trainer_config["strategy"] = model.ddp_strategy
+    return instantiate(trainer_config, **options)
+
+
+def quieten_lightning() -> None:
+    """Drops Lightning's remarks on hardware and on choices that are made on purpose here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for remark in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*no logger configured.*",
+                   ".*find_unused_parameters=True.*", ".*srun.*", ".*GPU available but not used.*",
+                   ".*mid-epoch.*", ".*isn't resumable.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=remark)

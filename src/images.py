@@ -1,0 +1,14 @@
+"""Pictures are float in [-1, 1], (N, 3, H, W), everywhere inside; these two functions are the only border."""
+
+from torch import Tensor
+import torch
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] -> {0, ..., 255}, rounded to nearest; the only way out to files, metrics and loggers."""
+    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """{0, ..., 255} -> [-1, 1]; the only way in."""
+    return images.float() / 127.5 - 1

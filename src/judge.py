@@ -1,0 +1,65 @@
+"""What a model is judged by: losses on given pictures, and distances of its samples from real ones."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from src.data.datamodule import ImageDataModule
+from src.images import from_uint8
+from src.metrics.cache import cached_statistics
+from src.metrics.generation import FeatureMetrics
+from src.models.generative_model import GenerativeModel
+
+Reference = Literal["train", "val"]
+
+
+@torch.no_grad()
+def judge_losses(
+    model: GenerativeModel, data: ImageDataModule, reference: Reference, batch_size: int
+) -> dict[str, float]:
+    """The model's losses on all pictures of a split, averaged over the pictures of all processes.
+
+    Every process must call it; each reads its own share.
+    """
+    sums: dict[str, Tensor] = {}
+    for images in data.share(reference, batch_size):
+        for name, values in model.evaluation_losses(from_uint8(images.to(model.device)).to(model.dtype)).items():
+            sums[name] = sums.get(name, torch.zeros((), device=model.device)) + values.float().sum()
+    if not sums:
+        return {}
+    totals = torch.stack(list(sums.values()))
+    if data.trainer:
+        totals = data.trainer.strategy.reduce(totals, reduce_op="sum")
+    means = totals / len(data.pictures(reference).names)
+    return dict(zip(sums, means.tolist(), strict=True))
+
+
+@torch.no_grad()
+def judge_samples(
+    model: GenerativeModel,
+    data: ImageDataModule,
+    metrics: FeatureMetrics,
+    num_images: int,
+    reference: Reference,
+    seed: int,
+    batch_size: int,
+    cache_dir: str | None = None,
+) -> dict[str, float]:
+    """Distances between num_images samples, drawn by all processes together, and the pictures of a split as they are.
+
+    Every process must call it. One process draws the pictures that src.sample draws for the seed.
+    """
+    rank, world_size = data.process()
+    share = num_images // world_size + (rank < num_images % world_size)
+    pictures = data.pictures(reference)
+    metrics.to(model.device)
+    real = cached_statistics(
+        metrics, lambda: data.share(reference, batch_size), pictures.digest, data.image_size, len(pictures.names), cache_dir
+    )
+    # Processes other than the first draw from seeds of their own.
+    samples: Iterator[Tensor] = model.sample_uint8(share, seed + (rank << 32), batch_size)
+    return metrics.compare(real, metrics.summarize(samples))
+
+

@@ -1,0 +1,1 @@
+"""Loggers whose axis is the images seen; TensorBoard's is Lightning's own."""

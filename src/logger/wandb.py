@@ -1,0 +1,77 @@
+"""Weights & Biases, against the images seen; offline where nobody is logged in, never a question."""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import wandb
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+def choose_mode() -> str:
+    """WANDB_MODE where the user has set it; else online with a login, offline without."""
+    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+
+
+class WandbLogger(Logger):
+    """One W&B run with `images_seen` as the axis of every chart.
+
+    (Lightning's own logger sets the optimizer steps as the axis and shares one run between the jobs of a sweep.)
+    """
+
+    def __init__(self, save_dir: str, project: str, name: str | None = None, tags: list[str] | None = None) -> None:
+        super().__init__()
+        self._save_dir, self._project, self._run_name, self._tags = save_dir, project, name, tags
+        self._run: wandb.Run | None = None
+
+    @property
+    def name(self) -> str:
+        return self._project
+
+    @property
+    def version(self) -> str | None:
+        return self._run.id if self._run else None
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def experiment(self) -> wandb.Run:
+        """The W&B run, begun when first asked for (on rank zero only)."""
+        if self._run is None:
+            Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                project=self._project, name=self._run_name, tags=self._tags, dir=self._save_dir, mode=choose_mode(),
+                reinit="create_new",
+            )
+            self._run.define_metric("images_seen")
+            self._run.define_metric("*", step_metric="images_seen")
+        return self._run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        self.experiment.config.update(vars(params) if isinstance(params, Namespace) else params)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        self.experiment.log(metrics)
+
+    @rank_zero_only
+    def log_image(self, name: str, images: list[np.ndarray], images_seen: int) -> None:
+        """Pictures as uint8 (H, W, 3)."""
+        self.log_metrics({"images_seen": images_seen, name: [wandb.Image(image) for image in images]})
+
+    @rank_zero_only
+    def log_summary(self, summary: dict[str, Any]) -> None:
+        """The run's row in tables: best metrics and totals."""
+        self.experiment.summary.update(summary)
+
+    def finish(self, exit_code: int) -> None:
+        """Ends the run, so that the next job of a sweep begins one of its own."""
+        if self._run is not None:
+            self._run.finish(exit_code=exit_code)
+            self._run = None

@@ -1,0 +1,95 @@
+"""Statistics of the real pictures are computed once and kept on disk."""
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from src.metrics.frechet import Statistics
+from src.metrics.generation import FeatureMetrics
+
+FORMAT = "1"  # raise it when a network's preprocessing or the content of the files changes
+T = TypeVar("T")
+
+
+def default_cache_dir() -> Path:
+    """`cat-faces/statistics` in the user's cache: $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cat-faces" / "statistics"
+
+
+def cached_statistics(
+    metrics: FeatureMetrics,
+    batches: Callable[[], Iterable[Tensor]],
+    data_digest: str,
+    image_size: int,
+    num_images: int,
+    cache_dir: str | None = None,
+) -> dict[str, Statistics]:
+    """`metrics.summarize(batches())`, from disk where it has been computed before.
+
+    `data_digest` stands for the pictures' content, order and subset; `image_size` is in pixels; `num_images` counts
+    those of all ranks. Every rank must call it; rank zero reads and writes the file. A damaged file is replaced.
+    """
+    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    path = folder / cache_name(metrics, data_digest, image_size, num_images)
+    statistics = from_rank_zero(load(path, metrics) if is_rank_zero() else None, metrics.statistics_device)
+    if statistics is None:
+        statistics = metrics.summarize(batches())
+        if is_rank_zero():
+            save(statistics, path)
+    return statistics
+
+
+def cache_name(metrics: FeatureMetrics, data_digest: str, image_size: int, num_images: int) -> str:
+    """A file name that differs whenever the statistics could."""
+    features = metrics.features
+    gathered = sorted(f"{name}={distance.statistics_key}" for name, distance in metrics.distances.items())
+    parts = [FORMAT, data_digest, str(image_size), str(num_images), features.name, features.digest, *gathered]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    return f"{features.name}-{image_size}px-{num_images}-{key}.pt"
+
+
+def load(path: Path, metrics: FeatureMetrics) -> dict[str, Statistics] | None:
+    if not path.exists():
+        return None
+    try:
+        statistics: dict[str, Statistics] = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tuple(statistics[name]) for name in metrics.distances}
+    except Exception as error:  # whatever a damaged file raises: the pictures are still there
+        warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=3)
+        return None
+
+
+def save(statistics: dict[str, Statistics], path: Path) -> None:
+    """All or nothing: no reader ever sees half a file. A folder that cannot be written costs only time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+            try:
+                torch.save(statistics, file)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except (OSError, RuntimeError) as error:
+        warnings.warn(f"the statistics of the real pictures are not kept: {error}", stacklevel=3)
+
+
+def is_rank_zero() -> bool:
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def from_rank_zero(value: T, device: torch.device) -> T:
+    """Rank zero's value, on every rank."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    holder = [value]
+    distributed.broadcast_object_list(holder, src=0, device=device)
+    return holder[0]

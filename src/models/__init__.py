@@ -1,0 +1,1 @@
+"""LightningModules over injected networks and objectives; all of them `sample`."""

@@ -1,0 +1,113 @@
+"""Two networks compete (Goodfellow et al., 2014): the discriminator tells, the generator fools."""
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from src.models.ema import update_ema
+from src.models.generative_model import GenerativeModel
+from src.objectives.adversarial import AdversarialLoss
+from src.objectives.gradient_penalty import GradientPenalty
+from src.schema import NonNegativeFloat, PositiveInt
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class GAN(GenerativeModel):
+    """Each step: the discriminator on real and generated pictures, then the generator.
+
+    discriminator_steps: discriminator updates to one of the generator, each on a batch of its own.
+    ema_halflife_images: memory of the averaged generator, which makes all pictures shown and judged; it is shorter
+    at first, ema_rampup times the images seen (Karras et al., 2020). 0: no averaging.
+    """
+
+    ddp_strategy = "ddp_find_unused_parameters_true"
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        adversarial_loss: AdversarialLoss,
+        gradient_penalty: GradientPenalty,
+        generator_optimizer: OptimizerFactory,
+        discriminator_optimizer: OptimizerFactory,
+        latent_dim: PositiveInt,
+        discriminator_steps: PositiveInt = 1,
+        ema_halflife_images: NonNegativeFloat = 10_000.0,
+        ema_rampup: NonNegativeFloat = 0.05,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator, self.discriminator = generator, discriminator
+        self.generator_ema = copy.deepcopy(generator).requires_grad_(False)
+        self.adversarial_loss, self.gradient_penalty = adversarial_loss, gradient_penalty
+        self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
+        self.latent_dim = latent_dim
+        self.discriminator_steps = discriminator_steps
+        self.ema_halflife_images, self.ema_rampup = ema_halflife_images, ema_rampup
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.generator_ema(latents)
+
+    def generate(self, like: Tensor) -> Tensor:
+        """As many new pictures as `like` has, from noise of this process."""
+        return self.generator(torch.randn(len(like), self.latent_dim, device=like.device, dtype=like.dtype))
+
+    def training_step(self, real: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        step = self.images_seen // (len(real) * self.trainer.world_size)
+        losses = self.discriminator_step(real, step)
+        if (step + 1) % self.discriminator_steps == 0:
+            losses |= self.generator_step(real)
+        self.count_images(real)
+        return losses
+
+    def discriminator_step(self, real: Tensor, step: int) -> dict[str, Tensor]:
+        _, optimizer = self.optimizers()
+        with torch.no_grad():
+            fake = self.generate(real)
+
+        penalize = self.gradient_penalty.due(step)
+        real, fake = real.detach().requires_grad_(penalize), fake.requires_grad_(penalize)
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        adversarial = self.adversarial_loss.discriminator(real_logits, fake_logits).mean()
+        loss, penalties = adversarial, {}
+        if penalize:
+            penalties = self.gradient_penalty(self.discriminator, real, fake, real_logits, fake_logits)
+            loss = loss + self.gradient_penalty.total(penalties)
+
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return {
+            "discriminator_loss": adversarial.detach(),
+            "real_logits": real_logits.detach().mean(),
+            "fake_logits": fake_logits.detach().mean(),
+            **{name: values.detach().mean() for name, values in penalties.items()},
+        }
+
+    def generator_step(self, real: Tensor) -> dict[str, Tensor]:
+        optimizer, _ = self.optimizers()
+        # The discriminator only passes gradients on; its own weights gather none.
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            real_logits = self.discriminator(real)
+        fake_logits = self.discriminator(self.generate(real))
+        loss = self.adversarial_loss.generator(real_logits, fake_logits).mean()
+
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.discriminator.requires_grad_(True)
+
+        num_images = len(real) * self.trainer.world_size * self.discriminator_steps
+        halflife = min(self.ema_halflife_images, self.ema_rampup * (self.images_seen + num_images))
+        update_ema(self.generator_ema, self.generator, num_images, halflife)
+        return {"generator_loss": loss.detach()}
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [
+            self.generator_optimizer(self.generator.parameters()),
+            self.discriminator_optimizer(self.discriminator.parameters()),
+        ]

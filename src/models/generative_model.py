@@ -1,0 +1,72 @@
+"""What every model shares: pictures from latents, and progress counted in images."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from src.images import to_uint8
+
+
+class GenerativeModel(LightningModule):
+    """A model of pictures (N, 3, H, W) in [-1, 1], decoded from latents (N, latent_dim)."""
+
+    latent_dim: int
+    # Pictures that all processes together have trained on; the unit of every schedule, interval and axis.
+    images_seen: int = 0
+    # How Lightning's DistributedDataParallel is to be set up where there is more than one process.
+    ddp_strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
+    # The resolved config of the run, which travels in the checkpoint.
+    config: dict[str, Any]
+    # When training last went on: after evaluations, pictures and checkpoints, which are not training time.
+    training_since: float = 0.0
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """(N, latent_dim) -> (N, 3, H, W) in [-1, 1]."""
+
+    def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
+        """What held-out pictures (N, 3, H, W) are judged by, one value per image: (N,) each. None by default."""
+        return {}
+
+    def reconstruct(self, images: Tensor) -> Tensor | None:
+        """Pictures through the code and back, for models that encode; None for the others."""
+        return None
+
+    @torch.no_grad()
+    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
+        """(num_images, 3, H, W) in [-1, 1], from latents of N(0, I).
+
+        The latents are drawn picture by picture on the CPU: a generator gives the same pictures on every device and
+        in whatever portions they are asked for.
+        """
+        latents = [torch.randn(self.latent_dim, generator=generator, dtype=torch.float32) for _ in range(num_images)]
+        return self.decode(torch.stack(latents).to(self.device, self.dtype))
+
+    def sample_uint8(self, num_images: int, seed: int, batch_size: int) -> Iterator[Tensor]:
+        """The num_images pictures that belong to a seed, in batches of uint8 (N, 3, H, W)."""
+        generator = torch.Generator().manual_seed(seed)
+        for start in range(0, num_images, batch_size):
+            yield to_uint8(self.sample(min(batch_size, num_images - start), generator))
+
+    def count_images(self, images: Tensor) -> None:
+        """Called at the end of every training step with this process's part of the batch."""
+        self.images_seen += len(images) * self.trainer.world_size
+
+    def on_train_start(self) -> None:
+        self.training_since = time.perf_counter()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        # Lightning calls the module's hook after those of the callbacks.
+        self.training_since = time.perf_counter()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["images_seen"] = self.images_seen
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.images_seen = checkpoint["images_seen"]

@@ -1,0 +1,39 @@
+"""A convolutional encoder and decoder for autoencoders and VAEs: one strided convolution a resolution."""
+
+from torch import Tensor, nn
+
+from src.networks.layers import channels_by_resolution, normalization_layer
+from src.schema import ImageSize, PositiveInt
+
+
+class ConvEncoder(nn.Module):
+    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+
+    def __init__(self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for wider in channels_by_resolution(image_size, width, max_width):
+            layers += [nn.Conv2d(channels, wider, 4, 2, 1), normalization_layer("group", wider), nn.SiLU()]
+            channels = wider
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.num_features = channels * 4 * 4
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class ConvDecoder(nn.Module):
+    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into pictures."""
+
+    def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt, max_width: PositiveInt) -> None:
+        super().__init__()
+        channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
+        layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
+        for narrower in [*narrowing, width]:
+            layers += [normalization_layer("group", channels), nn.SiLU(), nn.ConvTranspose2d(channels, narrower, 4, 2, 1)]
+            channels = narrower
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(channels, 3, 3, 1, 1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)

@@ -1,0 +1,64 @@
+"""The DCGAN pair (Radford, Metz & Chintala, 2016): transposed convolutions up, strided convolutions down."""
+
+from torch import Tensor, nn
+
+from src.networks.layers import channels_by_resolution, normalization_layer
+from src.schema import ImageSize, Normalization, PositiveInt
+
+
+def initialize(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), as in the paper."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+
+
+class DCGANGenerator(nn.Module):
+    """Latents (N, latent_dim) -> pictures (N, 3, H, W) in [-1, 1]; `width` channels at half the picture's size."""
+
+    def __init__(
+        self,
+        image_size: ImageSize,
+        latent_dim: PositiveInt,
+        width: PositiveInt,
+        max_width: PositiveInt,
+        normalization: Normalization,
+    ) -> None:
+        super().__init__()
+        channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
+        layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
+        for narrower in [*narrowing, 3]:
+            layers += [
+                normalization_layer(normalization, channels),
+                nn.ReLU(),
+                nn.ConvTranspose2d(channels, narrower, 4, 2, 1),
+            ]
+            channels = narrower
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+        self.apply(initialize)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+
+class DCGANDiscriminator(nn.Module):
+    """Pictures (N, 3, H, W) in [-1, 1] -> logits (N,)."""
+
+    def __init__(
+        self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, normalization: Normalization
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for wider in channels_by_resolution(image_size, width, max_width):
+            # The paper leaves the first layer without normalization.
+            layers += [
+                nn.Conv2d(channels, wider, 4, 2, 1),
+                normalization_layer(normalization if layers else "none", wider),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = wider
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 4 * 4, 1), nn.Flatten(0))
+        self.apply(initialize)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

@@ -1,0 +1,77 @@
+"""What a constructor's annotation may say beyond a type: a range, the choices, a path that must exist.
+
+A constructor's signature is the schema of its config; src/check.py holds what users type to it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of value: a description for people, a test, a conversion, the choices if there are few."""
+
+    description: str
+    accepts: Callable[[Any], bool]
+    convert: Callable[[Any], Any] = lambda value: value
+    choices: tuple[object, ...] = ()
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def number(description: str, accepts: Callable[[float], bool]) -> Kind:
+    return Kind(description, lambda value: is_number(value) and accepts(value), float)
+
+
+def whole_number(description: str, accepts: Callable[[float], bool]) -> Kind:
+    """2e5 is a whole number too."""
+    return Kind(description, lambda value: is_number(value) and value == int(value) and accepts(value), int)
+
+
+def choice(*values: object) -> Kind:
+    return Kind("one of " + ", ".join(map(str, values)), lambda value: value in values, choices=values)
+
+
+PositiveInt = Annotated[int, whole_number("a whole number of at least 1", lambda value: value >= 1)]
+NonNegativeInt = Annotated[int, whole_number("a whole number of at least 0", lambda value: value >= 0)]
+PositiveFloat = Annotated[float, number("a number above 0", lambda value: value > 0)]
+NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda value: value >= 0)]
+Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
+ExistingPath = Annotated[
+    str, Kind("a path that exists", lambda value: isinstance(value, str) and Path(value).expanduser().exists())
+]
+ImageSize = Literal[32, 64, 128, 256]
+Normalization = Literal["none", "batch", "group"]
+
+ANYTHING = Kind("anything", lambda value: True)
+NOTHING = Kind("null", lambda value: value is None)
+# A name that stands for no scalar: an object that the config makes.
+OBJECT = Kind("an object (_target_)", lambda value: isinstance(value, Mapping | list) or callable(value))
+
+# The names that annotations use.
+KINDS = {
+    "int": whole_number("a whole number", lambda value: True),
+    "float": number("a number", lambda value: True),
+    "bool": Kind("true or false", lambda value: isinstance(value, bool)),
+    "str": Kind("text", lambda value: isinstance(value, str)),
+    "list": Kind("a list", lambda value: isinstance(value, list)),
+    "tuple": Kind("a list", lambda value: isinstance(value, list)),
+    "Sequence": Kind("a list", lambda value: isinstance(value, list)),
+    "dict": Kind("a mapping", lambda value: isinstance(value, Mapping)),
+    "Mapping": Kind("a mapping", lambda value: isinstance(value, Mapping)),
+    "Any": ANYTHING,
+    "Tensor": OBJECT,
+    "PositiveInt": get_args(PositiveInt)[1],
+    "NonNegativeInt": get_args(NonNegativeInt)[1],
+    "PositiveFloat": get_args(PositiveFloat)[1],
+    "NonNegativeFloat": get_args(NonNegativeFloat)[1],
+    "Fraction": get_args(Fraction)[1],
+    "ExistingPath": get_args(ExistingPath)[1],
+    "ImageSize": choice(*get_args(ImageSize)),
+    "Normalization": choice(*get_args(Normalization)),
+}

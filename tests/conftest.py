@@ -1,0 +1,94 @@
+"""What several tests need: the sample archives, and a loopback file server that fails as told."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+SHARED_CATS = Path(__file__).parents[2] / "shared" / "cats"
+
+
+@pytest.fixture(scope="session")
+def shared_cats() -> Path:
+    """The folder of sample archives beside the repository."""
+    if not SHARED_CATS.is_dir():
+        pytest.skip(f"the sample archives are not at {SHARED_CATS}")
+    return SHARED_CATS
+
+
+@dataclass
+class FileServer:
+    """Serves one content under every path, with the faults that are set on it."""
+
+    content: bytes = b""
+    etag: str | None = '"one"'
+    ranges: bool = True
+    if_range: bool = True  # False: Range is obeyed whatever If-Range says
+    cut_after: int | None = None  # bytes of the body; then the connection is closed, once
+    stall_after: int | None = None  # bytes of the body; then nothing more comes, once
+    statuses: list[int] = field(default_factory=list)  # answered to the next requests, without a body
+    requests: list[dict[str, str]] = field(default_factory=list)  # headers of every request so far
+    released: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        headers = dict(handler.headers)
+        self.requests.append(headers)
+        handler.close_connection = True
+        if self.statuses:
+            handler.send_error(self.statuses.pop(0))
+            return
+        start = 0
+        same = not self.if_range or headers.get("If-Range") == self.etag
+        if self.ranges and "Range" in headers and same:
+            start = int(headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        body = self.content[start:]
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(body)))
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        if self.etag:
+            handler.send_header("ETag", self.etag)
+        handler.end_headers()
+
+        cut, self.cut_after = self.cut_after, None
+        stall, self.stall_after = self.stall_after, None
+        handler.wfile.write(body[: stall if cut is None else cut])
+        if stall is not None:
+            self.released.wait(20)
+
+
+@pytest.fixture
+def file_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A FileServer on 127.0.0.1, closed at the end of the test."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    served = FileServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        served.url = f"http://127.0.0.1:{server.server_port}/file"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield served
+        served.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def closed_url(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address at which nobody answers."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{closed.getsockname()[1]}/file"

@@ -1,0 +1,240 @@
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.data.sources import DrawnCats, Folder, Pictures
+from src.errors import UserError
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def load_one(path: Path, image_size: int) -> np.ndarray:
+    """The only picture of a folder, (S, S, 3)."""
+    images = Folder(path.parent).load(image_size, 1).images
+    assert images.shape == (1, 3, image_size, image_size)
+    return images[0].permute(1, 2, 0).numpy()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder of five pictures in three formats, and of what is to be ignored."""
+    root = tmp_path / "tree"
+    for seed, name in enumerate(["cat_10.png", "cat_2.PNG", "kittens/b.jpeg", "kittens/deep/a.webp", "cat_1.jpg"]):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(20 + seed, 30, seed)).save(path)
+    for name in [".hidden.png", ".thumbs/a.png", "__MACOSX/cat_1.png", "notes.txt", "kittens/._b.jpeg"]:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("no picture")
+    return root
+
+
+NAMES = ["cat_1.jpg", "cat_2.PNG", "cat_10.png", "kittens/b.jpeg", "kittens/deep/a.webp"]
+
+
+def pack_zip(tree: Path, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(tree.rglob("*"), reverse=True):
+            archive.write(file, file.relative_to(tree))
+
+
+def pack_tar(tree: Path, path: Path) -> None:
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
+        archive.add(tree, ".")
+
+
+@pytest.mark.parametrize(
+    ("file_name", "pack"),
+    [("a.zip", pack_zip), ("a.tar", pack_tar), ("a.tar.gz", pack_tar), ("a.TGZ", pack_tar)],
+)
+def test_archive_gives_what_the_folder_gives(tree: Path, file_name: str, pack: Callable[[Path, Path], None]) -> None:
+    archive = tree.parent / file_name
+    pack(tree, archive)
+    expected = Folder(tree).load(16, 2)
+    found = Folder(archive).load(16, 2)
+    assert expected.names == found.names == NAMES
+    assert torch.equal(expected.images, found.images)
+    assert expected.digest == found.digest
+    assert Folder(archive).description == f"5 pictures of {file_name}"
+
+
+def test_subfolder_takes_only_what_lies_below_it_wherever_it_is(tree: Path) -> None:
+    assert Folder(tree, "kittens").names == ["b.jpeg", "deep/a.webp"]
+    assert Folder(tree.parent, "tree/kittens").names == ["b.jpeg", "deep/a.webp"]
+    assert Folder(tree, "deep").names == ["a.webp"]
+    with pytest.raises(UserError, match="no pictures below a folder dogs"):
+        Folder(tree, "dogs").load(16, 0)
+
+
+def test_digest_sees_names_pixels_and_shape(tree: Path) -> None:
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    changed = images.clone()
+    changed[1, 2, 3, 3] = 1
+    others = [
+        Pictures(images, ["a", "c"]),
+        Pictures(changed, ["a", "b"]),
+        Pictures(images.reshape(2, 3, 2, 8), ["a", "b"]),
+    ]
+    assert len({Pictures(images, ["a", "b"]).digest, *(other.digest for other in others)}) == 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (50, 50), (20, 20), (32, 32)])
+def test_picture_is_lanczos_of_its_centred_square(tmp_path: Path, height: int, width: int) -> None:
+    pixels = noise(height, width)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(pixels[top : top + side, left : left + side])
+    expected = np.asarray(square.resize((32, 32), Image.Resampling.LANCZOS))
+    assert np.array_equal(load_one(tmp_path / "a.png", 32), expected)
+
+
+def test_picture_of_the_right_size_is_untouched(tmp_path: Path) -> None:
+    Image.fromarray(noise(32, 32)).save(tmp_path / "a.webp", lossless=True)
+    assert np.array_equal(load_one(tmp_path / "a.webp", 32), noise(32, 32))
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_is_three_equal_channels(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(noise(8, 8)).convert(mode)
+    grey.save(tmp_path / "a.png")
+    expected = np.asarray(grey).astype(np.uint8) * (255 if mode == "1" else 1)
+    assert np.array_equal(load_one(tmp_path / "a.png", 8), np.stack([expected] * 3, axis=2))
+
+
+def test_16_bit_grey_is_scaled_to_8(tmp_path: Path) -> None:
+    values = np.array([[0, 257], [65535, 32896]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert load_one(tmp_path / "a.png", 2)[:, :, 1].tolist() == [[0, 1], [255, 128]]
+
+
+def test_palette_gives_its_colours(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 2))
+    image.putpalette([255, 0, 0, 1, 2, 3])
+    image.putdata([0, 1, 1, 0])
+    image.save(tmp_path / "a.png")
+    assert load_one(tmp_path / "a.png", 2).tolist() == [[[255, 0, 0], [1, 2, 3]], [[1, 2, 3], [255, 0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGBA", (2, 2), (255, 0, 10, 0)), [255, 255, 255]),
+        (Image.new("RGBA", (2, 2), (255, 0, 10, 255)), [255, 0, 10]),
+        (Image.new("RGBA", (2, 2), (255, 0, 0, 51)), [255, 204, 204]),
+        (Image.new("LA", (2, 2), (0, 51)), [204, 204, 204]),
+    ],
+)
+def test_alpha_is_over_white(tmp_path: Path, image: Image.Image, expected: list[int]) -> None:
+    image.save(tmp_path / "a.png")
+    assert load_one(tmp_path / "a.png", 2)[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
+def test_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (2, 2), 0)
+    image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert load_one(tmp_path / "a.png", 2)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_is_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(load_one(tmp_path / "a.jpg", 16) - np.array([255.0, 0, 0])).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
+def test_exif_orientation_turns_the_picture(tmp_path: Path, suffix: str, orientation: int, turns: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for folder, tags in (("plain", Image.Exif()), ("turned", exif)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noise(24, 24)).save(tmp_path / folder / f"a.{suffix}", exif=tags, lossless=True)
+    plain = load_one(tmp_path / "plain" / f"a.{suffix}", 24)
+    assert np.array_equal(load_one(tmp_path / "turned" / f"a.{suffix}", 24), np.rot90(plain, turns))
+
+
+def broken(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("make", [broken, lambda content: b"GIF89a not really", lambda content: b""])
+def test_unreadable_picture_is_named(tree: Path, make: Callable[[bytes], bytes]) -> None:
+    path = tree / "kittens" / "b.jpeg"
+    path.write_bytes(make(path.read_bytes()))
+    with pytest.raises(UserError, match=r"can't read kittens/b\.jpeg of .*tree: .*; mend or remove it"):
+        Folder(tree).load(16, 2)
+
+
+def test_roots_that_are_no_pictures_say_what_is(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cats.rar").write_bytes(b"Rar!")
+    for name, reason in (("none", "does not exist"), ("cats.rar", "neither a folder nor"), ("empty", "no pictures")):
+        with pytest.raises(UserError, match=f"{name} .*{reason}.*data=drawn_cats"):
+            Folder(tmp_path / name).load(16, 0)
+
+
+@pytest.mark.parametrize("file_name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_broken_archive_is_named(tree: Path, file_name: str) -> None:
+    archive = tree.parent / file_name
+    (pack_zip if file_name == "a.zip" else pack_tar)(tree, archive)
+    archive.write_bytes(broken(archive.read_bytes()))
+    with pytest.raises(UserError, match=f"can't read .*{file_name}: .*data=drawn_cats"):
+        Folder(archive).load(16, 2)
+
+
+def test_paths_that_leave_an_archive_write_nothing(tmp_path: Path) -> None:
+    archive = tmp_path / "inner" / "a.tar"
+    archive.parent.mkdir()
+    content = io.BytesIO()
+    Image.fromarray(noise(8, 8)).save(content, "PNG")
+    with tarfile.open(archive, "w") as tar:
+        for name in ["../evil.png", f"{tmp_path}/absolute.png", "good.png"]:
+            info = tarfile.TarInfo(name)
+            info.size = content.tell()
+            tar.addfile(info, io.BytesIO(content.getvalue()))
+    assert "good.png" in Folder(archive).load(8, 1).names
+    assert list(tmp_path.iterdir()) == [archive.parent]
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+def test_real_cat_faces_are_read_as_pillow_reads_them(shared_cats: Path) -> None:
+    pictures = Folder(shared_cats / "cat-faces-64.zip").load(64, 2)
+    assert pictures.images.shape == (8500, 3, 64, 64)
+    assert pictures.images.dtype == torch.uint8
+    numbers = [int(name.removeprefix("cat_").removesuffix(".webp")) for name in pictures.names]
+    assert numbers == sorted(numbers)
+    with zipfile.ZipFile(shared_cats / "cat-faces-64.zip") as archive:
+        for index in (0, 4000, 8499):
+            expected = np.asarray(Image.open(archive.open(pictures.names[index])).convert("RGB"))
+            assert np.array_equal(pictures.images[index].permute(1, 2, 0), expected)
+
+
+def test_drawn_cats_depend_on_seed_and_index_only() -> None:
+    many, few = DrawnCats(150, seed=1), DrawnCats(100, seed=1)
+    pictures = many.load(32, 2)
+    assert pictures.images.shape == (150, 3, 32, 32)
+    assert pictures.names[149] == "drawn_00149"
+    assert torch.equal(pictures.images[:100], few.load(32, 1).images)
+    assert np.array_equal(many.factors[:100], few.factors)
+    assert not torch.equal(few.load(32, 1).images, DrawnCats(100, seed=2).load(32, 1).images)
+    assert many.description == "150 drawn cats (embedded; data=cat_faces has real ones)"
+
+
+def test_no_drawn_cats_is_refused() -> None:
+    with pytest.raises(UserError, match="num_images=1 or more"):
+        DrawnCats(0, seed=0)
+
+
+def test_nothing_is_shown_where_there_is_no_terminal(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Folder(tree).load(16, 2)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.metrics.cache import cache_name, cached_statistics, default_cache_dir
+from src.metrics.frechet import FrechetDistance
+from src.metrics.generation import Distance, FeatureMetrics
+from src.metrics.kernel import KernelDistance
+from tests.metrics.stand_ins import PatchMeans, smooth_pictures
+
+PICTURES = smooth_pictures(20, 1)
+
+
+def metrics_of(network: PatchMeans | None = None, **distances: Distance) -> FeatureMetrics:
+    return FeatureMetrics(network or PatchMeans(), distances or {"fd": FrechetDistance(), "kd": KernelDistance()})
+
+
+class Source:
+    """Counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __call__(self) -> list[Tensor]:
+        self.reads += 1
+        return [PICTURES]
+
+
+def test_second_call_reads_no_picture(tmp_path: Path) -> None:
+    source = Source()
+    results = [cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path)) for _ in range(2)]
+    assert source.reads == 1
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".pt"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped", "other"])
+def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
+    source = Source()
+    first = cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    features = first["kd"][0].numpy().tobytes()
+    contents = {
+        "empty": b"",
+        "text": b"not a file of tensors",
+        "cut": whole[: len(whole) // 2],
+        "flipped": whole.replace(features, features[:-1] + bytes([features[-1] ^ 1])),
+        "other": whole,
+    }
+    path.write_bytes(contents[damage])
+    if damage == "other":
+        torch.save({"fd": 3}, path)
+    with pytest.warns(UserWarning, match="damaged"):
+        again = cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
+    assert source.reads == 2
+    torch.testing.assert_close(first, again)
+    cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
+    assert source.reads == 2
+
+
+def test_every_part_changes_the_key() -> None:
+    class OtherWeights(PatchMeans):
+        digest = "other"
+
+    class OtherNetwork(PatchMeans):
+        name = "other"
+
+    names = [
+        cache_name(metrics_of(), "digest", 64, 20),
+        cache_name(metrics_of(), "other", 64, 20),
+        cache_name(metrics_of(), "digest", 32, 20),
+        cache_name(metrics_of(), "digest", 64, 21),
+        cache_name(metrics_of(OtherWeights()), "digest", 64, 20),
+        cache_name(metrics_of(OtherNetwork()), "digest", 64, 20),
+        cache_name(metrics_of(fd=FrechetDistance()), "digest", 64, 20),
+        cache_name(metrics_of(fd=FrechetDistance(), kd=KernelDistance(max_samples=5)), "digest", 64, 20),
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="not kept"):
+        statistics = cached_statistics(metrics_of(), Source(), "digest", 64, 20, str(tmp_path / "file" / "folder"))
+    assert set(statistics) == {"fd", "kd"}
+
+
+def test_default_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_cache_dir() == Path("/somewhere/cat-faces/statistics")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache_dir() == Path.home() / ".cache/cat-faces/statistics"

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
+
+from src.errors import UserError
+from src.metrics.kernel import FeatureSample, KernelDistance, polynomial_mmd
+from tests.metrics.stand_ins import PatchMeans, gaussian_sample, smooth_pictures
+
+
+def test_mmd_matches_torchmetrics() -> None:
+    real, generated = gaussian_sample(40, 6, 1), gaussian_sample(40, 6, 2)
+    assert polynomial_mmd(real, generated).item() == pytest.approx(poly_mmd(real, generated).item(), rel=1e-9)
+
+
+def test_mmd_of_unequal_samples_matches_its_definition() -> None:
+    real, generated = gaussian_sample(5, 3, 1), gaussian_sample(4, 3, 2)
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> float:
+        return (float(a @ b) / 3 + 1) ** 3
+
+    within_real = sum(kernel(a, b) for i, a in enumerate(real) for j, b in enumerate(real) if i != j) / 20
+    within_generated = sum(kernel(a, b) for i, a in enumerate(generated) for j, b in enumerate(generated) if i != j)
+    across = sum(kernel(a, b) for a in real for b in generated) / 20
+    expected = within_real + within_generated / 12 - 2 * across
+    assert polynomial_mmd(real, generated).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_matches_torchmetrics_kid_where_a_subset_is_everything() -> None:
+    real, generated = smooth_pictures(30, 1), smooth_pictures(30, 2, contrast=90)
+    theirs = KernelInceptionDistance(PatchMeans(), subsets=3, subset_size=30)
+    theirs.update(real, real=True)
+    theirs.update(generated, real=False)
+    features = PatchMeans()
+    ours = KernelDistance(subset_size=1000)((features(real),), (features(generated),))
+    assert ours[""] == pytest.approx(theirs.compute()[0].item(), rel=1e-3)
+    assert ours["_std"] == 0
+
+
+def test_mean_over_subsets_is_near_the_whole() -> None:
+    real, generated = gaussian_sample(400, 4, 1), gaussian_sample(300, 4, 1) * 1.2
+    values = KernelDistance(subsets=200, subset_size=100)((real,), (generated,))
+    error = values["_std"] / 200**0.5
+    assert values["_std"] > 0
+    assert values[""] == pytest.approx(polynomial_mmd(real, generated).item(), abs=5 * error)
+
+
+def test_seed_decides_the_subsets() -> None:
+    real, generated = (gaussian_sample(50, 4, 1),), (gaussian_sample(50, 4, 2),)
+    first, again, other = (KernelDistance(subsets=2, subset_size=10, seed=seed)(real, generated) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_sample_keeps_the_first_features() -> None:
+    features = torch.arange(20.0).reshape(10, 2)
+    sample = FeatureSample(max_samples=7)
+    for batch in features.split(4):
+        sample.update(batch)
+    (kept,) = sample.compute()
+    torch.testing.assert_close(kept, features[:7])
+
+
+def test_one_picture_is_too_few() -> None:
+    with pytest.raises(UserError, match="at least two pictures"):
+        KernelDistance()((torch.ones(1, 4),), (torch.ones(9, 4),))
