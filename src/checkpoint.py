@@ -13,6 +13,7 @@ from src.models.generative_model import GenerativeModel
 
 # All that a config inside a checkpoint may name, besides this project's own classes.
 DOCUMENTED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD", "torch.optim.RMSprop")
+SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -58,3 +59,17 @@ def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -
         raise UserError(f"the checkpoint's weights do not fit its config: {error}") from error
     model.images_seen = checkpoint["images_seen"]
     return model.eval().to(device)
+
+
+def data_config(of_the_run: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The run's own data, or what is given instead, at the picture size of the model.
+
+    A root alone means the run's own kind of data there, or a folder if that kind has no root.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    if "_target_" in given:
+        return given | {"image_size": of_the_run["image_size"]}
+    if given and "root" not in of_the_run:
+        shared = {key: value for key, value in of_the_run.items() if key in SHARED_DATA_OPTIONS}
+        return {"_target_": "src.data.datamodule.FolderDataModule", **shared, **given}
+    return of_the_run | given

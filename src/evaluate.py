@@ -1,0 +1,57 @@
+"""`python -m src.evaluate checkpoint=P`: judges a model against its own data or other, writes metrics.json."""
+
+from typing import Any, Literal
+
+from src.cli import run
+from src.schema import ExistingPath, NonNegativeInt, PositiveInt
+
+
+def evaluate(
+    checkpoint: ExistingPath,
+    num_images: PositiveInt,
+    seed: NonNegativeInt,
+    reference: Literal["train", "val"],
+    output: str | None,
+    batch_size: PositiveInt,
+    data: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """Losses on the reference pictures and metrics of num_images samples; the pictures are not augmented."""
+    import json
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+
+    from src.checkpoint import build, data_config, load_model, read_checkpoint
+    from src.judge import judge_losses, judge_samples
+
+    content = read_checkpoint(checkpoint)
+    model = load_model(content)
+    pictures = build(data_config(content["config"]["data"], data))
+    print(f"data: {pictures.source.description}", flush=True)
+    results = judge_losses(model, pictures, reference, batch_size)
+    for network in metrics["networks"].values():
+        results |= judge_samples(
+            model, pictures, instantiate(network, _convert_="all"), num_images, reference, seed, batch_size,
+            metrics["cache_dir"],
+        )
+    report = {
+        **results,
+        "num_images": num_images,
+        "seed": seed,
+        "reference": reference,
+        "num_reference_images": len(pictures.pictures(reference).names),
+        "data": pictures.source.description,
+        "checkpoint": checkpoint,
+        "images_seen": model.images_seen,
+    }
+    parent = Path(checkpoint).resolve().parent
+    folder = Path(output) if output else (parent.parent if parent.name == "checkpoints" else parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2)
+    (folder / "metrics.json").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    run("evaluate", evaluate)
