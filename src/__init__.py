@@ -8,4 +8,5 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> metrics               torchmetrics
       -> objectives, networks  torch only
       -> images                the one way from [-1, 1] to uint8 and back
+      -> seeds                 seeds for each purpose, from one
 """

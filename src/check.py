@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.schema import ANYTHING, KINDS, NOTHING, OBJECT, Kind, choice
+from src.schema import ANYTHING, DEVICES, KINDS, NOTHING, OBJECT, Kind, choice
 
 # What the annotations of other people's constructors leave open.
 FOREIGN = {
     "lightning.Trainer.precision": [choice("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", 32, 64)],
     "lightning.Trainer.accelerator": [choice("auto", "cpu", "gpu", "mps")],
+    "lightning.Trainer.devices": [DEVICES],
 }
+LONGEST_LIST = 16  # names in a sentence
+
+
+class Misfit(UserError):
+    """A key whose value does not fit, and why."""
+
+    def __init__(self, key: str, complaint: str) -> None:
+        super().__init__(key + complaint)
+        self.key, self.complaint = key, complaint
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Signature:
 def module_source(module: str) -> Path | None:
     """Where a module's source lies, found without importing anything of it."""
     top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
+    spec = importlib.util.find_spec(top) if top else None
     if spec is None or not spec.submodule_search_locations:
         return None
     path = Path(spec.submodule_search_locations[0], *rest)
@@ -53,9 +63,11 @@ def find_definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] |
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
-        if isinstance(node, ast.ImportFrom) and node.module and name in [item.name for item in node.names]:
-            package = ".".join(module.split(".")[: -node.level + 1 or None]) + "." if node.level else ""
-            return find_definition(f"{package}{node.module}.{name}")
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported = {item.asname or item.name: item.name for item in node.names}
+            if name in imported:
+                package = ".".join(module.split(".")[: -node.level + 1 or None]) + "." if node.level else ""
+                return find_definition(f"{package}{node.module}.{imported[name]}")
     return None
 
 
@@ -127,7 +139,9 @@ def nearest_first(word: str, choices: list[str]) -> list[str]:
 
 
 def listed(word: str, choices: list[str]) -> str:
-    return ", ".join(nearest_first(str(word), choices))
+    names = nearest_first(str(word), choices)
+    more = f" and {len(names) - LONGEST_LIST} more" if len(names) > LONGEST_LIST else ""
+    return ", ".join(names[:LONGEST_LIST]) + more
 
 
 def check(node: Any, path: str = "") -> Any:
@@ -139,7 +153,12 @@ def check(node: Any, path: str = "") -> Any:
         return [check(item, f"{path}[{index}]") for index, item in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    signature = signature_of(node["_target_"]) if "_target_" in node else None
+    target = str(node.get("_target_", ""))
+    signature = signature_of(target) if target else None
+    if signature is None and target and (target.startswith("src.") or "." not in target):
+        raise Misfit(
+            f"{path}._target_".lstrip("."), f"={target}: there is no such class; give one as src.models.vae.VAE."
+        )
     if signature is None:
         return {key: check(value, f"{path}.{key}".lstrip(".")) for key, value in node.items()}
     checked = {}
@@ -153,7 +172,7 @@ def check(node: Any, path: str = "") -> Any:
             checked[key] = check(value, name)
         else:
             options = listed(key, list(signature.parameters))
-            raise UserError(f"{name}: {node['_target_']} has no such option; it has {options}.")
+            raise Misfit(name, f": {node['_target_']} has no such option; it has {options}.")
     missing = [key for key, parameter in signature.parameters.items() if parameter.required and key not in checked]
     if missing and not node.get("_partial_"):
         raise UserError(f"{path}: {node['_target_']} also wants {', '.join(missing)}.")
@@ -168,6 +187,9 @@ def check_value(name: str, value: Any, kinds: list[Kind]) -> Any:
     allowed = [kind.description for kind in kinds if not kind.choices and kind is not OBJECT]
     if choices:
         allowed.insert(0, f"one of {listed(str(value), choices)}")
-    if allowed == [KINDS["ExistingPath"].description]:
-        raise UserError(f"{name}={value}: there is nothing at this path.")
-    raise UserError(f"{name}={value}: not allowed here; give {' or '.join(allowed or [OBJECT.description])}.")
+    is_missing = (
+        any(kind.is_path for kind in kinds) and isinstance(value, str) and not Path(value).expanduser().exists()
+    )
+    wrong = "there is nothing at this path" if is_missing else "not allowed here"
+    shown = "" if isinstance(value, Mapping) else f"={'null' if value is None else value}"
+    raise Misfit(name, f"{shown}: {wrong}; give {' or '.join(allowed or [OBJECT.description])}.")

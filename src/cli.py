@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from src.check import check, listed
+from src.check import Misfit, check, listed
 from src.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -33,25 +36,77 @@ def run(config_name: str, job: Callable[..., None]) -> None:
 
     def task(config: DictConfig) -> None:
         try:
-            checked = check({"_target_": target, **resolved(config)})
-            del checked["_target_"]
-            job(**checked)
+            job(**checked(config, target))
         except UserError as error:
             if wants_traceback:
                 raise
             fail(str(error))
 
     try:
+        overrides, flags = split_flags(sys.argv[1:])
+        check_ahead(config_name, target, overrides, flags)
+        # Hydra itself reads no overrides on both sides of a flag.
+        sys.argv[1:] = [*overrides, *flags]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        fail(explain(error, config_name))
+        fail(explain(error, config_name, sys.argv[1:]))
 
 
 def fail(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides and the flags of a command line, however they are mixed."""
+    parser = get_args_parser()
+    overrides = parser.parse_known_intermixed_args(arguments)[0].overrides
+    flags = [argument for argument in arguments if argument not in overrides]
+    known = parser._option_string_actions
+    for flag in [flag.split("=")[0] for flag in flags]:
+        if flag.startswith("-") and flag not in known:
+            choices = listed(flag, [name for name in known if name.startswith("--")])
+            raise UserError(f"{flag}: there is no such flag; there are {choices}; options have no dashes: seed=1.")
+    return overrides, flags
+
+
+def check_ahead(config_name: str, target: str, overrides: list[str], flags: list[str]) -> None:
+    """Checks every job of the command line before a folder is made or the first job begins."""
+    is_sweep = bool({"-m", "--multirun"} & set(flags)) or "hydra.mode=MULTIRUN" in overrides
+    if set(flags) - {"-m", "--multirun"} or any(override.startswith("hydra/sweeper") for override in overrides):
+        return
+    jobs = [overrides]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        if is_sweep:
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            jobs = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
+        for job in jobs:
+            checked(compose(config_name, job), target)
+    if len(jobs) > 1 and len({folder for job in jobs for folder in job if folder.startswith("run_dir=")}) == 1:
+        raise UserError("run_dir: the jobs of a sweep need a folder each; give hydra.sweep.dir=... for all of them.")
+
+
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """The config of one job; Hydra must be initialized."""
+    runtime = ["hydra.runtime.output_dir=.", "hydra.job.num=0"]
+    config = hydra.compose(config_name, [*overrides, *runtime], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def checked(config: DictConfig, target: str) -> dict[str, Any]:
+    """The config in plain values that the target's signature accepts."""
+    try:
+        values: dict[str, Any] = check({"_target_": target, **resolved(config)})
+    except Misfit as misfit:
+        if not misfit.complaint.startswith("="):
+            raise
+        unresolved = OmegaConf.to_container(config, resolve=False)
+        raise Misfit(written_at(misfit.key, unresolved), misfit.complaint) from misfit
+    del values["_target_"]
+    return values
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -63,41 +118,58 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def explain(error: Exception, config_name: str) -> str:
+def written_at(key: str, unresolved: Any) -> str:
+    """Where a value is written: model.encoder.image_size is ${data.image_size}, so data.image_size."""
+    parts, node = key.split("."), unresolved
+    for index, part in enumerate(parts):
+        node = node.get(part) if isinstance(node, dict) else None
+        reference = re.fullmatch(r"\$\{(\w[\w.]*)\}", node) if isinstance(node, str) else None
+        if reference:
+            return written_at(".".join([reference[1], *parts[index + 1 :]]), unresolved)
+    return key
+
+
+def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     """What is wrong with the command line and what it may say, the nearest first."""
     message = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: there is no such choice; {group} is one of {listed(name, list(error.options))}."
-    unknown = re.search(r"Could not override '([^']+)'", message)
+    unknown = re.search(r"Could not override '([^'@]+)", message)
     if unknown:
-        key = unknown[1].split("@")[0]
-        if "/" in key:
-            return f"{key}: there is no such group; the groups are {listed(key, groups())}."
-        parent, _, name = key.rpartition(".")
-        known = options_of(parent, key, config_name)
-        inside = f"{parent} has" if parent else "there are"
-        return f"{key}: there is no such option; {inside} {listed(name, known)}." if known else f"{key}: no such option."
-    if "mismatched input" in message or "missing EQUAL" in message or "token recognition" in message:
-        return f"can't read the command line ({message.splitlines()[0]}); options look like model=gan or seed=1."
+        return explain_key(unknown[1], config_name, arguments)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"can't read {error.override!r}: options look like model=gan or seed=1; "
+            "quote a value of special characters twice: 'resume=\"a=1.ckpt\"'."
+        )
     return " ".join(message.split("\nSee ")[0].split())
 
 
-def groups() -> list[str]:
-    return sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
-
-
-def options_of(parent: str, unknown_key: str, config_name: str) -> list[str]:
-    """The keys that the config has where the unknown one was looked for."""
-    overrides = [item for item in sys.argv[1:] if "=" in item and not item.startswith("-")]
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    kept = [item.input_line or "" for item in parsed if item.key_or_group != unknown_key and "hydra" not in item.key_or_group]
+def explain_key(key: str, config_name: str, arguments: list[str]) -> str:
+    """What there is in place of an unknown group (model/likelihod) or option (model.latnt_dim)."""
+    kept = [item for item in arguments if re.match(r"[\w/.@]+=[^,]+$", item) and not item.startswith((key, "hydra"))]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            config = hydra.compose(config_name, [item for item in kept if "," not in item])
+            config = compose(config_name, kept)
     except (HydraException, OmegaConfBaseException):
-        return []
-    node = OmegaConf.select(config, parent) if parent else config
-    keys = [str(key) for key in node if not str(key).startswith("_")] if isinstance(node, DictConfig) else []
-    return keys + ([group for group in groups() if group not in keys] if not parent else [])
+        return f"{key}: there is no such option."
+    choices = {group: choice for group, choice in HydraConfig.get().runtime.choices.items() if "hydra" not in group}
+    if "/" in key:
+        parent = key.rpartition("/")[0]
+        inside = [group for group in choices if group.startswith(f"{parent}/")]
+        where = f"{parent}={choices[parent]} has" if inside else "there are"
+        return f"{key}: there is no such group; {where} {listed(key, inside or list(choices))}."
+    node, path = config, ""
+    for part in key.split("."):
+        unknown, parent, path = part, path, f"{path}.{part}".lstrip(".")
+        if part not in node:
+            break
+        if not isinstance(node[part], DictConfig):
+            return f"{key}: {path} is one value, without options of its own; give {path}=..."
+        node = node[part]
+    options = {str(name) for name in node if not str(name).startswith("_")}
+    options |= {group for group in choices if "/" not in group} if not parent else set()
+    where = f"{parent}={choices[parent]} has" if parent in choices else f"{parent} has" if parent else "there are"
+    return f"{path}: there is no such option; {where} {listed(unknown, sorted(options))}."

@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
+from src.check import check_value
 from src.cli import run
-from src.schema import ExistingPath, NonNegativeInt, PositiveInt
+from src.schema import KINDS, CheckpointPath, NonNegativeInt, PositiveInt
 
 
 def evaluate(
-    checkpoint: ExistingPath,
+    checkpoint: CheckpointPath,
     num_images: PositiveInt,
     seed: NonNegativeInt,
     reference: Literal["train", "val"],
@@ -17,6 +18,9 @@ def evaluate(
     metrics: dict[str, Any],
 ) -> None:
     """Losses on the reference pictures and metrics of num_images samples; the pictures are not augmented."""
+    if data.get("root") and "_target_" not in data:
+        check_value("data.root", data["root"], [KINDS["PicturesPath"]])
+
     import json
     from pathlib import Path
 
@@ -27,12 +31,18 @@ def evaluate(
 
     content = read_checkpoint(checkpoint)
     model = load_model(content)
-    pictures = build(data_config(content["config"]["data"], data))
+    pictures = build(data_config(content["config"]["data"], data), "data")
     print(f"data: {pictures.source.description}", flush=True)
     results = judge_losses(model, pictures, reference, batch_size)
     for network in metrics["networks"].values():
         results |= judge_samples(
-            model, pictures, instantiate(network, _convert_="all"), num_images, reference, seed, batch_size,
+            model,
+            pictures,
+            instantiate(network, _convert_="all"),
+            num_images,
+            reference,
+            seed,
+            batch_size,
             metrics["cache_dir"],
         )
     report = {

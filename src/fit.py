@@ -6,12 +6,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning
+import torch
 import yaml
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from src.checkpoint import load_weights, read_checkpoint
 from src.data.datamodule import ImageDataModule
+from src.errors import UserError
 from src.launch import count_processes
 from src.models.generative_model import GenerativeModel
 from src.summary import print_summary, write_summary
@@ -23,9 +27,12 @@ def fit(config: dict[str, Any]) -> None:
     quieten_lightning()
     run_dir = Path(config["run_dir"])
     # The same initial weights in every process; the noise of the steps is seeded by StepSeeds.
-    lightning.seed_everything(config["seed"], verbose=False)
-    model: GenerativeModel = instantiate(config["model"])
+    torch.manual_seed(config["seed"])
+    model: GenerativeModel = instantiate(config["model"], _convert_="all")
     model.config = config
+    if config["resume"]:
+        # A file that does not fit is refused before anything is made; Lightning restores the rest.
+        load_weights(model, read_checkpoint(config["resume"]))
     data: ImageDataModule = instantiate(config["data"], _convert_="all")
     callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
     loggers = [instantiate(run_logger, _convert_="all") for run_logger in config["logger"].values() if run_logger]
@@ -42,6 +49,8 @@ def fit(config: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)
         exit_code = 0
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
     finally:
         for run_logger in loggers:
             if hasattr(run_logger, "finish"):
@@ -53,13 +62,25 @@ def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any
     trainer_config = dict(config)
     if trainer_config["strategy"] == "auto" and (count_processes(config) > 1 or config["num_nodes"] > 1):
         trainer_config["strategy"] = model.ddp_strategy
-    return instantiate(trainer_config, **options)
+    try:
+        return instantiate(trainer_config, **options)
+    except InstantiationException as error:
+        raise UserError(f"trainer: {error.__cause__ or error}") from error
 
 
 def quieten_lightning() -> None:
     """Drops Lightning's remarks on hardware and on choices that are made on purpose here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for remark in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*no logger configured.*",
-                   ".*find_unused_parameters=True.*", ".*srun.*", ".*GPU available but not used.*",
-                   ".*mid-epoch.*", ".*isn't resumable.*", ".*LeafSpec.*"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for remark in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory.*",
+        ".*no logger configured.*",
+        ".*find_unused_parameters=True.*",
+        ".*srun.*",
+        ".*GPU available but not used.*",
+        ".*mid-epoch.*",
+        ".*isn't resumable.*",
+        ".*LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", message=remark)

@@ -1,7 +1,7 @@
 """Pictures are float in [-1, 1], (N, 3, H, W), everywhere inside; these two functions are the only border."""
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from src.images import from_uint8
 from src.metrics.cache import cached_statistics
 from src.metrics.generation import FeatureMetrics
 from src.models.generative_model import GenerativeModel
+from src.seeds import mixed_seed
 
 Reference = Literal["train", "val"]
 
@@ -21,18 +22,21 @@ def judge_losses(
 ) -> dict[str, float]:
     """The model's losses on all pictures of a split, averaged over the pictures of all processes.
 
-    Every process must call it; each reads its own share.
+    Every process must call it; each reads its own share. With fewer pictures than processes there are none.
     """
+    num_pictures = len(data.pictures(reference).names)
+    if num_pictures < data.process()[1]:
+        return {}
     sums: dict[str, Tensor] = {}
     for images in data.share(reference, batch_size):
-        for name, values in model.evaluation_losses(from_uint8(images.to(model.device)).to(model.dtype)).items():
+        for name, values in model.evaluation_losses(model.like_weights(from_uint8(images))).items():
             sums[name] = sums.get(name, torch.zeros((), device=model.device)) + values.float().sum()
     if not sums:
         return {}
     totals = torch.stack(list(sums.values()))
     if data.trainer:
         totals = data.trainer.strategy.reduce(totals, reduce_op="sum")
-    means = totals / len(data.pictures(reference).names)
+    means = totals / num_pictures
     return dict(zip(sums, means.tolist(), strict=True))
 
 
@@ -56,10 +60,13 @@ def judge_samples(
     pictures = data.pictures(reference)
     metrics.to(model.device)
     real = cached_statistics(
-        metrics, lambda: data.share(reference, batch_size), pictures.digest, data.image_size, len(pictures.names), cache_dir
+        metrics,
+        lambda: data.share(reference, batch_size),
+        pictures.digest,
+        data.image_size,
+        len(pictures.names),
+        cache_dir,
     )
     # Processes other than the first draw from seeds of their own.
-    samples: Iterator[Tensor] = model.sample_uint8(share, seed + (rank << 32), batch_size)
+    samples: Iterator[Tensor] = model.sample_uint8(share, mixed_seed(seed, rank) if rank else seed, batch_size)
     return metrics.compare(real, metrics.summarize(samples))
-
-

@@ -78,13 +78,14 @@ def wait_for(processes: list[subprocess.Popen]) -> int:
     """The first failure's exit status, or 0; a process that fails ends the others instead of leaving them to wait."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        while any(process.poll() is None for process in processes):
-            failed = [process.returncode for process in processes if process.returncode]
+        while True:
+            statuses = [process.poll() for process in processes]
+            failed = [status for status in statuses if status]
             if failed:
                 return failed[0] if failed[0] > 0 else 128 - failed[0]
+            if None not in statuses:
+                return 0
             time.sleep(0.2)
-        failed = [process.returncode for process in processes if process.returncode]
-        return failed[0] if failed else 0
     finally:
         end(processes)
 

@@ -1,11 +1,15 @@
 """`python -m src.sample checkpoint=P num_images=16 seed=0 output=DIR`: writes 00000.png ... and grid.png."""
 
 from src.cli import run
-from src.schema import ExistingPath, NonNegativeInt, PositiveInt
+from src.schema import CheckpointPath, NewFolder, NonNegativeInt, PositiveInt
 
 
 def sample(
-    checkpoint: ExistingPath, num_images: PositiveInt, seed: NonNegativeInt, output: str, batch_size: PositiveInt
+    checkpoint: CheckpointPath,
+    num_images: PositiveInt,
+    seed: NonNegativeInt,
+    output: NewFolder,
+    batch_size: PositiveInt,
 ) -> None:
     """Draws num_images pictures of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
     import math

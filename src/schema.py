@@ -3,6 +3,7 @@
 A constructor's signature is the schema of its config; src/check.py holds what users type to it.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -18,6 +19,7 @@ class Kind:
     accepts: Callable[[Any], bool]
     convert: Callable[[Any], Any] = lambda value: value
     choices: tuple[object, ...] = ()
+    is_path: bool = False
 
 
 def is_number(value: object) -> bool:
@@ -37,14 +39,35 @@ def choice(*values: object) -> Kind:
     return Kind("one of " + ", ".join(map(str, values)), lambda value: value in values, choices=values)
 
 
+def path(description: str, accepts: Callable[[Path], bool]) -> Kind:
+    return Kind(
+        description,
+        lambda value: isinstance(value, str) and accepts(Path(value).expanduser()),
+        lambda value: str(Path(value).expanduser()),
+        is_path=True,
+    )
+
+
+def holds_pictures(root: Path) -> bool:
+    """A glance, for what is mistyped: src.data.sources looks closely."""
+    if root.is_dir():
+        return any(file.suffix.lower() in PICTURES for file in root.rglob("*"))
+    return root.is_file() and root.name.lower().endswith(ARCHIVES)
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
 PositiveInt = Annotated[int, whole_number("a whole number of at least 1", lambda value: value >= 1)]
 NonNegativeInt = Annotated[int, whole_number("a whole number of at least 0", lambda value: value >= 0)]
 PositiveFloat = Annotated[float, number("a number above 0", lambda value: value > 0)]
 NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda value: value >= 0)]
 Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
-ExistingPath = Annotated[
-    str, Kind("a path that exists", lambda value: isinstance(value, str) and Path(value).expanduser().exists())
-]
+ExistingPath = Annotated[str, path("a path that exists", Path.exists)]
+# What torch writes is a zip file.
+CheckpointPath = Annotated[str, path("a checkpoint of a run folder (checkpoints/best.ckpt)", zipfile.is_zipfile)]
+PicturesPath = Annotated[str, path(f"a folder, {', '.join(ARCHIVES)} of {', '.join(PICTURES)} files", holds_pictures)]
+NewFolder = Annotated[str, Kind("the path of a folder", lambda value: isinstance(value, str) and bool(value))]
 ImageSize = Literal[32, 64, 128, 256]
 Normalization = Literal["none", "batch", "group"]
 
@@ -52,6 +75,16 @@ ANYTHING = Kind("anything", lambda value: True)
 NOTHING = Kind("null", lambda value: value is None)
 # A name that stands for no scalar: an object that the config makes.
 OBJECT = Kind("an object (_target_)", lambda value: isinstance(value, Mapping | list) or callable(value))
+
+DEVICES = Kind(
+    "a number of devices, a list of them or auto",
+    lambda value: value in ("auto", -1) or isinstance(value, list) or (str(value).isdecimal() and int(value) > 0),
+)
+
+Chosen = Annotated[
+    dict[str, Any],
+    Kind("a choice that makes an object (_target_)", lambda value: isinstance(value, Mapping) and "_target_" in value),
+]
 
 # The names that annotations use.
 KINDS = {
@@ -72,6 +105,10 @@ KINDS = {
     "NonNegativeFloat": get_args(NonNegativeFloat)[1],
     "Fraction": get_args(Fraction)[1],
     "ExistingPath": get_args(ExistingPath)[1],
+    "CheckpointPath": get_args(CheckpointPath)[1],
+    "PicturesPath": get_args(PicturesPath)[1],
+    "NewFolder": get_args(NewFolder)[1],
+    "Chosen": get_args(Chosen)[1],
     "ImageSize": choice(*get_args(ImageSize)),
     "Normalization": choice(*get_args(Normalization)),
 }

@@ -27,7 +27,7 @@ def find(trainer: Trainer, kind: type[Callback]) -> Any:
 def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, started_at: float) -> dict[str, Any]:
     """Writes and returns what the run came to. started_at: time.time() of its beginning."""
     checkpoints, scalars = find(trainer, Checkpoints), find(trainer, TrainingScalars)
-    summary = {
+    summary: dict[str, Any] = {
         "images_seen": model.images_seen,
         "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
         "wall_time_seconds": round(time.time() - started_at, 1),
@@ -46,7 +46,9 @@ def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, start
 
 def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> None:
     console = Console()
-    table = Table(title=f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", title_justify="left")
+    table = Table(
+        title=f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", title_justify="left"
+    )
     table.add_column("metric")
     table.add_column("final", justify="right")
     table.add_column("best checkpoint", justify="right")

@@ -3,17 +3,25 @@
 from typing import Any
 
 from src.cli import run
-from src.schema import ExistingPath, NonNegativeInt, PositiveInt
+from src.schema import CheckpointPath, Chosen, NewFolder, NonNegativeInt, PositiveInt
 
 
 def train(
-    max_images: PositiveInt, seed: NonNegativeInt, resume: ExistingPath | None, run_dir: str, **groups: Any
+    max_images: PositiveInt,
+    seed: NonNegativeInt,
+    resume: CheckpointPath | None,
+    run_dir: NewFolder,
+    model: Chosen,
+    data: Chosen,
+    trainer: Chosen,
+    **groups: Any,
 ) -> None:
     """Trains until all processes together have seen max_images; see conf/train.yaml."""
     from src.launch import launch
 
     print(f"run folder: {run_dir}", flush=True)
-    launch({"max_images": max_images, "seed": seed, "resume": resume, "run_dir": run_dir, **groups})
+    options = {"max_images": max_images, "seed": seed, "resume": resume, "run_dir": run_dir}
+    launch(options | {"model": model, "data": data, "trainer": trainer} | groups)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several tests need: the sample archives, and a loopback file server that fails as told."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+# Tests run beside others: with a thread each nothing waits for a core that is taken. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_CATS = Path(__file__).parents[2] / "shared" / "cats"
 

@@ -19,7 +19,11 @@ class PictureGrids(Callback):
     are held-out pictures and below each what the model makes of it. seed fixes the noise."""
 
     def __init__(
-        self, folder: str, every_images: PositiveInt, num_images: PositiveInt = 64, columns: PositiveInt = 8,
+        self,
+        folder: str,
+        every_images: PositiveInt,
+        num_images: PositiveInt = 64,
+        columns: PositiveInt = 8,
         seed: NonNegativeInt = 0,
     ) -> None:
         self.folder, self.every_images = Path(folder), every_images
@@ -42,16 +46,22 @@ class PictureGrids(Callback):
         grids = {"samples": samples}
         data = trainer.datamodule  # type: ignore[attr-defined]
         originals = data.pictures("val" if data.val.names else "train").images[: self.num_images // 2]
-        originals = from_uint8(originals).to(model.device, model.dtype)
+        originals = model.like_weights(from_uint8(originals))
         reconstructions = model.reconstruct(originals)
         if reconstructions is not None:
-            rows = [row for pair in zip(originals.split(self.columns), reconstructions.split(self.columns), strict=True)
-                    for row in pair if len(row) == self.columns]
+            rows = [
+                row
+                for pair in zip(originals.split(self.columns), reconstructions.split(self.columns), strict=True)
+                for row in pair
+                if len(row) == self.columns
+            ]
             grids["reconstructions"] = torch.cat(rows or [originals, reconstructions])
         model.train()
         self.written = []
         for name, images in grids.items():
             path = self.folder / f"{name}_{model.images_seen:09d}.png"
-            picture = save_grid(to_uint8(images), path, self.columns)
+            # Fewer held-out pictures than columns: what the model makes of them still stands below them.
+            columns = self.columns if name == "samples" else min(self.columns, len(originals))
+            picture = save_grid(to_uint8(images), path, columns)
             report_picture(trainer, name, picture, model.images_seen)
             self.written.append(path)

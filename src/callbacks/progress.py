@@ -22,8 +22,14 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:
             return
-        columns = [TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"), BarColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[metrics]}")]
+        columns = [
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+        ]
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=self.max_images, completed=model.images_seen, metrics="")
         self.bar.start()
@@ -41,7 +47,8 @@ class ProgressBar(Callback):
                 left = seconds * (self.max_images - model.images_seen) / (model.images_seen - self.started_with)
                 self.console.print(
                     f"{model.images_seen:,}/{self.max_images:,} images  {max(left, 0):.0f} s left  {text}",
-                    soft_wrap=True, highlight=False,
+                    soft_wrap=True,
+                    highlight=False,
                 )
 
     def text(self, trainer: Trainer) -> str:

@@ -1,6 +1,5 @@
 """Randomness as a function of the seed, the process and the images seen."""
 
-import hashlib
 from typing import Any
 
 import torch
@@ -8,11 +7,12 @@ from lightning import Callback, Trainer
 
 from src.models.generative_model import GenerativeModel
 from src.schema import NonNegativeInt
+from src.seeds import mixed_seed
 
 
 def step_seed(seed: int, rank: int, images_seen: int) -> int:
     """64 bits, different for every seed, process and step."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {rank} {images_seen}".encode(), digest_size=8).digest())
+    return mixed_seed(seed, rank, images_seen)
 
 
 class StepSeeds(Callback):

@@ -1,7 +1,6 @@
 """What training steps return, averaged and logged at an interval; the device is waited for only then."""
 
 import time
-from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -49,10 +48,16 @@ class TrainingScalars(Callback):
     def means(self, trainer: Trainer) -> dict[str, float]:
         if not self.sums:
             return {}
-        values = torch.stack([self.sums[name].double() if trainer.strategy.root_device.type != "mps"
-                              else self.sums[name].float() for name in self.sums])
+        values = torch.stack(
+            [
+                self.sums[name].double() if trainer.strategy.root_device.type != "mps" else self.sums[name].float()
+                for name in self.sums
+            ]
+        )
         values = trainer.strategy.reduce(values, reduce_op="mean")
-        return {f"train/{name}": value / self.counts[name] for name, value in zip(self.sums, values.tolist(), strict=True)}
+        return {
+            f"train/{name}": value / self.counts[name] for name, value in zip(self.sums, values.tolist(), strict=True)
+        }
 
     @property
     def images_per_second(self) -> float:

@@ -1,18 +1,19 @@
 """One LightningDataModule over any source of pictures, and a constructor for each source."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.data.public import AFHQCat, CatFaces
 from src.data.sources import DrawnCats, Folder, Pictures, Source
-from src.data.stream import PictureStream, StreamPositions, select, split
+from src.data.stream import PictureStream, StreamPositions, split
 from src.errors import UserError
 from src.images import from_uint8
-from src.schema import ExistingPath, Fraction, ImageSize, NonNegativeInt, PositiveInt
+from src.schema import Fraction, ImageSize, NonNegativeInt, PicturesPath, PositiveInt
 
 
 class ImageDataModule(LightningDataModule):
@@ -73,23 +74,29 @@ class ImageDataModule(LightningDataModule):
         """An endless stream of uint8 batches that goes on where the model stands."""
         rank, world_size = self.process()
         if self.batch_size % world_size:
-            raise UserError(f"data.batch_size={self.batch_size} can't be shared by {world_size} processes; "
-                            f"give a multiple of {world_size}")
-        start = self.trainer.lightning_module.images_seen if self.trainer else 0
+            raise UserError(
+                f"data.batch_size={self.batch_size} can't be shared by {world_size} processes; "
+                f"give a multiple of {world_size}"
+            )
+        start, device_type = 0, "cpu"
+        if self.trainer:
+            start = cast(int, self.trainer.lightning_module.images_seen)
+            device_type = self.trainer.strategy.root_device.type
         return DataLoader(
             PictureStream(self.pictures("train").images, self.seed, self.horizontal_flip),
-            batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),
+            batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
-            pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=device_type == "cuda",
         )
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
         # Bytes cross to the device, floats are made there.
-        return from_uint8(batch).to(self.trainer.lightning_module.dtype)
+        assert self.trainer is not None
+        return from_uint8(batch).to(cast(torch.dtype, self.trainer.lightning_module.dtype))
 
 
-def _as_it_is(batch: Tensor) -> Tensor:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -103,7 +110,7 @@ class DrawnCatsDataModule(ImageDataModule):
 class FolderDataModule(ImageDataModule):
     """Your own pictures: a folder, .zip, .tar or .tar.gz."""
 
-    def __init__(self, root: ExistingPath, **options: Any) -> None:
+    def __init__(self, root: PicturesPath, **options: Any) -> None:
         super().__init__(Folder(root), **options)
 
 

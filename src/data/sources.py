@@ -26,9 +26,8 @@ from torch import Tensor
 
 from src.data.drawn_cats import draw_cats, draw_factors
 from src.errors import UserError
+from src.schema import ARCHIVES, PICTURES
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 WAY_OUT = f"point data.root at a folder, {', '.join(ARCHIVES)} of {', '.join(PICTURES)} files, or use data=drawn_cats"
 
 Item = TypeVar("Item")

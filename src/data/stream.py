@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from src.data.sources import Pictures
+from src.seeds import mixed_seed
 
 
 class PictureStream(Dataset):
@@ -18,7 +19,7 @@ class PictureStream(Dataset):
 
     def _start_pass(self, pass_number: int) -> None:
         if pass_number != self._pass_number:
-            generator = torch.Generator().manual_seed((self.seed << 32) + pass_number)
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, pass_number))
             self._order = torch.randperm(len(self.images), generator=generator)
             self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
             self._pass_number = pass_number

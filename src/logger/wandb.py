@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import wandb
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment  # type: ignore[attr-defined]
+from lightning.pytorch.utilities import rank_zero_only
 
 
-def choose_mode() -> str:
+def choose_mode() -> Any:
     """WANDB_MODE where the user has set it; else online with a login, offline without."""
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
 
@@ -40,12 +40,17 @@ class WandbLogger(Logger):
         return self._save_dir
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> wandb.Run:
-        """The W&B run, begun when first asked for (on rank zero only)."""
+        """The W&B run, begun when first asked for; on other ranks a stand-in, as Lightning asks on all."""
         if self._run is None:
             Path(self._save_dir).mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
-                project=self._project, name=self._run_name, tags=self._tags, dir=self._save_dir, mode=choose_mode(),
+                project=self._project,
+                name=self._run_name,
+                tags=self._tags,
+                dir=self._save_dir,
+                mode=choose_mode(),
                 reinit="create_new",
             )
             self._run.define_metric("images_seen")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -59,6 +60,9 @@ def load(path: Path, metrics: FeatureMetrics) -> dict[str, Statistics] | None:
     if not path.exists():
         return None
     try:
+        # torch.load does not look at the checksums that torch.save writes.
+        if zipfile.ZipFile(path).testzip():
+            raise zipfile.BadZipFile
         statistics: dict[str, Statistics] = torch.load(path, map_location="cpu", weights_only=True)
         return {name: tuple(statistics[name]) for name in metrics.distances}
     except Exception as error:  # whatever a damaged file raises: the pictures are still there

@@ -81,6 +81,9 @@ class EfficientNetLite0(FeatureNetwork):
                 fold_batch_norm(block, "_expand_conv", "_bn0")
             fold_batch_norm(block, "_depthwise_conv", "_bn1")
             fold_batch_norm(block, "_project_conv", "_bn2")
+        for module in self.network.modules():
+            if isinstance(module, nn.ReLU6):
+                module.inplace = True
 
     def extract(self, images: Tensor) -> Tensor:
         pixels = images.float().contiguous(memory_format=torch.channels_last)

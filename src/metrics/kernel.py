@@ -51,7 +51,10 @@ class FeatureSample(torchmetrics.Metric):
 
 
 class KernelDistance:
-    """Mean and deviation of polynomial_mmd over random subsets of the FeatureSamples of real and generated pictures."""
+    """Mean and deviation of polynomial_mmd over random subsets of the FeatureSamples of real and generated pictures.
+
+    The subsets depend on `seed` and on the features' order, never on the global random state.
+    """
 
     def __init__(
         self,

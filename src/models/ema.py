@@ -1,14 +1,15 @@
 """An exponential moving average of a network's weights, its memory measured in images."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, num_images: int, halflife_images: float) -> None:
     """Moves `average` towards `network`: after halflife_images the old weights count half. Buffers are copied."""
     decay = 0.5 ** (num_images / halflife_images) if halflife_images else 0.0
-    averages, weights = list(average.parameters()), list(network.parameters())
+    averages: list[Tensor] = list(average.parameters())
+    weights: list[Tensor] = list(network.parameters())
     torch._foreach_lerp_(averages, weights, 1 - decay)
     for buffer, current in zip(average.buffers(), network.buffers(), strict=True):
         buffer.copy_(current)

@@ -10,7 +10,7 @@ from src.models.ema import update_ema
 from src.models.generative_model import GenerativeModel
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
-from src.schema import NonNegativeFloat, PositiveInt
+from src.schema import NonNegativeFloat, PositiveFloat, PositiveInt
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -36,7 +36,7 @@ class GAN(GenerativeModel):
         latent_dim: PositiveInt,
         discriminator_steps: PositiveInt = 1,
         ema_halflife_images: NonNegativeFloat = 10_000.0,
-        ema_rampup: NonNegativeFloat = 0.05,
+        ema_rampup: PositiveFloat = 0.05,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -64,7 +64,7 @@ class GAN(GenerativeModel):
         return losses
 
     def discriminator_step(self, real: Tensor, step: int) -> dict[str, Tensor]:
-        _, optimizer = self.optimizers()
+        _, optimizer = self.optimizers()  # type: ignore[attr-defined]
         with torch.no_grad():
             fake = self.generate(real)
 
@@ -88,7 +88,7 @@ class GAN(GenerativeModel):
         }
 
     def generator_step(self, real: Tensor) -> dict[str, Tensor]:
-        optimizer, _ = self.optimizers()
+        optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
         # The discriminator only passes gradients on; its own weights gather none.
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
@@ -102,7 +102,8 @@ class GAN(GenerativeModel):
         self.discriminator.requires_grad_(True)
 
         num_images = len(real) * self.trainer.world_size * self.discriminator_steps
-        halflife = min(self.ema_halflife_images, self.ema_rampup * (self.images_seen + num_images))
+        seen_by_now = self.images_seen + len(real) * self.trainer.world_size
+        halflife = min(self.ema_halflife_images, self.ema_rampup * seen_by_now)
         update_ema(self.generator_ema, self.generator, num_images, halflife)
         return {"generator_loss": loss.detach()}
 

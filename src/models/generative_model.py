@@ -45,13 +45,18 @@ class GenerativeModel(LightningModule):
         in whatever portions they are asked for.
         """
         latents = [torch.randn(self.latent_dim, generator=generator, dtype=torch.float32) for _ in range(num_images)]
-        return self.decode(torch.stack(latents).to(self.device, self.dtype))
+        return self.decode(self.like_weights(torch.stack(latents)))
 
     def sample_uint8(self, num_images: int, seed: int, batch_size: int) -> Iterator[Tensor]:
         """The num_images pictures that belong to a seed, in batches of uint8 (N, 3, H, W)."""
         generator = torch.Generator().manual_seed(seed)
         for start in range(0, num_images, batch_size):
             yield to_uint8(self.sample(min(batch_size, num_images - start), generator))
+
+    def like_weights(self, values: Tensor) -> Tensor:
+        """The values on the device and in the precision of the weights."""
+        weights = next(self.parameters())
+        return values.to(weights.device, weights.dtype)
 
     def count_images(self, images: Tensor) -> None:
         """Called at the end of every training step with this process's part of the batch."""

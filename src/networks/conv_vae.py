@@ -26,12 +26,18 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into pictures."""
 
-    def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt, max_width: PositiveInt) -> None:
+    def __init__(
+        self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt, max_width: PositiveInt
+    ) -> None:
         super().__init__()
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
         for narrower in [*narrowing, width]:
-            layers += [normalization_layer("group", channels), nn.SiLU(), nn.ConvTranspose2d(channels, narrower, 4, 2, 1)]
+            layers += [
+                normalization_layer("group", channels),
+                nn.SiLU(),
+                nn.ConvTranspose2d(channels, narrower, 4, 2, 1),
+            ]
             channels = narrower
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(channels, 3, 3, 1, 1))
 

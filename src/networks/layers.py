@@ -2,12 +2,9 @@
 
 import math
 
-
 from torch import nn
 
 from src.schema import Normalization
-
-
 
 
 def normalization_layer(kind: Normalization, channels: int) -> nn.Module:

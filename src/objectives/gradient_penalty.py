@@ -35,13 +35,20 @@ class GradientPenalty(ABC):
 
     @abstractmethod
     def __call__(
-        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
+        self,
+        discriminator: Callable[[Tensor], Tensor],
+        real: Tensor,
+        fake: Tensor,
+        real_logits: Tensor,
+        fake_logits: Tensor,
     ) -> dict[str, Tensor]:
         """Unweighted penalties by name, (N,) each; real and fake require a gradient, their logits depend on them."""
 
     def total(self, penalties: dict[str, Tensor]) -> Tensor:
         """What is added to the loss: the weighted mean over the images, a scalar."""
-        return torch.stack([self.interval * self.weights[name] * value.mean() for name, value in penalties.items()]).sum()
+        return torch.stack(
+            [self.interval * self.weights[name] * value.mean() for name, value in penalties.items()]
+        ).sum()
 
 
 class ZeroCentred(GradientPenalty):
@@ -52,7 +59,12 @@ class ZeroCentred(GradientPenalty):
         self.interval = interval
 
     def __call__(
-        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
+        self,
+        discriminator: Callable[[Tensor], Tensor],
+        real: Tensor,
+        fake: Tensor,
+        real_logits: Tensor,
+        fake_logits: Tensor,
     ) -> dict[str, Tensor]:
         pairs = {"r1": (real, real_logits), "r2": (fake, fake_logits)}
         return {name: zero_centred_gradient_penalty(*pairs[name]) for name, weight in self.weights.items() if weight}
@@ -66,7 +78,12 @@ class Interpolated(GradientPenalty):
         self.interval = interval
 
     def __call__(
-        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
+        self,
+        discriminator: Callable[[Tensor], Tensor],
+        real: Tensor,
+        fake: Tensor,
+        real_logits: Tensor,
+        fake_logits: Tensor,
     ) -> dict[str, Tensor]:
         share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
         mixed = torch.lerp(fake, real, share).detach().requires_grad_()

@@ -1,0 +1,160 @@
+"""What training through src.train costs over a bare PyTorch loop: `make bench`.
+
+Both train the same networks with the same losses, optimizers and pictures, in one process and in turn: bare loop,
+src.train's fit, bare loop, ... The figure is the median of the paired ratios of seconds per image, from the first
+step's start to the last step's end, with all callbacks, logging and progress of a run; what is due only at an
+interval (evaluation, grids, checkpoints) comes after the last step here and is not counted.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from src.callbacks.step_seeds import step_seed
+from src.check import check
+from src.cli import CONF
+from src.fit import fit
+from src.images import from_uint8
+from src.models.ema import update_ema
+from src.models.gan import GAN
+from src.models.generative_model import GenerativeModel
+from src.models.vae import VAE
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = hydra.compose("train", overrides)
+    return check(OmegaConf.to_container(config, resolve=True))
+
+
+def bare_vae(model: VAE, seed: int) -> Callable[[Tensor, int], None]:
+    """One step of the VAE as one writes it without a framework."""
+    optimizer = model.optimizer(model.parameters())
+
+    def step(images: Tensor, images_seen: int) -> None:
+        torch.manual_seed(step_seed(seed, 0, images_seen))
+        losses = model.losses(images)
+        optimizer.zero_grad()
+        losses["loss"].mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def bare_gan(model: GAN, seed: int) -> Callable[[Tensor, int], None]:
+    """One step of the GAN as one writes it without a framework."""
+    generator, discriminator = model.generator, model.discriminator
+    generator_optimizer = model.generator_optimizer(generator.parameters())
+    discriminator_optimizer = model.discriminator_optimizer(discriminator.parameters())
+
+    def step(real: Tensor, images_seen: int) -> None:
+        torch.manual_seed(step_seed(seed, 0, images_seen))
+        with torch.no_grad():
+            fake = generator(torch.randn(len(real), model.latent_dim))
+        penalize = model.gradient_penalty.due(images_seen // len(real))
+        real, fake = real.detach().requires_grad_(penalize), fake.requires_grad_(penalize)
+        real_logits, fake_logits = discriminator(real), discriminator(fake)
+        loss = model.adversarial_loss.discriminator(real_logits, fake_logits).mean()
+        if penalize:
+            loss = loss + model.gradient_penalty.total(
+                model.gradient_penalty(discriminator, real, fake, real_logits, fake_logits)
+            )
+        discriminator_optimizer.zero_grad()
+        loss.backward()
+        discriminator_optimizer.step()
+
+        discriminator.requires_grad_(False)
+        with torch.no_grad():
+            real_logits = discriminator(real)
+        fake_logits = discriminator(generator(torch.randn(len(real), model.latent_dim)))
+        loss = model.adversarial_loss.generator(real_logits, fake_logits).mean()
+        generator_optimizer.zero_grad()
+        loss.backward()
+        generator_optimizer.step()
+        discriminator.requires_grad_(True)
+        update_ema(model.generator_ema, generator, len(real), model.ema_halflife_images)
+
+    return step
+
+
+def seconds_per_image_bare(config: dict[str, Any]) -> float:
+    torch.manual_seed(config["seed"])
+    model = instantiate(config["model"])
+    data = instantiate(config["data"])
+    step = bare_vae(model, config["seed"]) if isinstance(model, VAE) else bare_gan(model, config["seed"])
+    batches = iter(data.train_dataloader())
+    images_seen, started_at = 0, time.perf_counter()
+    while images_seen < config["max_images"]:
+        images = from_uint8(next(batches))
+        step(images, images_seen)
+        images_seen += len(images)
+    return (time.perf_counter() - started_at) / images_seen
+
+
+class Stopwatch(Callback):
+    """Times the steps; being the first callback it stops before what the others do at the end of a run."""
+
+    def on_train_batch_start(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        if model.images_seen == 0:
+            Stopwatch.started_at = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        Stopwatch.seconds_per_image = (time.perf_counter() - Stopwatch.started_at) / model.images_seen
+
+    started_at: float
+    seconds_per_image: float
+
+
+def seconds_per_image_of_ours(config: dict[str, Any]) -> float:
+    with tempfile.TemporaryDirectory() as run_dir:
+        ours = json.loads(json.dumps(config).replace(config["run_dir"], run_dir))
+        ours["callbacks"] = {"stopwatch": {"_target_": "benchmarks.overhead.Stopwatch"}, **ours["callbacks"]}
+        with contextlib.redirect_stdout(io.StringIO()):
+            fit(ours)
+    return sys.modules["benchmarks.overhead"].Stopwatch.seconds_per_image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--images", type=int, default=3_000)
+    arguments = parser.parse_args()
+    rows = []
+    for model in ("vae", "gan"):
+        config = compose(
+            [
+                f"model={model}",
+                "data.num_images=1000",
+                "metrics=none",
+                f"max_images={arguments.images}",
+                "run_dir=/run-dir",
+            ]
+        )
+        ratios, speeds = [], []
+        for pair in range(arguments.pairs + 1):
+            bare, ours = seconds_per_image_bare(config), seconds_per_image_of_ours(config)
+            if pair:  # the first only warms up
+                ratios.append(ours / bare)
+                speeds.append(1 / ours)
+        rows.append((model, statistics.median(speeds), statistics.median(ratios), min(ratios), max(ratios)))
+    print(f"\n{'model':8}{'images/s':>10}{'src.train / bare loop':>24}{'min':>8}{'max':>8}   ({arguments.pairs} pairs)")
+    for model, speed, *ratios in rows:
+        print(f"{model:8}{speed:10.1f}{ratios[0]:24.3f}{ratios[1]:8.3f}{ratios[2]:8.3f}")
+
+
+if __name__ == "__main__":
+    main()

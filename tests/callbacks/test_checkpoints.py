@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+
+from src.callbacks.checkpoints import Checkpoints
+from src.callbacks.report import report_metrics
+from src.models.generative_model import GenerativeModel
+from src.models.vae import VAE
+from tests.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_vae, train
+
+NAN = float("nan")
+
+
+class Reports(Callback):
+    """One given value of `fd` after each batch."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        report_metrics(trainer, {"fd": self.values[model.images_seen // 4 - 1]}, model.images_seen)
+
+
+def images_seen(path: Path) -> int:
+    return torch.load(path, weights_only=True)["images_seen"]
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [([3, 1, 2], 8), ([1, 2, 3], 4), ([3, 2, 1], 12), ([2, 1, 1], 8), ([NAN, 2, 3], 8), ([2, NAN, 3], 4)],
+)
+def test_best_is_where_the_monitored_value_is_lowest(values: list[float], best: int, tmp_path: Path) -> None:
+    callbacks = [Reports(values), Checkpoints(str(tmp_path), every_images=4, monitor="fd")]
+    train(ScriptedModel(), tiny_data(batch_size=4), max_images=12, callbacks=callbacks)
+    assert images_seen(tmp_path / "best.ckpt") == best
+    assert images_seen(tmp_path / "last.ckpt") == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize("monitor", [None, "never reported"])
+def test_files_come_without_a_monitored_value_too(monitor: str | None, tmp_path: Path) -> None:
+    train(ScriptedModel(), tiny_data(), 12, [Checkpoints(str(tmp_path), every_images=4, monitor=monitor)])
+    assert images_seen(tmp_path / "last.ckpt") == 12
+    assert images_seen(tmp_path / "best.ckpt") == (12 if monitor is None else 4)
+
+
+def test_nan_throughout_still_leaves_a_checkpoint(tmp_path: Path) -> None:
+    train(ScriptedModel(), tiny_data(), 8, [Reports([NAN, NAN]), Checkpoints(str(tmp_path), 4, monitor="fd")])
+    assert (tmp_path / "best.ckpt").exists()
+
+
+def test_checkpoint_is_plain_and_explains_itself(tmp_path: Path) -> None:
+    model = tiny_vae()
+    model.config = {"model": {"latent_dim": 6, "rates": [1, 2.5]}, "resume": None}
+    train(model, tiny_data(), 8, [Checkpoints(str(tmp_path), every_images=1000, monitor=None)])
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["config"] == model.config
+    assert checkpoint["images_seen"] == 8
+    loaded: VAE = tiny_vae()
+    loaded.load_state_dict(checkpoint["state_dict"])
+    assert identical(loaded, snapshot(model))
+
+
+def test_best_so_far_survives_a_resume(tmp_path: Path) -> None:
+    values = [3.0, 1.0, 2.0, 1.5]
+    callbacks = [Reports(values), Checkpoints(str(tmp_path), every_images=4, monitor="fd")]
+    train(ScriptedModel(), tiny_data(), 8, callbacks)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["Checkpoints"]
+    resumed = Checkpoints(str(tmp_path), every_images=4, monitor="fd")
+    resumed.load_state_dict(state)
+    model = ScriptedModel()
+    model.images_seen = 8
+    train(model, tiny_data(), 16, [Reports(values), resumed])
+    assert resumed.best["fd"] == 1.0
+    assert images_seen(tmp_path / "best.ckpt") == 8
+    assert images_seen(tmp_path / "last.ckpt") == 16

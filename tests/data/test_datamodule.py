@@ -1,0 +1,107 @@
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor
+
+from src.data.datamodule import ImageDataModule
+from src.errors import UserError
+from src.images import from_uint8
+from src.models.generative_model import GenerativeModel
+from tests.tiny import ScriptedModel, as_process, random_pictures, tiny_data, train
+
+
+def first_batches(data: ImageDataModule, count: int = 6) -> list[Tensor]:
+    return list(islice(data.train_dataloader(), count))
+
+
+class Batches(Callback):
+    """What training steps are given."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, model: GenerativeModel, batch: Tensor, *args: Any
+    ) -> None:
+        self.seen.append(batch)
+
+
+def test_batches_travel_as_bytes_and_arrive_as_pictures() -> None:
+    batches = Batches()
+    train(ScriptedModel(), tiny_data(batch_size=8), max_images=24, callbacks=[batches])
+    travelling = first_batches(tiny_data(batch_size=8), 3)
+    for arrived, sent in zip(batches.seen, travelling, strict=True):
+        assert (sent.dtype, sent.shape) == (torch.uint8, (8, 3, 32, 32))
+        assert arrived.dtype == torch.float32
+        assert torch.equal(arrived, from_uint8(sent))
+        assert [arrived.min().item(), arrived.max().item()] == [-1, 1]
+
+
+def test_pictures_are_not_augmented() -> None:
+    data, originals = tiny_data(40, val_fraction=0.2), random_pictures(40)
+    assert (len(data.pictures("train").names), len(data.pictures("val").names)) == (32, 8)
+    for reference in ("train", "val"):
+        pictures = data.pictures(reference)
+        for image, name in zip(pictures.images, pictures.names, strict=True):
+            assert torch.equal(image, originals[int(name.removesuffix(".png"))])
+
+
+def test_held_out_pictures_are_never_trained_on() -> None:
+    data = tiny_data(40, val_fraction=0.2, horizontal_flip=False)
+    trained_on = {bytes(image.numpy().data) for batch in first_batches(data, 20) for image in batch}
+    assert trained_on == {bytes(image.numpy().data) for image in data.pictures("train").images}
+    assert trained_on.isdisjoint(bytes(image.numpy().data) for image in data.pictures("val").images)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_picture_goes_to_exactly_one_process(world_size: int) -> None:
+    data = tiny_data(40, val_fraction=0.25)
+    shares = [list(as_process(data, rank, world_size).share("train", batch_size=4)) for rank in range(world_size)]
+    assert all(len(batch) <= 4 for share in shares for batch in share)
+    images = torch.cat([batch for share in shares for batch in share])
+    assert sorted(map(bytes, images.flatten(1).numpy())) == sorted(
+        map(bytes, data.pictures("train").images.flatten(1).numpy())
+    )
+
+
+def test_batches_of_two_processes_joined_are_those_of_one() -> None:
+    one, first, second = (
+        first_batches(as_process(tiny_data(), rank, world_size)) for rank, world_size in ((0, 1), (0, 2), (1, 2))
+    )
+    for whole, *halves in zip(one, first, second, strict=True):
+        assert torch.equal(torch.cat(halves), whole)
+
+
+def test_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(UserError, match=r"batch_size=4.*3 processes.*multiple of 3"):
+        as_process(tiny_data(batch_size=4), 0, 3).train_dataloader()
+
+
+def test_stream_goes_on_where_the_model_stands() -> None:
+    unbroken = first_batches(as_process(tiny_data(batch_size=4)), 8)
+    resumed = first_batches(as_process(tiny_data(batch_size=4), images_seen=12), 5)
+    assert torch.equal(torch.cat(resumed), torch.cat(unbroken[3:]))
+
+
+def test_limit_keeps_the_first_pictures() -> None:
+    data = tiny_data(40, limit_images=10, val_fraction=0.2)
+    names = data.pictures("train").names + data.pictures("val").names
+    assert sorted(names) == [f"{number}.png" for number in range(10)]
+
+
+def test_reference_without_pictures_is_refused() -> None:
+    with pytest.raises(UserError, match="val_fraction above 0"):
+        tiny_data(val_fraction=0.0).pictures("val")
+
+
+def test_workers_change_nothing() -> None:
+    assert torch.equal(torch.cat(first_batches(tiny_data(num_workers=2))), torch.cat(first_batches(tiny_data())))
+
+
+def test_seed_orders_and_split_seed_splits() -> None:
+    data, reordered, resplit = tiny_data(), tiny_data(seed=1), tiny_data(split_seed=1)
+    assert data.pictures("val").names == reordered.pictures("val").names != resplit.pictures("val").names
+    assert not torch.equal(first_batches(data)[0], first_batches(reordered)[0])

@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from src.images import from_uint8
+from src.models.autoencoder import Autoencoder
+from src.models.vae import VAE
+from src.objectives.kl import kl_to_standard_normal
+from src.objectives.likelihood import Bernoulli, Gaussian, GaussianFixed, Laplace, Likelihood
+from tests.metrics.stand_ins import smooth_pictures
+from tests.tiny import tiny_autoencoder, tiny_data, tiny_vae, train
+
+IMAGES = from_uint8(smooth_pictures(6, seed=0, size=32))
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(), GaussianFixed(0.2), Laplace(), Bernoulli()])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+def test_parts_of_the_loss_add_up(likelihood: Likelihood, beta: float) -> None:
+    losses = tiny_vae(beta=beta, likelihood=likelihood).losses(IMAGES)
+    assert all(values.shape == (6,) for values in losses.values())
+    torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + beta * losses["kl_nats"])
+    torch.testing.assert_close(losses["elbo_nats"], -losses["reconstruction_nats"] - losses["kl_nats"])
+    bits_of_a_level = 0 if isinstance(likelihood, Bernoulli) else math.log2(127.5)
+    bits = -losses["elbo_nats"] / (3 * 32 * 32) / math.log(2) + bits_of_a_level
+    torch.testing.assert_close(losses["elbo_bits_per_dim"], bits)
+
+
+def test_parts_of_the_loss_are_what_encoder_and_decoder_say() -> None:
+    vae = tiny_vae()
+    torch.manual_seed(3)
+    losses = vae.losses(IMAGES)
+    torch.manual_seed(3)
+    mean, log_variance = vae.encode(IMAGES)
+    latents = torch.normal(mean, (log_variance / 2).exp())
+    torch.testing.assert_close(losses["kl_nats"], kl_to_standard_normal(mean, log_variance))
+    torch.testing.assert_close(losses["reconstruction_nats"], -Gaussian().log_prob(IMAGES, vae.decoder(latents)))
+
+
+def test_loss_of_an_autoencoder_is_its_reconstruction() -> None:
+    autoencoder = tiny_autoencoder()
+    losses = autoencoder.losses(IMAGES)
+    error = (IMAGES - autoencoder.reconstruct(IMAGES)).square()
+    variance = error.mean()
+    torch.testing.assert_close(losses["loss"].mean(), 1536 * (1 + (2 * math.pi * variance).log()))
+    assert torch.equal(losses["loss"], losses["reconstruction_nats"])
+
+
+def test_beta_rises_linearly_with_the_images_seen() -> None:
+    vae = tiny_vae(beta=4.0, beta_warmup_images=1000)
+    for images_seen, beta in [(0, 0.0), (250, 1.0), (999, 3.996), (1000, 4.0), (5000, 4.0)]:
+        vae.images_seen = images_seen
+        assert vae.current_beta() == pytest.approx(beta)
+        losses = vae.losses(IMAGES)
+        torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + beta * losses["kl_nats"])
+    assert tiny_vae(beta=4.0).current_beta() == 4.0
+
+
+def test_training_counts_images() -> None:
+    vae = tiny_vae()
+    train(vae, tiny_data(batch_size=4), max_images=12)
+    assert vae.images_seen == 12
+
+
+def test_reconstruction_is_the_decoded_posterior_mean() -> None:
+    vae = tiny_vae().eval()
+    reconstruction = vae.reconstruct(IMAGES)
+    mean, _ = vae.encode(IMAGES)
+    torch.testing.assert_close(reconstruction, vae.decoder(mean).tanh())
+    assert torch.equal(vae.reconstruct(IMAGES), reconstruction)
+
+
+class Untransformed(GaussianFixed):
+    """A Gaussian around the decoder's outputs themselves."""
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+
+def linear_vae(posterior_error: float) -> tuple[VAE, MultivariateNormal]:
+    """A VAE with x = W z + b + noise, W's columns orthogonal, its exact p(x), and the exact p(z | x) for no error."""
+    torch.manual_seed(0)
+    standard_deviation = 0.5
+    encoder, affine = nn.Flatten(), nn.Linear(2, 12)
+    encoder.num_features = 12  # type: ignore[assignment]
+    decoder = nn.Sequential(affine, nn.Unflatten(1, (3, 2, 2)))
+    vae = VAE(encoder, decoder, Untransformed(standard_deviation), torch.optim.Adam, latent_dim=2)
+    with torch.no_grad():
+        affine.weight.copy_(torch.linalg.qr(torch.randn(12, 2)).Q * torch.tensor([1.0, 0.3]))
+        weight, precision = affine.weight, affine.weight.square().sum(0) / standard_deviation**2 + 1
+        to_mean = weight.T / (standard_deviation**2 * precision[:, None])
+        vae.to_posterior.weight.copy_(torch.cat([to_mean, torch.zeros(2, 12)]))
+        log_variance = posterior_error - precision.log()
+        vae.to_posterior.bias.copy_(torch.cat([-to_mean @ affine.bias, log_variance]))
+        covariance = weight @ weight.T + standard_deviation**2 * torch.eye(12)
+        return vae, MultivariateNormal(affine.bias.detach(), covariance)
+
+
+@torch.no_grad()
+def gap_to_log_likelihood(posterior_error: float) -> float:
+    """Exact log p(x) - ELBO, the noise averaged out."""
+    vae, marginal = linear_vae(posterior_error)
+    images = marginal.sample((20_000,))
+    elbo = vae.losses(images.view(-1, 3, 2, 2))["elbo_nats"]
+    return (marginal.log_prob(images) - elbo).mean().item()
+
+
+def test_elbo_of_exact_posterior_is_the_log_likelihood() -> None:
+    assert gap_to_log_likelihood(posterior_error=0.0) == pytest.approx(0, abs=0.02)
+
+
+def test_elbo_of_wrong_posterior_is_lower_by_its_kl_to_the_exact_one() -> None:
+    """Twice KL(N(0, exp(e)) || N(0, 1)) for two latents whose log-variances are wrong by e."""
+    for error in (-1.0, 0.8):
+        kl = 2 * 0.5 * (math.exp(error) - 1 - error)
+        assert gap_to_log_likelihood(error) == pytest.approx(kl, abs=0.05)
+
+
+@pytest.mark.parametrize("model", [tiny_vae(), tiny_autoencoder()], ids=lambda model: type(model).__name__)
+def test_model_overfits_a_handful_of_pictures(model: VAE | Autoencoder) -> None:
+    torch.manual_seed(0)
+    optimizer = model.configure_optimizers()
+    before, error_before = model.losses(IMAGES)["loss"].mean(), (model.reconstruct(IMAGES) - IMAGES).square().mean()
+    for _ in range(120):
+        optimizer.zero_grad()
+        model.losses(IMAGES)["loss"].mean().backward()
+        optimizer.step()
+    assert model.losses(IMAGES)["loss"].mean() < before - 1000
+    assert (model.reconstruct(IMAGES) - IMAGES).square().mean() < 0.3 * error_before

@@ -1,0 +1,187 @@
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from src.callbacks.step_seeds import StepSeeds, step_seed
+from src.images import from_uint8
+from src.models.ema import update_ema
+from src.models.gan import GAN
+from src.objectives.gradient_penalty import ZeroCentred
+from tests.tiny import ADAM, LATENT_DIM, SteppedGAN, identical, random_pictures, snapshot, tiny_data, tiny_gan, train
+
+REAL = from_uint8(random_pictures(4))
+
+
+def gradients(module: nn.Module) -> list[Tensor | None]:
+    return [None if weight.grad is None else weight.grad.clone() for weight in module.parameters()]
+
+
+def test_discriminator_step_leaves_generator_unchanged() -> None:
+    gan = tiny_gan(SteppedGAN)
+    generator, average = snapshot(gan.generator), snapshot(gan.generator_ema)
+    discriminator = snapshot(gan.discriminator)
+    gan.discriminator_step(REAL, step=0)
+    assert identical(gan.generator, generator)
+    assert identical(gan.generator_ema, average)
+    assert not identical(gan.discriminator, discriminator)
+    assert gradients(gan.generator) == [None] * len(generator)
+
+
+def test_generator_step_leaves_discriminator_unchanged() -> None:
+    gan = tiny_gan(SteppedGAN)
+    gan.discriminator_step(REAL, step=0)
+    generator, discriminator = snapshot(gan.generator), snapshot(gan.discriminator)
+    left_behind = gradients(gan.discriminator)
+    gan.generator_step(REAL)
+    assert identical(gan.discriminator, discriminator)
+    assert not identical(gan.generator, generator)
+    torch.testing.assert_close(gradients(gan.discriminator), left_behind, rtol=0, atol=0)
+    assert all(weight.requires_grad for weight in gan.discriminator.parameters())
+
+
+def test_stale_gradients_change_nothing() -> None:
+    clean, stale = tiny_gan(SteppedGAN), tiny_gan(SteppedGAN)
+    for weight in (*stale.generator.parameters(), *stale.discriminator.parameters()):
+        weight.grad = torch.full_like(weight, 1e3)
+    for gan in (clean, stale):
+        torch.manual_seed(0)
+        gan.training_step(REAL, 0)
+    assert identical(stale, snapshot(clean))
+
+
+def test_batch_is_left_as_it_is() -> None:
+    real = REAL.clone()
+    tiny_gan(SteppedGAN).training_step(real, 0)
+    assert torch.equal(real, REAL)
+    assert not real.requires_grad
+
+
+def step_by_hand(generator: nn.Module, discriminator: nn.Module, adams: list[torch.optim.Adam], real: Tensor) -> None:
+    """Relativistic pairing with R1 and R2, gamma = 1, in plain PyTorch."""
+    both = [real.clone().requires_grad_(), generator(torch.randn(len(real), LATENT_DIM)).detach().requires_grad_()]
+    logits = [discriminator(images) for images in both]
+    slopes = [torch.autograd.grad(y.sum(), x, create_graph=True)[0] for x, y in zip(both, logits, strict=True)]
+    penalty = sum(slope.pow(2).flatten(1).sum(1) for slope in slopes) / 2
+    adams[1].zero_grad()
+    ((1 + (logits[1] - logits[0]).exp()).log() + penalty).mean().backward()
+    adams[1].step()
+
+    fake_logits = discriminator(generator(torch.randn(len(real), LATENT_DIM)))
+    adams[0].zero_grad()
+    (1 + (discriminator(real) - fake_logits).exp()).log().mean().backward()
+    adams[0].step()
+
+
+def test_training_matches_plain_pytorch() -> None:
+    gan, twin, data = tiny_gan(), tiny_gan(), tiny_data(batch_size=4)
+    train(gan, data, max_images=12, callbacks=[StepSeeds(7)])
+    adams = [ADAM(twin.generator.parameters()), ADAM(twin.discriminator.parameters())]
+    data.trainer = None
+    for step, real in zip(range(3), data.train_dataloader(), strict=False):
+        torch.manual_seed(step_seed(7, rank=0, images_seen=4 * step))
+        step_by_hand(twin.generator, twin.discriminator, adams, from_uint8(real))
+    for part, by_hand in ((gan.generator, twin.generator), (gan.discriminator, twin.discriminator)):
+        difference = parameters_to_vector(part.parameters()) - parameters_to_vector(by_hand.parameters())
+        assert difference.abs().max() < 1e-6
+
+
+class Changes(Callback):
+    """Which of the networks each step changed."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bool, bool, bool]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, model: GAN, *args: Any) -> None:  # type: ignore[override]
+        self.before = [snapshot(part) for part in (model.discriminator, model.generator, model.generator_ema)]
+
+    def on_train_batch_end(self, trainer: Trainer, model: GAN, *args: Any) -> None:  # type: ignore[override]
+        parts = (model.discriminator, model.generator, model.generator_ema)
+        discriminator, generator, average = (
+            not identical(part, before) for part, before in zip(parts, self.before, strict=True)
+        )
+        self.seen.append((discriminator, generator, average))
+
+
+def test_three_discriminator_updates_to_one_of_the_generator() -> None:
+    changes = Changes()
+    train(tiny_gan(discriminator_steps=3), tiny_data(batch_size=4), max_images=36, callbacks=[changes])
+    discriminator_only, both = (True, False, False), (True, True, True)
+    assert changes.seen == 3 * [discriminator_only, discriminator_only, both]
+
+
+def test_lazy_penalty_comes_at_its_interval() -> None:
+    gan = tiny_gan(SteppedGAN, gradient_penalty=ZeroCentred(1.0, 0.0, interval=3))
+    assert ["r1" in gan.training_step(REAL, 0) for _ in range(7)] == [True, False, False, True, False, False, True]
+
+
+def test_average_forgets_half_in_a_halflife_in_whatever_portions() -> None:
+    for portions in ([1000], [100] * 10, [1, 599, 400]):
+        average, network = nn.Linear(3, 2), nn.Linear(3, 2)
+        start, goal = parameters_to_vector(average.parameters()), parameters_to_vector(network.parameters())
+        start = start.detach().clone()
+        for num_images in portions:
+            update_ema(average, network, num_images, halflife_images=500)
+        torch.testing.assert_close(parameters_to_vector(average.parameters()), 0.25 * start + 0.75 * goal)
+
+
+def test_average_copies_buffers() -> None:
+    average, network = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    network(torch.randn(2, 3, 4, 4))
+    update_ema(average, network, 1, halflife_images=500)
+    for name, buffer in network.named_buffers():
+        assert torch.equal(average.get_buffer(name), buffer)
+
+
+def generator_weights(gan: GAN) -> Tensor:
+    return parameters_to_vector(gan.generator.parameters()).detach().clone()
+
+
+def test_average_at_a_constant_rate_is_its_closed_form() -> None:
+    gan = tiny_gan(SteppedGAN, ema_halflife_images=10.0, ema_rampup=1e9)
+    weights = [generator_weights(gan)]
+    for _ in range(6):
+        gan.training_step(REAL, 0)
+        weights.append(generator_weights(gan))
+    decay = 0.5 ** (4 / 10)
+    expected = decay**6 * weights[0] + sum((1 - decay) * decay ** (6 - t) * weights[t] for t in range(1, 7))
+    assert all(not torch.equal(before, after) for before, after in pairwise(weights))
+    torch.testing.assert_close(parameters_to_vector(gan.generator_ema.parameters()), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("discriminator_steps", [1, 3])
+def test_halflife_ramps_up_with_the_images_seen(discriminator_steps: int) -> None:
+    """From zero towards a generator that stands still; the half-life is half the images seen by then, at most 20."""
+    still = {"generator_optimizer": lambda weights: torch.optim.SGD(weights, lr=0.0)}
+    gan = tiny_gan(
+        SteppedGAN, ema_halflife_images=20.0, ema_rampup=0.5, discriminator_steps=discriminator_steps, **still
+    )
+    for weight in gan.generator_ema.parameters():
+        weight.zero_()
+    halflives_passed = 0.0
+    for images_seen in range(4, 77, 4):
+        gan.training_step(REAL, 0)
+        if images_seen % (4 * discriminator_steps) == 0:
+            halflives_passed += 4 * discriminator_steps / min(20, 0.5 * images_seen)
+    expected = (1 - 0.5**halflives_passed) * generator_weights(gan)
+    torch.testing.assert_close(parameters_to_vector(gan.generator_ema.parameters()), expected)
+
+
+def test_no_halflife_is_no_average() -> None:
+    gan = tiny_gan(SteppedGAN, ema_halflife_images=0.0)
+    gan.training_step(REAL, 0)
+    assert identical(gan.generator_ema, snapshot(gan.generator))
+
+
+def test_samples_come_from_the_average() -> None:
+    gan = tiny_gan(SteppedGAN)
+    gan.training_step(REAL, 0)
+    for weight in gan.generator.parameters():
+        nn.init.zeros_(weight)
+    latents = torch.randn(2, LATENT_DIM)
+    assert torch.equal(gan.decode(latents), gan.generator_ema(latents))
+    assert gan.sample(2).abs().max() > 0

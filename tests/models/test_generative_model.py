@@ -1,0 +1,71 @@
+import pytest
+import torch
+from torch import Tensor
+
+from src.images import to_uint8
+from src.models.generative_model import GenerativeModel
+from tests.tiny import tiny_autoencoder, tiny_gan, tiny_vae
+
+MODELS: list[GenerativeModel] = [tiny_gan().eval(), tiny_vae().eval(), tiny_autoencoder().eval()]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def in_portions(model: GenerativeModel, portions: list[int], seed: int) -> Tensor:
+    generator = seeded(seed)
+    return torch.cat([model.sample(portion, generator) for portion in portions])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_samples_are_the_same_in_whatever_portions(model: GenerativeModel) -> None:
+    whole = in_portions(model, [7], seed=1)
+    assert whole.shape == (7, 3, 32, 32)
+    assert whole.abs().max() <= 1
+    for portions in ([1] * 7, [3, 4], [5, 2]):
+        torch.testing.assert_close(in_portions(model, portions, seed=1), whole)
+        assert torch.equal(to_uint8(in_portions(model, portions, seed=1)), to_uint8(whole))
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3, 15, 16, 17, 64])
+def test_latents_are_the_same_in_whatever_portions(latent_dim: int) -> None:
+    model = tiny_gan()
+    model.decode, model.latent_dim = lambda latents: latents, latent_dim  # type: ignore[method-assign]
+    assert torch.equal(in_portions(model, [2, 1, 4], seed=1), in_portions(model, [7], seed=1))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_samples_depend_on_their_generator_only(model: GenerativeModel) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = model.sample(2, seeded(5))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(model.sample(2, seeded(5)), first)
+    assert not torch.equal(model.sample(2, seeded(6)), first)
+
+
+def test_samples_without_generator_follow_the_global_seed() -> None:
+    torch.manual_seed(1)
+    first, second = MODELS[0].sample(2), MODELS[0].sample(2)
+    torch.manual_seed(1)
+    assert torch.equal(MODELS[0].sample(2), first)
+    assert not torch.equal(second, first)
+
+
+def test_latents_are_standard_normal() -> None:
+    model = tiny_gan()
+    model.decode = lambda latents: latents  # type: ignore[method-assign]
+    latents = model.sample(5000, seeded(0))
+    torch.testing.assert_close(latents.mean(0), torch.zeros(model.latent_dim), atol=0.06, rtol=0)
+    torch.testing.assert_close(latents.T.cov(), torch.eye(model.latent_dim), atol=0.08, rtol=0)
+
+
+def test_pictures_of_a_seed_are_the_same_in_whatever_batches() -> None:
+    whole = to_uint8(MODELS[0].sample(7, seeded(3)))
+    for batch_size in (1, 3, 7, 64):
+        batches = list(MODELS[0].sample_uint8(7, seed=3, batch_size=batch_size))
+        assert max(map(len, batches)) <= batch_size
+        assert torch.equal(torch.cat(batches), whole)
+    assert not torch.equal(next(MODELS[0].sample_uint8(7, seed=4, batch_size=7)), whole)

@@ -1,0 +1,90 @@
+from pathlib import Path
+from typing import Any, get_args
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from src.networks.conv_vae import ConvDecoder, ConvEncoder
+from src.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from src.networks.layers import channels_by_resolution, normalization_layer
+from src.schema import ImageSize, Normalization
+
+CONF = Path(__file__).parents[2] / "conf"
+SIZES = get_args(ImageSize)
+NORMALIZATIONS = get_args(Normalization)
+
+
+def images(count: int, size: int) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def channels_of(network: nn.Module) -> list[int]:
+    """Of the pictures between the layers."""
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    return [layer.out_channels for layer in network.modules() if isinstance(layer, kinds)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_encoder_and_decoder_have_the_shapes_they_say(size: ImageSize) -> None:
+    encoder, decoder = ConvEncoder(size, width=4, max_width=8), ConvDecoder(size, 5, width=4, max_width=8)
+    features, outputs = encoder(images(2, size)), decoder(torch.randn(2, 5))
+    assert features.shape == (2, encoder.num_features)
+    assert outputs.shape == (2, 3, size, size)
+    assert features.isfinite().all()
+    assert outputs.isfinite().all()
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("size", SIZES)
+def test_generator_draws_pictures_and_discriminator_gives_each_a_logit(
+    size: ImageSize, normalization: Normalization
+) -> None:
+    generator = DCGANGenerator(size, 5, width=4, max_width=8, normalization=normalization)
+    pictures = generator(100 * torch.randn(2, 5))
+    assert pictures.shape == (2, 3, size, size)
+    assert pictures.abs().max() <= 1
+    logits = DCGANDiscriminator(size, width=4, max_width=8, normalization=normalization)(pictures)
+    assert logits.shape == (2,)
+    assert logits.isfinite().all()
+
+
+def test_width_doubles_up_to_max_width() -> None:
+    assert channels_by_resolution(256, width=8, max_width=40) == [8, 16, 32, 40, 40, 40]
+    assert channels_of(ConvEncoder(64, width=8, max_width=20)) == [8, 16, 20, 20]
+    assert channels_of(DCGANDiscriminator(64, width=8, max_width=20, normalization="none")) == [8, 16, 20, 20]
+    assert channels_of(DCGANGenerator(64, 5, width=8, max_width=20, normalization="none")) == [20, 16, 8, 3]
+    assert channels_of(ConvDecoder(64, 5, width=8, max_width=20)) == [20, 16, 8, 8, 3]
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (16, 1), (32, 2), (256, 16)])
+def test_groups_have_sixteen_channels(channels: int, groups: int) -> None:
+    layer = normalization_layer("group", channels)
+    assert isinstance(layer, nn.GroupNorm)
+    assert layer.num_groups == groups
+
+
+@pytest.mark.parametrize("channels", [4, 20, 24, 40, 100])
+def test_any_number_of_channels_can_be_grouped(channels: int) -> None:
+    assert normalization_layer("group", channels)(torch.randn(2, channels, 4, 4)).isfinite().all()
+
+
+@pytest.mark.parametrize(("normalization", "independent"), [("none", True), ("group", True), ("batch", False)])
+def test_only_batch_normalization_lets_batch_mates_change_a_logit(
+    normalization: Normalization, independent: bool
+) -> None:
+    torch.manual_seed(0)
+    discriminator = DCGANDiscriminator(32, width=8, max_width=16, normalization=normalization)
+    batch = images(4, 32)
+    logit, mates_changed = discriminator(batch)[0], discriminator(torch.cat([batch[:1], 0.1 * batch[1:]]))[0]
+    assert torch.allclose(logit, mates_changed, rtol=1e-4, atol=1e-7) == independent
+
+
+def test_default_networks_have_no_batch_normalization() -> None:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config: Any = hydra.compose("train", ["model=gan", "data.image_size=32", "run_dir=."]).model
+    OmegaConf.resolve(config)
+    for network in (hydra.utils.instantiate(config.generator), hydra.utils.instantiate(config.discriminator)):
+        assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())

@@ -1,0 +1,43 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from src.objectives.kl import kl_to_standard_normal, nats_to_bits_per_dimension
+
+
+def test_kl_matches_torch_distributions() -> None:
+    torch.manual_seed(0)
+    mean, log_variance = torch.randn(5, 7, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+    posterior = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
+    prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
+    kl = kl_to_standard_normal(mean, log_variance)
+    assert kl.shape == (5,)
+    torch.testing.assert_close(kl, kl_divergence(posterior, prior))
+
+
+@pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (1.5, 0.0), (-0.7, 1.2), (0.3, -3.0)])
+def test_kl_is_the_integral_it_stands_for(mean: float, log_variance: float) -> None:
+    x = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
+    posterior, prior = Normal(mean, math.exp(log_variance / 2)), Normal(0.0, 1.0)
+    integrand = posterior.log_prob(x).exp() * (posterior.log_prob(x) - prior.log_prob(x))
+    kl = kl_to_standard_normal(torch.tensor([[mean]]), torch.tensor([[log_variance]]))
+    assert kl.item() == pytest.approx(torch.trapezoid(integrand, x).item(), abs=1e-6)
+
+
+def test_uniform_density_over_all_levels_is_eight_bits() -> None:
+    """The 256 levels lie 2/255 apart from -1 to 1: with half a level at both ends they fill 512/255."""
+    nats = torch.tensor([12 * math.log(512 / 255)])
+    assert nats_to_bits_per_dimension(nats, 12, math.log(127.5)).item() == pytest.approx(8)
+
+
+def test_uniform_density_over_the_range_of_pictures_is_the_bits_of_255_levels() -> None:
+    """From -1 to 1 there are 255 widths of a level."""
+    nats = torch.tensor([12 * math.log(2)])
+    assert nats_to_bits_per_dimension(nats, 12, math.log(127.5)).item() == pytest.approx(math.log2(255))
+
+
+def test_one_fair_coin_a_dimension_is_one_bit() -> None:
+    nats = torch.tensor([12 * math.log(2), 24 * math.log(2)])
+    torch.testing.assert_close(nats_to_bits_per_dimension(nats, 12, 0.0), torch.tensor([1.0, 2.0]))

@@ -1,0 +1,235 @@
+"""Training, sampling and evaluating as users do, in processes of their own where that is what is promised."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from src.evaluate import evaluate
+from src.fit import fit
+from src.sample import sample
+from tests.commands import command, config_of, succeeded, tiny
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def checkpoint_of(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same(one: Any, other: Any, path: str = "") -> None:
+    """Equal bit for bit, however deep."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}[{index}]")
+    else:
+        assert one == other, path
+
+
+def train_here(folder: Path, *overrides: str) -> Path:
+    """What src.train does in one process, in this one."""
+    folder.mkdir(parents=True)
+    fit(
+        config_of(
+            *overrides,
+            f"run_dir={folder}",
+            "metrics=none",
+            "+callbacks.probe._target_=tests.probe.Probe",
+            f"+callbacks.probe.folder={folder}",
+        )
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"metrics.cache_dir={tmp_path_factory.mktemp('cache')}"
+
+
+@pytest.fixture(scope="module")
+def vae_run(tmp_path_factory: pytest.TempPathFactory, cache: str) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "vae"
+    succeeded("src.train", *tiny("vae"), f"run_dir={folder}", cache)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lone_checkpoint(vae_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint file away from its run folder."""
+    return Path(shutil.copy(vae_run / "checkpoints" / "best.ckpt", tmp_path_factory.mktemp("lone") / "model.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "gan"
+    probe = ["+callbacks.probe._target_=tests.probe.Probe", f"+callbacks.probe.folder={folder}"]
+    succeeded("src.train", *tiny("gan"), "trainer.devices=2", "metrics=none", f"run_dir={folder}", *probe)
+    return folder
+
+
+def test_run_folder_holds_what_was_promised(vae_run: Path) -> None:
+    files = {str(path.relative_to(vae_run)) for path in vae_run.rglob("*") if path.is_file()}
+    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "summary.json", "config.yaml"} <= files
+    pictures = {f"images/{kind}_{seen:09d}.png" for kind in ("samples", "reconstructions") for seen in (0, 128, 256)}
+    assert pictures == {name for name in files if name.endswith(".png")}
+    assert yaml.safe_load((vae_run / "config.yaml").read_text())["max_images"] == 250
+
+
+def test_summary_tells_what_the_run_came_to(vae_run: Path) -> None:
+    summary = load(vae_run / "summary.json")
+    assert summary["images_seen"] == 256  # 250, rounded up to a batch of 16
+    assert summary["images_per_second"] > 0
+    assert summary["wall_time_seconds"] > 0
+    assert {"fd_lite0", "val/loss", "train/loss"} <= summary["final"].keys()
+    assert summary["best"]["fd_lite0"] <= summary["final"]["fd_lite0"]
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_curves_are_over_the_images_seen(vae_run: Path) -> None:
+    rows = list(csv.DictReader((vae_run / "metrics.csv").open()))
+    assert [int(row["images_seen"]) for row in rows] == list(range(32, 257, 32))
+    assert [row["images_seen"] for row in rows if row["fd_lite0"]] == ["128", "256"]
+
+
+def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Path, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3"]
+    succeeded("src.sample", *options, "output=one", cwd=tmp_path)
+    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3)
+    names = [*(f"{index:05d}.png" for index in range(10)), "grid.png"]
+    assert sorted(path.name for path in one.iterdir()) == names
+    # Convolutions add up in another order for another batch size: a rounding may tip over, by one level of 255.
+    for name in names:
+        difference = np.abs(pixels(one / name) - pixels(other / name))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 1e-3
+    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=64)
+    sample(str(lone_checkpoint), 10, 3, str(tmp_path / "again"), batch_size=64)
+    assert all((other / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
+    assert Image.open(one / "00000.png").size == (32, 32)
+
+
+def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
+    lone_checkpoint: Path, vae_run: Path, cache: str, tmp_path: Path
+) -> None:
+    options = [f"checkpoint={lone_checkpoint}", "num_images=32", cache]
+    succeeded("src.evaluate", *options, f"output={tmp_path}/one", "batch_size=7", cwd=tmp_path)
+    config = config_of(*options, f"output={tmp_path}/other", "batch_size=32", name="evaluate")
+    evaluate(**config)
+    one, other = load(tmp_path / "one" / "metrics.json"), load(tmp_path / "other" / "metrics.json")
+    assert one["fd_lite0"] == pytest.approx(other["fd_lite0"], rel=1e-4)
+    assert one["num_reference_images"] == 61  # 64 without the twentieth part held out
+    # The best checkpoint's own evaluation drew the same samples from the same seed.
+    assert one["fd_lite0"] == pytest.approx(load(vae_run / "summary.json")["best"]["fd_lite0"], rel=1e-4)
+
+
+def test_evaluation_takes_other_pictures(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
+    sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16)
+    (tmp_path / "cats" / "grid.png").unlink()
+    options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "+data.val_fraction=0", "num_images=16"]
+    evaluate(**config_of(*options, cache, name="evaluate"))
+    report = load(lone_checkpoint.parent / "metrics.json")
+    assert report["num_reference_images"] == 16
+    assert report["fd_lite0"] == pytest.approx(0, abs=1e-2)  # its own samples
+
+
+def test_two_processes_share_weights_but_not_noise(two_ranks: Path) -> None:
+    first, second = load(two_ranks / "rank0.json"), load(two_ranks / "rank1.json")
+    assert first["weights"] == second["weights"]
+    assert len(set(first["noise"] + second["noise"])) == 2 * 16
+
+
+def test_two_processes_make_one_run(two_ranks: Path) -> None:
+    summary = load(two_ranks / "summary.json")
+    assert (summary["images_seen"], summary["processes"]) == (256, 2)
+    seen = [int(row["images_seen"]) for row in csv.DictReader((two_ranks / "metrics.csv").open())]
+    assert seen == sorted(set(seen))
+    assert len(list(two_ranks.parent.rglob("summary.json"))) == 1
+
+
+@pytest.mark.parametrize("model", ["vae", "gan"])
+def test_resumed_run_equals_unbroken_run_bit_for_bit(model: str, tmp_path: Path) -> None:
+    straight = train_here(tmp_path / "straight", *tiny(model))
+    half = train_here(tmp_path / "half", *tiny(model, "max_images=128"))
+    resume = f"resume={half}/checkpoints/last.ckpt"
+    resumed = train_here(tmp_path / "resumed", *tiny(model), resume)
+    one, other = checkpoint_of(straight), checkpoint_of(resumed)
+    for part in ("state_dict", "optimizer_states", "images_seen"):
+        assert_same(one[part], other[part], part)
+    assert load(straight / "rank0.json")["noise"][8:] == load(resumed / "rank0.json")["noise"]
+
+
+def test_bf16_mixed_trains_on_the_cpu(tmp_path: Path) -> None:
+    run = train_here(tmp_path / "run", *tiny("vae", "trainer.precision=bf16-mixed", "max_images=64"))
+    state = checkpoint_of(run)["state_dict"]
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in state.values())
+
+
+def test_autoencoder_trains_too(tmp_path: Path) -> None:
+    run = train_here(tmp_path / "run", *tiny("autoencoder", "max_images=32"))
+    assert load(run / "summary.json")["images_seen"] == 32
+
+
+def sweep(folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    """Runs a job for each of three betas; returns their configs."""
+    jobs = [
+        "max_images=32",
+        "metrics=none",
+        "logger=wandb",
+        "--multirun",
+        "model.beta=0.5,1,4",
+        f"hydra.sweep.dir={folder}",
+    ]
+    succeeded("src.train", *tiny("vae"), *jobs, *overrides)
+    runs = sorted(path.parent for path in folder.rglob("summary.json"))
+    assert [run.name for run in runs] == ["0", "1", "2"]
+    for run in runs:
+        assert load(run / "summary.json")["images_seen"] == 32
+        assert len(list((run / "wandb").glob("offline-run-*"))) == 1
+    return [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+
+
+def test_sweep_gives_each_job_its_run_folder(tmp_path: Path) -> None:
+    assert [config["model"]["beta"] for config in sweep(tmp_path / "sweep")] == [0.5, 1, 4]
+
+
+@pytest.mark.slow
+def test_sweep_on_two_processes_gives_each_job_its_run_folder(tmp_path: Path) -> None:
+    configs = sweep(tmp_path / "sweep", "trainer.devices=2")
+    assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
+
+
+@pytest.mark.slow
+def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp_path: Path) -> None:
+    resume = [f"resume={two_ranks}/checkpoints/last.ckpt", "max_images=288", f"run_dir={tmp_path}", "trainer.devices=2"]
+    succeeded("src.train", *tiny("gan"), *resume, "metrics=none")
+    assert load(tmp_path / "summary.json")["images_seen"] == 288
+
+
+@pytest.mark.slow
+def test_resuming_past_the_end_is_refused_in_a_sentence(vae_run: Path, tmp_path: Path) -> None:
+    resume = f"resume={vae_run}/checkpoints/last.ckpt"
+    result = command("src.train", *tiny("vae"), resume, f"run_dir={tmp_path}")
+    assert result.returncode == 2
+    assert "has seen 256 images already" in result.stderr
+    assert "Traceback" not in result.stderr
