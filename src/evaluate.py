@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from src.check import check_value
 from src.cli import run
-from src.schema import KINDS, CheckpointPath, NonNegativeInt, PositiveInt
+from src.schema import KINDS, CheckpointPath, PositiveInt, Seed
 
 
 def evaluate(
     checkpoint: CheckpointPath,
     num_images: PositiveInt,
-    seed: NonNegativeInt,
+    seed: Seed,
     reference: Literal["train", "val"],
     output: str | None,
     batch_size: PositiveInt,
@@ -24,6 +24,7 @@ def evaluate(
     import json
     from pathlib import Path
 
+    import torch
     from hydra.utils import instantiate
 
     from src.checkpoint import build, data_config, load_model, read_checkpoint
@@ -33,7 +34,8 @@ def evaluate(
     model = load_model(content)
     pictures = build(data_config(content["config"]["data"], data), "data")
     print(f"data: {pictures.source.description}", flush=True)
-    results = judge_losses(model, pictures, reference, batch_size)
+    torch.manual_seed(seed)
+    results = judge_losses(model, pictures, reference)
     for network in metrics["networks"].values():
         results |= judge_samples(
             model,

@@ -41,10 +41,10 @@ def fit(config: dict[str, Any]) -> None:
         print(f"data: {data.source.description}", flush=True)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        for run_logger in loggers:
-            run_logger.log_hyperparams(config)
     exit_code = 1
     try:
+        for run_logger in loggers:
+            run_logger.log_hyperparams(config)
         trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
         if trainer.is_global_zero:
             print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)

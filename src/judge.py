@@ -17,9 +17,7 @@ Reference = Literal["train", "val"]
 
 
 @torch.no_grad()
-def judge_losses(
-    model: GenerativeModel, data: ImageDataModule, reference: Reference, batch_size: int
-) -> dict[str, float]:
+def judge_losses(model: GenerativeModel, data: ImageDataModule, reference: Reference) -> dict[str, float]:
     """The model's losses on all pictures of a split, averaged over the pictures of all processes.
 
     Every process must call it; each reads its own share. With fewer pictures than processes there are none.
@@ -28,7 +26,8 @@ def judge_losses(
     if num_pictures < data.process()[1]:
         return {}
     sums: dict[str, Tensor] = {}
-    for images in data.share(reference, batch_size):
+    # Always the same batches: a likelihood's optimal variance is that of a batch.
+    for images in data.share(reference, batch_size=64):
         for name, values in model.evaluation_losses(model.like_weights(from_uint8(images))).items():
             sums[name] = sums.get(name, torch.zeros((), device=model.device)) + values.float().sum()
     if not sums:

@@ -1,13 +1,13 @@
 """`python -m src.sample checkpoint=P num_images=16 seed=0 output=DIR`: writes 00000.png ... and grid.png."""
 
 from src.cli import run
-from src.schema import CheckpointPath, NewFolder, NonNegativeInt, PositiveInt
+from src.schema import CheckpointPath, NewFolder, PositiveInt, Seed
 
 
 def sample(
     checkpoint: CheckpointPath,
     num_images: PositiveInt,
-    seed: NonNegativeInt,
+    seed: Seed,
     output: NewFolder,
     batch_size: PositiveInt,
 ) -> None:

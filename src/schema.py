@@ -60,6 +60,8 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 PositiveInt = Annotated[int, whole_number("a whole number of at least 1", lambda value: value >= 1)]
 NonNegativeInt = Annotated[int, whole_number("a whole number of at least 0", lambda value: value >= 0)]
+# More bits than 32 a generator on the CPU does not read.
+Seed = Annotated[int, whole_number("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32)]
 PositiveFloat = Annotated[float, number("a number above 0", lambda value: value > 0)]
 NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda value: value >= 0)]
 Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
@@ -101,6 +103,7 @@ KINDS = {
     "Tensor": OBJECT,
     "PositiveInt": get_args(PositiveInt)[1],
     "NonNegativeInt": get_args(NonNegativeInt)[1],
+    "Seed": get_args(Seed)[1],
     "PositiveFloat": get_args(PositiveFloat)[1],
     "NonNegativeFloat": get_args(NonNegativeFloat)[1],
     "Fraction": get_args(Fraction)[1],

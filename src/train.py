@@ -3,12 +3,12 @@
 from typing import Any
 
 from src.cli import run
-from src.schema import CheckpointPath, Chosen, NewFolder, NonNegativeInt, PositiveInt
+from src.schema import CheckpointPath, Chosen, NewFolder, PositiveInt, Seed
 
 
 def train(
     max_images: PositiveInt,
-    seed: NonNegativeInt,
+    seed: Seed,
     resume: CheckpointPath | None,
     run_dir: NewFolder,
     model: Chosen,

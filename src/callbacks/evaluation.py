@@ -10,7 +10,7 @@ from src.callbacks.run_length import due
 from src.judge import judge_losses, judge_samples
 from src.metrics.generation import FeatureMetrics
 from src.models.generative_model import GenerativeModel
-from src.schema import NonNegativeInt, PositiveInt
+from src.schema import PositiveInt, Seed
 
 
 class Evaluation(Callback):
@@ -24,7 +24,7 @@ class Evaluation(Callback):
         num_images: PositiveInt,
         reference: Literal["train", "val"] = "train",
         batch_size: PositiveInt = 64,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         cache_dir: str | None = None,
     ) -> None:
         self.every_images, self.networks, self.num_images = every_images, networks, num_images
@@ -41,7 +41,7 @@ class Evaluation(Callback):
         torch.manual_seed(self.seed)
         metrics = {}
         if data.val.names:
-            losses = judge_losses(model, data, "val", self.batch_size)
+            losses = judge_losses(model, data, "val")
             metrics = {f"val/{name}": value for name, value in losses.items()}
         for network in self.networks.values():
             metrics |= judge_samples(

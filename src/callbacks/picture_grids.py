@@ -11,7 +11,7 @@ from src.callbacks.run_length import due
 from src.images import from_uint8, to_uint8
 from src.models.generative_model import GenerativeModel
 from src.pictures import save_grid
-from src.schema import NonNegativeInt, PositiveInt
+from src.schema import PositiveInt, Seed
 
 
 class PictureGrids(Callback):
@@ -24,7 +24,7 @@ class PictureGrids(Callback):
         every_images: PositiveInt,
         num_images: PositiveInt = 64,
         columns: PositiveInt = 8,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         self.folder, self.every_images = Path(folder), every_images
         self.num_images, self.columns, self.seed = num_images, columns, seed

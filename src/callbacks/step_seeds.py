@@ -6,7 +6,7 @@ import torch
 from lightning import Callback, Trainer
 
 from src.models.generative_model import GenerativeModel
-from src.schema import NonNegativeInt
+from src.schema import Seed
 from src.seeds import mixed_seed
 
 
@@ -19,7 +19,7 @@ class StepSeeds(Callback):
     """Seeds torch before every step. So each process draws noise of its own, a resumed run draws what an unbroken one
     would have drawn, and whatever draws between steps (metrics, grids) changes nothing."""
 
-    def __init__(self, seed: NonNegativeInt) -> None:
+    def __init__(self, seed: Seed) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]

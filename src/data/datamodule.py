@@ -13,7 +13,7 @@ from src.data.sources import DrawnCats, Folder, Pictures, Source
 from src.data.stream import PictureStream, StreamPositions, split
 from src.errors import UserError
 from src.images import from_uint8
-from src.schema import Fraction, ImageSize, NonNegativeInt, PicturesPath, PositiveInt
+from src.schema import Fraction, ImageSize, NonNegativeInt, PicturesPath, PositiveInt, Seed
 
 
 class ImageDataModule(LightningDataModule):
@@ -32,8 +32,8 @@ class ImageDataModule(LightningDataModule):
         horizontal_flip: bool = True,
         val_fraction: Fraction = 0.05,
         num_workers: NonNegativeInt = 0,
-        split_seed: NonNegativeInt = 0,
-        seed: NonNegativeInt = 0,
+        split_seed: Seed = 0,
+        seed: Seed = 0,
         limit_images: PositiveInt | None = None,
     ) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def _as_it_is(batch: Any) -> Any:
 class DrawnCatsDataModule(ImageDataModule):
     """The embedded data set: cats drawn by a program, no download."""
 
-    def __init__(self, num_images: PositiveInt, drawing_seed: NonNegativeInt, **options: Any) -> None:
+    def __init__(self, num_images: PositiveInt, drawing_seed: Seed, **options: Any) -> None:
         super().__init__(DrawnCats(num_images, drawing_seed), **options)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from src.images import to_uint8
 
+DECODED_AT_ONCE = 32
+
 
 class GenerativeModel(LightningModule):
     """A model of pictures (N, 3, H, W) in [-1, 1], decoded from latents (N, latent_dim)."""
@@ -44,14 +46,30 @@ class GenerativeModel(LightningModule):
         The latents are drawn picture by picture on the CPU: a generator gives the same pictures on every device and
         in whatever portions they are asked for.
         """
+        return self.decode(self.like_weights(self.draw_latents(num_images, generator)))
+
+    def draw_latents(self, num_images: int, generator: torch.Generator | None) -> Tensor:
+        """(num_images, latent_dim) of N(0, I), one picture after the other."""
         latents = [torch.randn(self.latent_dim, generator=generator, dtype=torch.float32) for _ in range(num_images)]
-        return self.decode(self.like_weights(torch.stack(latents)))
+        return torch.stack(latents)
 
     def sample_uint8(self, num_images: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-        """The num_images pictures that belong to a seed, in batches of uint8 (N, 3, H, W)."""
+        """The pictures 0 to num_images - 1 of a seed, in batches of uint8 (N, 3, H, W).
+
+        The same bytes whatever num_images and batch_size: sums round differently in batches of different sizes, so
+        pictures are always decoded DECODED_AT_ONCE at a time, in the same places.
+        """
         generator = torch.Generator().manual_seed(seed)
-        for start in range(0, num_images, batch_size):
-            yield to_uint8(self.sample(min(batch_size, num_images - start), generator))
+        ready = torch.empty(0, dtype=torch.uint8)
+        for start in range(0, num_images, DECODED_AT_ONCE):
+            latents = self.draw_latents(min(DECODED_AT_ONCE, num_images - start), generator)
+            filled = torch.cat([latents, latents.new_zeros(DECODED_AT_ONCE - len(latents), self.latent_dim)])
+            with torch.no_grad():
+                pictures = to_uint8(self.decode(self.like_weights(filled)))[: len(latents)]
+            ready = torch.cat([ready.to(pictures.device), pictures]) if len(ready) else pictures
+            while len(ready) >= batch_size or (len(ready) and start + DECODED_AT_ONCE >= num_images):
+                yield ready[:batch_size]
+                ready = ready[batch_size:]
 
     def like_weights(self, values: Tensor) -> Tensor:
         """The values on the device and in the precision of the weights."""
