@@ -171,5 +171,5 @@ def explain_key(key: str, config_name: str, arguments: list[str]) -> str:
         node = node[part]
     options = {str(name) for name in node if not str(name).startswith("_")}
     options |= {group for group in choices if "/" not in group} if not parent else set()
-    where = f"{parent}={choices[parent]} has" if parent in choices else f"{parent} has" if parent else "there are"
+    where = f"{parent}={choices[parent]} has" if choices.get(parent) else f"{parent} has" if parent else "there are"
     return f"{path}: there is no such option; {where} {listed(unknown, sorted(options))}."

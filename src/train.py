@@ -14,14 +14,16 @@ def train(
     model: Chosen,
     data: Chosen,
     trainer: Chosen,
-    **groups: Any,
+    metrics: dict[str, Any],
+    callbacks: dict[str, Any],
+    logger: dict[str, Any],
 ) -> None:
     """Trains until all processes together have seen max_images; see conf/train.yaml."""
+    config = locals()
     from src.launch import launch
 
     print(f"run folder: {run_dir}", flush=True)
-    options = {"max_images": max_images, "seed": seed, "resume": resume, "run_dir": run_dir}
-    launch(options | {"model": model, "data": data, "trainer": trainer} | groups)
+    launch(config)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from src.metrics.features import EfficientNetLite0, InceptionV3
 from src.models.generative_model import GenerativeModel
 from tests.commands import config_of
 
-FOR_EVALUATION = {"of_the_run"}
 FOR_OTHERS = {"base"}  # what the choices of a group share
 # The model that a nested group belongs to.
 OWNERS = {
@@ -27,7 +26,7 @@ OWNERS = {
 
 def choices(group: str) -> list[str]:
     names = {file.stem for file in (CONF / group).glob("*.yaml")}
-    return sorted(names - FOR_EVALUATION - FOR_OTHERS)
+    return sorted(names - FOR_OTHERS)
 
 
 def nested_choices() -> list[list[str]]:

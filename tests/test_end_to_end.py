@@ -118,14 +118,7 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
     sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3)
     names = [*(f"{index:05d}.png" for index in range(10)), "grid.png"]
     assert sorted(path.name for path in one.iterdir()) == names
-    # Convolutions add up in another order for another batch size: a rounding may tip over, by one level of 255.
-    for name in names:
-        difference = np.abs(pixels(one / name) - pixels(other / name))
-        assert difference.max() <= 1
-        assert (difference > 0).mean() < 1e-3
-    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=64)
-    sample(str(lone_checkpoint), 10, 3, str(tmp_path / "again"), batch_size=64)
-    assert all((other / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
+    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
     assert Image.open(one / "00000.png").size == (32, 32)
 
 
@@ -137,7 +130,8 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
     config = config_of(*options, f"output={tmp_path}/other", "batch_size=32", name="evaluate")
     evaluate(**config)
     one, other = load(tmp_path / "one" / "metrics.json"), load(tmp_path / "other" / "metrics.json")
-    assert one["fd_lite0"] == pytest.approx(other["fd_lite0"], rel=1e-4)
+    assert one["fd_lite0"] == pytest.approx(other["fd_lite0"], rel=1e-6)
+    assert one["elbo_nats"] == other["elbo_nats"]
     assert one["num_reference_images"] == 61  # 64 without the twentieth part held out
     # The best checkpoint's own evaluation drew the same samples from the same seed.
     assert one["fd_lite0"] == pytest.approx(load(vae_run / "summary.json")["best"]["fd_lite0"], rel=1e-4)

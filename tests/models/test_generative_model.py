@@ -4,7 +4,8 @@ from torch import Tensor
 
 from src.images import to_uint8
 from src.models.generative_model import GenerativeModel
-from tests.tiny import tiny_autoencoder, tiny_gan, tiny_vae
+from src.networks.dcgan import DCGANGenerator
+from tests.tiny import LATENT_DIM, tiny_autoencoder, tiny_gan, tiny_vae
 
 MODELS: list[GenerativeModel] = [tiny_gan().eval(), tiny_vae().eval(), tiny_autoencoder().eval()]
 
@@ -62,10 +63,13 @@ def test_latents_are_standard_normal() -> None:
     torch.testing.assert_close(latents.T.cov(), torch.eye(model.latent_dim), atol=0.08, rtol=0)
 
 
-def test_pictures_of_a_seed_are_the_same_in_whatever_batches() -> None:
-    whole = to_uint8(MODELS[0].sample(7, seeded(3)))
-    for batch_size in (1, 3, 7, 64):
-        batches = list(MODELS[0].sample_uint8(7, seed=3, batch_size=batch_size))
-        assert max(map(len, batches)) <= batch_size
-        assert torch.equal(torch.cat(batches), whole)
-    assert not torch.equal(next(MODELS[0].sample_uint8(7, seed=4, batch_size=7)), whole)
+@pytest.mark.parametrize("width", [8, 24])
+def test_pictures_of_a_seed_are_the_same_bytes_in_whatever_batches(width: int) -> None:
+    model = tiny_gan(generator=DCGANGenerator(64, LATENT_DIM, width, 8 * width, "group")).eval()
+    whole = torch.cat(list(model.sample_uint8(70, seed=3, batch_size=70)))
+    torch.testing.assert_close(whole.float(), to_uint8(model.sample(70, seeded(3))).float(), atol=1, rtol=0)
+    for num_images, batch_size in ((70, 1), (70, 7), (70, 32), (70, 64), (5, 2), (33, 40)):
+        batches = list(model.sample_uint8(num_images, seed=3, batch_size=batch_size))
+        assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+        assert torch.equal(torch.cat(batches), whole[:num_images])
+    assert not torch.equal(next(model.sample_uint8(7, seed=4, batch_size=7)), whole[:7])
