@@ -11,9 +11,9 @@ help:  ## list the targets
 # uv itself is pinned in the lock too; pip checks its hash, then uv installs the rest in half a minute.
 .venv/.ready: requirements.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; give one as make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv --clear --without-pip .venv
 	sed -n '/^uv==/,/^ *# via/p' requirements.lock | grep -v '# via' > .venv/uv.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 

@@ -16,10 +16,12 @@ from src.schema import ANYTHING, DEVICES, KINDS, NOTHING, OBJECT, Kind, choice
 
 # What the annotations of other people's constructors leave open.
 FOREIGN = {
-    "lightning.Trainer.precision": [choice("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", 32, 64)],
+    "lightning.Trainer.precision": [choice("32-true", "bf16-mixed", "16-mixed", "64-true")],
     "lightning.Trainer.accelerator": [choice("auto", "cpu", "gpu", "mps")],
     "lightning.Trainer.devices": [DEVICES],
 }
+# Of torch's optimizers those that train here, and that a checkpoint may name.
+OPTIMIZERS = tuple(f"torch.optim.{name}" for name in ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"))
 LONGEST_LIST = 16  # names in a sentence
 
 
@@ -158,6 +160,10 @@ def check(node: Any, path: str = "") -> Any:
     if signature is None and target and (target.startswith("src.") or "." not in target):
         raise Misfit(
             f"{path}._target_".lstrip("."), f"={target}: there is no such class; give one as src.models.vae.VAE."
+        )
+    if target.startswith("torch.optim.") and target not in OPTIMIZERS:
+        raise Misfit(
+            f"{path}._target_", f"={target}: not allowed here; give one of {listed(target, list(OPTIMIZERS))}."
         )
     if signature is None:
         return {key: check(value, f"{path}.{key}".lstrip(".")) for key, value in node.items()}

@@ -2,21 +2,23 @@
 
 import ast
 import pickle
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from hydra.utils import instantiate
 
-from src.check import check, find_definition
+from src.check import OPTIMIZERS, check, find_definition
+from src.data.public import AFHQCat, CatFaces
 from src.errors import UserError
 from src.models.generative_model import GenerativeModel
 
 # All that a config inside a checkpoint may name: classes that these modules define, and these optimizers.
 OWN = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule")
-OPTIMIZERS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD", "torch.optim.RMSprop")
+PUBLIC_URLS = (CatFaces.URL, AFHQCat.URL)
+Built = TypeVar("Built")
 SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")
 
 
@@ -52,35 +54,75 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def targets(node: Any) -> Iterator[str]:
-    """Every class that a config names."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from targets(value)
+def vet(node: Any, path: str) -> None:
+    """Raises UserError unless a checkpoint's config is plain data that names only what it may.
+
+    Nothing is left for Hydra to resolve (`${...}`) or to call beyond a constructor with named arguments, tuples, which
+    are lists to Hydra, among it.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(key, str) or key in ("_args_", "_convert_", "_recursive_"):
+                raise UserError(
+                    f"the checkpoint's {path} has a key {key}, which no config of this project has: refused"
+                )
+            if key == "_target_" and not may_be_named(value):
+                raise UserError(f"the checkpoint's {path} asks for {value}, which is no part of this project: refused")
+            if key == "url" and value not in PUBLIC_URLS:
+                raise UserError(f"the checkpoint's {path} would download from {value}; if you want that, add data=...")
+            vet(value, f"{path}.{key}")
     elif isinstance(node, list):
-        for item in node:
-            yield from targets(item)
+        for index, value in enumerate(node):
+            vet(value, f"{path}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        raise UserError(f"the checkpoint's {path} holds {node}, a reference to something outside of it: refused")
+    elif not isinstance(node, str | int | float | bool | None):
+        raise UserError(f"the checkpoint's {path} holds a {type(node).__name__}, which is no plain value: refused")
 
 
-def may_be_named(target: str) -> bool:
-    """Read from the source, as `src.launch.os.system` would be found by importing."""
-    definition = find_definition(target)
+def may_be_named(target: Any) -> bool:
+    """Whether it is a documented optimizer or a class that OWN modules define.
+
+    Read from the source: by importing, `src.launch.os.system` would be found too.
+    """
+    definition = find_definition(target) if isinstance(target, str) and target.startswith(OWN) else None
     return target in OPTIMIZERS or (
         definition is not None
         and isinstance(definition[1], ast.ClassDef)
         and definition[0] == target.rpartition(".")[0]
-        and target.startswith(OWN)
     )
 
 
-def build(config: dict[str, Any], path: str) -> Any:
-    """Instantiates a part of a checkpoint's config, which may name only what this project documents."""
-    for target in targets(config):
-        if not may_be_named(target):
-            raise UserError(f"the checkpoint's {path} asks for {target}, which is no part of this project: refused")
-    return instantiate(check(config, path), _convert_="all")
+def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
+    """Instantiates a part of a checkpoint's config, once vetted: a `kind`, or UserError."""
+    vet(config, path)
+    built = instantiate(check(config, path), _convert_="all")
+    if not isinstance(built, kind):
+        raise UserError(f"the checkpoint's {path} is no {kind.__name__}: refused")
+    return built
+
+
+def with_recipe_of(checkpoint: dict[str, Any], config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
+    """The config of a run that goes on: model, data and seed are the checkpoint's, the rest is today's.
+
+    typed: the overrides on the command line. UserError if they ask for another model, other data or another seed.
+    """
+    stored = checkpoint["config"]
+    asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
+    for part in ("model", "data", "seed"):
+        vet(stored[part], part)
+        if asked & {part, "experiment", "debug"} and config[part] != stored[part]:
+            keys = ", ".join(differences(config[part], stored[part], part))
+            raise UserError(f"a resumed run keeps its model, data and seed, but {keys} would change; leave it out")
+    return config | {part: stored[part] for part in ("model", "data", "seed")}
+
+
+def differences(ours: Any, theirs: Any, path: str) -> list[str]:
+    """The keys at which two configs differ."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [path]
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return [found for key in keys for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
 
 
 def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
@@ -94,20 +136,36 @@ def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
 
 def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> GenerativeModel:
     """The model as it was trained, in evaluation mode."""
-    model: GenerativeModel = build(checkpoint["config"]["model"], "model")
+    model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
     load_weights(model, checkpoint)
     return model.eval().to(device)
 
 
-def data_config(of_the_run: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def choose_device(device: str) -> torch.device:
+    """auto: CUDA where there is one, else MPS, else the CPU. UserError for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device != "auto" and not there[device]:
+        raise UserError(
+            f"device={device}: there is none here; give {' or '.join(name for name in there if there[name])}"
+        )
+    return torch.device(next(name for name in there if there[name]) if device == "auto" else device)
+
+
+def data_config(
+    of_the_run: dict[str, Any], given: dict[str, Any], reference: Literal["train", "val"]
+) -> dict[str, Any]:
     """The run's own data, or what is given instead, at the picture size of the model.
 
-    A root alone means the run's own kind of data there, or a folder if that kind has no root.
+    A root alone means the run's own kind of data there, or a folder if that kind has no root. Of other data than the
+    run's own, reference=train means every picture.
     """
     given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return of_the_run
+    other = {"limit_images": None} | ({"val_fraction": 0.0} if reference == "train" else {})
     if "_target_" in given:
-        return given | {"image_size": of_the_run["image_size"]}
-    if given and "root" not in of_the_run:
-        shared = {key: value for key, value in of_the_run.items() if key in SHARED_DATA_OPTIONS}
-        return {"_target_": "src.data.datamodule.FolderDataModule", **shared, **given}
-    return of_the_run | given
+        return given | other | {"image_size": of_the_run["image_size"]}
+    if "root" in of_the_run:
+        return of_the_run | other | given
+    shared = {key: value for key, value in of_the_run.items() if key in SHARED_DATA_OPTIONS}
+    return {"_target_": "src.data.datamodule.FolderDataModule"} | shared | other | given

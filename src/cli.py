@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ def run(config_name: str, job: Callable[..., None]) -> None:
         # Hydra itself reads no overrides on both sides of a flag.
         sys.argv[1:] = [*overrides, *flags]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise

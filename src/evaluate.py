@@ -14,6 +14,7 @@ def evaluate(
     reference: Literal["train", "val"],
     output: str | None,
     batch_size: PositiveInt,
+    device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
@@ -27,12 +28,13 @@ def evaluate(
     import torch
     from hydra.utils import instantiate
 
-    from src.checkpoint import build, data_config, load_model, read_checkpoint
+    from src.checkpoint import build, choose_device, data_config, load_model, read_checkpoint
+    from src.data.datamodule import ImageDataModule
     from src.judge import judge_losses, judge_samples
 
     content = read_checkpoint(checkpoint)
-    model = load_model(content)
-    pictures = build(data_config(content["config"]["data"], data), "data")
+    model = load_model(content, choose_device(device))
+    pictures = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
     print(f"data: {pictures.source.description}", flush=True)
     torch.manual_seed(seed)
     results = judge_losses(model, pictures, reference)

@@ -1,6 +1,7 @@
 """One run in one process (of perhaps several): builds what the config names, fits, sums up."""
 
 import logging
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from src.checkpoint import load_weights, read_checkpoint
 from src.data.datamodule import ImageDataModule
@@ -51,6 +53,9 @@ def fit(config: dict[str, Any]) -> None:
         exit_code = 0
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
+    except SIGTERMException as error:
+        # Lightning's own status would be that of a success.
+        raise SystemExit(128 + signal.SIGTERM) from error
     finally:
         for run_logger in loggers:
             if hasattr(run_logger, "finish"):
@@ -60,8 +65,11 @@ def fit(config: dict[str, Any]) -> None:
 def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
     """Lightning's Trainer; with several processes and strategy `auto`, the strategy that the model needs."""
     trainer_config = dict(config)
-    if trainer_config["strategy"] == "auto" and (count_processes(config) > 1 or config["num_nodes"] > 1):
-        trainer_config["strategy"] = model.ddp_strategy
+    if count_processes(config) > 1 or config["num_nodes"] > 1:
+        if config["strategy"] == "auto":
+            trainer_config["strategy"] = model.ddp_strategy
+        if config["accelerator"] == "auto" and not torch.cuda.is_available():
+            trainer_config["accelerator"] = "cpu"
     try:
         return instantiate(trainer_config, **options)
     except InstantiationException as error:

@@ -4,6 +4,7 @@ Every process gets the one resolved config of the run folder, so nothing is comp
 has a process tree of its own.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ import yaml
 
 from src.errors import UserError
 
+PATIENCE_S = 20.0  # for a process that was asked to end
+
 
 def launch(config: dict[str, Any]) -> None:
     """Runs src.fit.fit(config) in as many processes as config["trainer"] asks for; SystemExit if one of them fails."""
@@ -24,6 +27,8 @@ def launch(config: dict[str, Any]) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     num_processes = count_processes(config["trainer"])
     started_elsewhere = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    if config["trainer"]["num_nodes"] > 1 and not started_elsewhere:
+        raise UserError("trainer.num_nodes: several machines want torchrun or SLURM to start a process on each device")
     if num_processes == 1 or started_elsewhere:
         from src.fit import fit
 
@@ -86,20 +91,29 @@ def wait_for(processes: list[subprocess.Popen]) -> int:
             if None not in statuses:
                 return 0
             time.sleep(0.2)
+    except KeyboardInterrupt:
+        # The processes have it from the terminal too, and end by themselves.
+        wait_patiently(processes)
+        raise
     finally:
         end(processes)
 
 
-def end(processes: list[subprocess.Popen], patience_s: float = 10) -> None:
+def end(processes: list[subprocess.Popen]) -> None:
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + patience_s
+    wait_patiently(processes)
     for process in processes:
-        try:
+        process.kill()
+        process.wait()
+
+
+def wait_patiently(processes: list[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def main() -> None:

@@ -1,7 +1,11 @@
 """`python -m src.sample checkpoint=P num_images=16 seed=0 output=DIR`: writes 00000.png ... and grid.png."""
 
+from typing import Literal
+
 from src.cli import run
 from src.schema import CheckpointPath, NewFolder, PositiveInt, Seed
+
+MOST_ON_GRID = 256
 
 
 def sample(
@@ -10,22 +14,27 @@ def sample(
     seed: Seed,
     output: NewFolder,
     batch_size: PositiveInt,
+    device: Literal["auto", "cpu", "cuda", "mps"],
 ) -> None:
     """Draws num_images pictures of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
     import math
     from pathlib import Path
 
-    from src.checkpoint import load_model, read_checkpoint
+    from torch import Tensor
+
+    from src.checkpoint import choose_device, load_model, read_checkpoint
     from src.pictures import save_grid, save_picture
 
-    model = load_model(read_checkpoint(checkpoint))
+    model = load_model(read_checkpoint(checkpoint), choose_device(device))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = [picture for batch in model.sample_uint8(num_images, seed, batch_size) for picture in batch]
+    on_grid: list[Tensor] = []
+    pictures = (picture for batch in model.sample_uint8(num_images, seed, batch_size) for picture in batch)
     for index, picture in enumerate(pictures):
         save_picture(picture, folder / f"{index:05d}.png")
-    save_grid(pictures, folder / "grid.png", columns=math.ceil(math.sqrt(num_images)))
-    print(f"{num_images} pictures in {folder}, all of them on {folder / 'grid.png'}")
+        on_grid += [picture] if index < MOST_ON_GRID else []
+    save_grid(on_grid, folder / "grid.png", columns=math.ceil(math.sqrt(len(on_grid))))
+    print(f"{num_images} pictures in {folder}, {len(on_grid)} of them on {folder / 'grid.png'}")
 
 
 if __name__ == "__main__":

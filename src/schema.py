@@ -43,7 +43,8 @@ def path(description: str, accepts: Callable[[Path], bool]) -> Kind:
     return Kind(
         description,
         lambda value: isinstance(value, str) and accepts(Path(value).expanduser()),
-        lambda value: str(Path(value).expanduser()),
+        # A checkpoint keeps it, and may be used from another folder.
+        lambda value: str(Path(value).expanduser().absolute()),
         is_path=True,
     )
 

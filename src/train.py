@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+
 from src.cli import run
 from src.schema import CheckpointPath, Chosen, NewFolder, PositiveInt, Seed
 
@@ -20,6 +22,10 @@ def train(
 ) -> None:
     """Trains until all processes together have seen max_images; see conf/train.yaml."""
     config = locals()
+    if resume:
+        from src.checkpoint import read_checkpoint, with_recipe_of
+
+        config = with_recipe_of(read_checkpoint(resume), config, typed=list(HydraConfig.get().overrides.task))
     from src.launch import launch
 
     print(f"run folder: {run_dir}", flush=True)

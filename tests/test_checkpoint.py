@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.checkpoint import load_model, read_checkpoint
+from src.checkpoint import data_config, load_model, read_checkpoint, vet
 from src.errors import UserError
 from src.models.generative_model import GenerativeModel
 from tests.commands import config_of, tiny
@@ -109,6 +109,51 @@ def test_hostile_target_of_the_model_itself_is_refused(content: Checkpoint, tmp_
 def test_hostile_target_deep_in_a_list_is_refused(content: Checkpoint, tmp_path: Path) -> None:
     hostile = edited(content, "optimizer", "betas", to=[0.9, {"_target_": "builtins.eval", "_args_": ["1"]}])
     assert "asks for builtins.eval" in refusal(hostile, tmp_path)
+
+
+def hostile() -> dict[str, Any]:
+    return {"_target_": "shutil.copyfile", "src": "/etc/hostname", "dst": "sprung"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (hostile(),),
+        [(hostile(),)],
+        {"_target_": "torch.optim.Adam", "_partial_": True, "params": (hostile(),)},
+        {"_target_": "torch.optim.Adam", "_partial_": True, "_args_": [hostile()]},
+        "${oc.create:{_target_:shutil.copyfile}}",
+        "${oc.env:HOME}",
+        {"_target_": "src.launch.os.system", "command": "touch sprung"},
+        {"_target_": "src.checkpoint.instantiate", "config": hostile()},
+        torch.zeros(2),
+    ],
+    ids=str,
+)
+def test_what_is_no_plain_value_is_refused(value: object, content: Checkpoint, tmp_path: Path) -> None:
+    assert "refused" in refusal(edited(content, "optimizer", to=value), tmp_path)
+
+
+def test_model_of_another_kind_is_refused(content: Checkpoint, tmp_path: Path) -> None:
+    data = copy.deepcopy(content)
+    data["config"]["model"] = {"_target_": "src.objectives.likelihood.Gaussian"}
+    assert "is no GenerativeModel" in refusal(data, tmp_path)
+
+
+def test_data_of_an_unknown_address_is_refused() -> None:
+    known = config_of("data=cat_faces")["data"]
+    vet(known, "data")
+    with pytest.raises(UserError, match="would download from file:///etc/passwd"):
+        vet(known | {"url": "file:///etc/passwd"}, "data")
+
+
+def test_data_given_for_evaluation_is_used_whole() -> None:
+    own = config_of("data.limit_images=100")["data"]
+    assert data_config(own, {"root": None}, "train") == own
+    elsewhere = data_config(own, {"root": "cats.zip"}, "train")
+    assert elsewhere["_target_"].endswith(".FolderDataModule")
+    assert (elsewhere["val_fraction"], elsewhere["limit_images"]) == (0, None)
+    assert data_config(own, {"root": "cats.zip"}, "val")["val_fraction"] == own["val_fraction"]
 
 
 @pytest.mark.parametrize("width", [10**9, -1, "wide", None])

@@ -115,7 +115,7 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
     one, other = tmp_path / "one", tmp_path / "other"
     options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3"]
     succeeded("src.sample", *options, "output=one", cwd=tmp_path)
-    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3)
+    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, device="cpu")
     names = [*(f"{index:05d}.png" for index in range(10)), "grid.png"]
     assert sorted(path.name for path in one.iterdir()) == names
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
@@ -138,9 +138,9 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
 
 
 def test_evaluation_takes_other_pictures(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
-    sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16)
+    sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, device="cpu")
     (tmp_path / "cats" / "grid.png").unlink()
-    options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "+data.val_fraction=0", "num_images=16"]
+    options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]
     evaluate(**config_of(*options, cache, name="evaluate"))
     report = load(lone_checkpoint.parent / "metrics.json")
     assert report["num_reference_images"] == 16
@@ -173,10 +173,28 @@ def test_resumed_run_equals_unbroken_run_bit_for_bit(model: str, tmp_path: Path)
     assert load(straight / "rank0.json")["noise"][8:] == load(resumed / "rank0.json")["noise"]
 
 
-def test_bf16_mixed_trains_on_the_cpu(tmp_path: Path) -> None:
-    run = train_here(tmp_path / "run", *tiny("vae", "trainer.precision=bf16-mixed", "max_images=64"))
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+@pytest.mark.parametrize("model", [["vae"], ["gan"], ["gan", "model/adversarial_loss=wasserstein"]], ids=" ".join)
+def test_every_precision_trains_on_the_cpu(model: list[str], precision: str, tmp_path: Path) -> None:
+    run = train_here(tmp_path / "run", *tiny(*model, f"trainer.precision={precision}", "max_images=64"))
     state = checkpoint_of(run)["state_dict"]
-    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in state.values())
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    assert all(value.isfinite().all() and value.dtype == expected for value in state.values())
+
+
+def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:
+    checkpoint = f"resume={vae_run}/checkpoints/last.ckpt"
+    folder = [f"run_dir={tmp_path}", "metrics=none", "trainer=cpu"]
+    result = command("src.train", checkpoint, "model=vae", "model.beta=7", *folder)
+    assert result.returncode == 2
+    assert "model.beta would change" in result.stderr.replace("model.encoder.image_size, ", "")
+    succeeded("src.train", checkpoint, "max_images=272", *folder)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    stored = yaml.safe_load((vae_run / "config.yaml").read_text())
+    assert all(config[part] == stored[part] for part in ("model", "data", "seed"))
+    # The best so far came along, file and figures.
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert load(tmp_path / "summary.json")["best"]["images_seen"] == best["images_seen"]
 
 
 def test_autoencoder_trains_too(tmp_path: Path) -> None:

@@ -21,6 +21,18 @@ class Checkpoints(Callback):
         self.folder, self.every_images, self.monitor = Path(folder), every_images, monitor
         self.best: dict[str, float] = {}
 
+    def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
+        """A resumed run in a folder of its own takes the best checkpoint so far along, or looks for a best anew."""
+        here = self.folder / "best.ckpt"
+        if not self.best or here.exists():
+            return
+        there = Path(trainer.ckpt_path or "").with_name("best.ckpt")
+        is_there = trainer.strategy.broadcast(there.exists())
+        if not is_there:
+            self.best = {}
+        elif trainer.is_global_zero:
+            shutil.copyfile(there, here)
+
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         if not due(trainer, model, self.every_images):
             return
@@ -33,7 +45,7 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
             os.replace(partial, self.folder / "last.ckpt")
-            if improved or not (self.folder / "best.ckpt").exists():
+            if improved or not self.best:
                 shutil.copyfile(self.folder / "last.ckpt", partial)
                 os.replace(partial, self.folder / "best.ckpt")
 

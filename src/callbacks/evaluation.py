@@ -30,6 +30,10 @@ class Evaluation(Callback):
         self.every_images, self.networks, self.num_images = every_images, networks, num_images
         self.reference, self.batch_size, self.seed, self.cache_dir = reference, batch_size, seed, cache_dir
 
+    def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
+        if self.networks:
+            trainer.datamodule.pictures(self.reference)  # type: ignore[attr-defined]
+
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         if due(trainer, model, self.every_images):
             report_metrics(trainer, self.evaluate(trainer, model), model.images_seen)
@@ -37,6 +41,7 @@ class Evaluation(Callback):
     def evaluate(self, trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
         data = trainer.datamodule  # type: ignore[attr-defined]
         model.eval()
+        model.share_buffers()
         # Held-out losses may draw noise: always the same. The next training step seeds anew.
         torch.manual_seed(self.seed)
         metrics = {}

@@ -57,6 +57,9 @@ class ProgressBar(Callback):
         parts = [f"{speed.item():,.0f} images/s"] if speed is not None else []
         return "  ".join(parts + [f"{name.removeprefix('train/')} {value:,.4g}" for name, value in shown.items()])
 
+    def on_exception(self, trainer: Trainer, model: GenerativeModel, exception: BaseException) -> None:  # type: ignore[override]
+        self.teardown(trainer, model, "fit")
+
     def teardown(self, trainer: Trainer, model: GenerativeModel, stage: str) -> None:  # type: ignore[override]
         if trainer.is_global_zero and hasattr(self, "bar"):
             self.bar.stop()

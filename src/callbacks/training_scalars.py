@@ -1,6 +1,7 @@
 """What training steps return, averaged and logged at an interval; the device is waited for only then."""
 
 import time
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -32,7 +33,8 @@ class TrainingScalars(Callback):
         self, trainer: Trainer, model: GenerativeModel, outputs: dict[str, Tensor], batch: Tensor, batch_idx: int
     ) -> None:
         for name, value in outputs.items():
-            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
+            # In bfloat16 a sum soon stops growing.
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
             self.counts[name] = self.counts.get(name, 0) + 1
         self.images += len(batch) * trainer.world_size
         report_now = due(trainer, model, self.every_images)
@@ -48,18 +50,18 @@ class TrainingScalars(Callback):
     def means(self, trainer: Trainer) -> dict[str, float]:
         if not self.sums:
             return {}
-        values = torch.stack(
-            [
-                self.sums[name].double() if trainer.strategy.root_device.type != "mps" else self.sums[name].float()
-                for name in self.sums
-            ]
-        )
-        values = trainer.strategy.reduce(values, reduce_op="mean")
+        values = trainer.strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="mean")
         return {
             f"train/{name}": value / self.counts[name] for name, value in zip(self.sums, values.tolist(), strict=True)
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"total_seconds": self.total_seconds, "total_images": self.total_images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.total_seconds, self.total_images = state_dict["total_seconds"], state_dict["total_images"]
+
     @property
     def images_per_second(self) -> float:
-        """Over the whole run, without evaluations and the like."""
+        """Over the whole run, resumed ones too, without evaluations and the like."""
         return self.total_images / max(self.total_seconds, 1e-9)

@@ -39,7 +39,7 @@ class Autoencoder(GenerativeModel):
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """Loss and reconstruction error, in nats per image: (N,) each."""
-        reconstruction = -self.likelihood.log_prob(images, self.decoder(self.encode(images)))
+        reconstruction = -self.likelihood.log_prob(images, self.decoder(self.encode(images)).to(images.dtype))
         return {"loss": reconstruction, "reconstruction_nats": reconstruction}
 
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:

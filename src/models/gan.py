@@ -53,7 +53,12 @@ class GAN(GenerativeModel):
 
     def generate(self, like: Tensor) -> Tensor:
         """As many new pictures as `like` has, from noise of this process."""
-        return self.generator(torch.randn(len(like), self.latent_dim, device=like.device, dtype=like.dtype))
+        latents = torch.randn(len(like), self.latent_dim, device=like.device, dtype=like.dtype)
+        return self.generator(latents).to(like.dtype)
+
+    def judge(self, images: Tensor) -> Tensor:
+        """Logits (N,), in the pictures' precision whatever the network computes in."""
+        return self.discriminator(images).to(images.dtype)
 
     def training_step(self, real: Tensor, batch_idx: int) -> dict[str, Tensor]:
         step = self.images_seen // (len(real) * self.trainer.world_size)
@@ -70,11 +75,11 @@ class GAN(GenerativeModel):
 
         penalize = self.gradient_penalty.due(step)
         real, fake = real.detach().requires_grad_(penalize), fake.requires_grad_(penalize)
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        real_logits, fake_logits = self.judge(real), self.judge(fake)
         adversarial = self.adversarial_loss.discriminator(real_logits, fake_logits).mean()
         loss, penalties = adversarial, {}
         if penalize:
-            penalties = self.gradient_penalty(self.discriminator, real, fake, real_logits, fake_logits)
+            penalties = self.gradient_penalty(self.judge, real, fake, real_logits, fake_logits)
             loss = loss + self.gradient_penalty.total(penalties)
 
         optimizer.zero_grad()
@@ -92,8 +97,8 @@ class GAN(GenerativeModel):
         # The discriminator only passes gradients on; its own weights gather none.
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
-            real_logits = self.discriminator(real)
-        fake_logits = self.discriminator(self.generate(real))
+            real_logits = self.judge(real)
+        fake_logits = self.judge(self.generate(real))
         loss = self.adversarial_loss.generator(real_logits, fake_logits).mean()
 
         optimizer.zero_grad()

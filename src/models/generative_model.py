@@ -76,6 +76,12 @@ class GenerativeModel(LightningModule):
         weights = next(self.parameters())
         return values.to(weights.device, weights.dtype)
 
+    def share_buffers(self) -> None:
+        """Gives all processes the first one's buffers, such as batch normalization's running statistics."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def count_images(self, images: Tensor) -> None:
         """Called at the end of every training step with this process's part of the batch."""
         self.images_seen += len(images) * self.trainer.world_size

@@ -36,7 +36,7 @@ class VAE(GenerativeModel):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> the posterior's mean and log-variance, (N, latent_dim) each."""
-        mean, log_variance = self.to_posterior(self.encoder(images)).chunk(2, dim=1)
+        mean, log_variance = self.to_posterior(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
         return mean, log_variance
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class VAE(GenerativeModel):
         """The loss and the parts of the ELBO, one value per image: (N,) each."""
         mean, log_variance = self.encode(images)
         latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        reconstruction = -self.likelihood.log_prob(images, self.decoder(latents))
+        reconstruction = -self.likelihood.log_prob(images, self.decoder(latents).to(images.dtype))
         kl = kl_to_standard_normal(mean, log_variance)
         negative_elbo = reconstruction + kl
         return {

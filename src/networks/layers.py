@@ -8,7 +8,7 @@ from src.schema import Normalization
 
 
 def normalization_layer(kind: Normalization, channels: int) -> nn.Module:
-    """`group` normalizes groups of 16 channels of each picture (Wu & He, 2018), `batch` each channel of the batch."""
+    """`group` normalizes groups of 16 or more channels of a picture (Wu & He, 2018), `batch` a channel of the batch."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "group":
