@@ -2,11 +2,15 @@
 
 Dependencies point one way; tests/test_layering.py holds them to it:
 
-    train, evaluate, sample    entry points: wiring only
-      -> models, callbacks     Lightning; networks and objectives are injected by the config
+    train, evaluate, sample    entry points: wiring only, and no torch until the config is checked
+      -> cli, check            from the command line to a config that fits the constructors it names
+      -> launch, fit, summary  the processes of a run, and what one of them does
+      -> checkpoint, judge     a model from its file alone; what it is judged by
+      -> callbacks, logger     what happens beside the training steps
+      -> models                LightningModules; networks and objectives are injected
       -> data                  one LightningDataModule over sources of pictures
       -> metrics               torchmetrics
       -> objectives, networks  torch only
-      -> images                the one way from [-1, 1] to uint8 and back
-      -> seeds                 seeds for each purpose, from one
+      -> images, pictures      the one way from [-1, 1] to bytes and back; picture files
+      -> schema, seeds, errors what a config's value may be; seeds for each purpose; mistakes of the user
 """

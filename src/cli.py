@@ -94,7 +94,10 @@ def check_ahead(config_name: str, target: str, overrides: list[str], flags: list
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
     """The config of one job; Hydra must be initialized."""
     runtime = ["hydra.runtime.output_dir=.", "hydra.job.num=0"]
-    config = hydra.compose(config_name, [*overrides, *runtime], return_hydra_config=True)
+    try:
+        config = hydra.compose(config_name, [*overrides, *runtime], return_hydra_config=True)
+    except ValueError as error:  # Hydra's word for data=null
+        raise UserError(f"a group takes the name of one of its choices ({error}).") from error
     HydraConfig.instance().set_config(config)
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 

@@ -60,7 +60,7 @@ def answer(line: str, name: str = "train") -> str:
         ("model.latent_dim=null", "model.latent_dim=null: not allowed here; give a whole number of at least 1."),
         ("data.image_size=63", "data.image_size=63: not allowed here; give one of "),
         ("data.val_fraction=2", "data.val_fraction=2: not allowed here; give a number of at least 0 and below 1."),
-        ("seed=1.5", "seed=1.5: not allowed here; give a whole number of at least 0."),
+        ("seed=1.5", "seed=1.5: not allowed here; give a whole number from 0 to 2^32 - 1."),
         ("max_images=1e-3", "max_images=0.001: not allowed here; give a whole number of at least 1."),
         ("metrics.num_images=0", "metrics.num_images=0: not allowed here; give a whole number of at least 1."),
         ("trainer.precision=bf17-mixed", "trainer.precision=bf17-mixed: not allowed here; give one of bf16-mixed, "),

@@ -101,7 +101,7 @@ def test_metrics_are_made(name: str, choice: str, monkeypatch: pytest.MonkeyPatc
     assert metrics["monitor"] in distances | {None}
 
 
-@pytest.mark.parametrize("choice", [*choices("data"), "null"])
+@pytest.mark.parametrize("choice", choices("data"))
 def test_evaluation_takes_every_data_set(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.cli.check", lambda values: values)
     root = ["data.root=/tmp"] if choice == "folder" else []

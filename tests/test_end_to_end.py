@@ -231,14 +231,12 @@ def test_sweep_on_two_processes_gives_each_job_its_run_folder(tmp_path: Path) ->
     assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
 
 
-@pytest.mark.slow
 def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp_path: Path) -> None:
     resume = [f"resume={two_ranks}/checkpoints/last.ckpt", "max_images=288", f"run_dir={tmp_path}", "trainer.devices=2"]
     succeeded("src.train", *tiny("gan"), *resume, "metrics=none")
     assert load(tmp_path / "summary.json")["images_seen"] == 288
 
 
-@pytest.mark.slow
 def test_resuming_past_the_end_is_refused_in_a_sentence(vae_run: Path, tmp_path: Path) -> None:
     resume = f"resume={vae_run}/checkpoints/last.ckpt"
     result = command("src.train", *tiny("vae"), resume, f"run_dir={tmp_path}")
