@@ -15,6 +15,13 @@ def step_seed(seed: int, rank: int, images_seen: int) -> int:
     return mixed_seed(seed, rank, images_seen)
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """The CPU's generator and the device's. (torch.manual_seed spends 0.5 ms on GPUs not in use.)"""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 class StepSeeds(Callback):
     """Seeds torch before every step. So each process draws noise of its own, a resumed run draws what an unbroken one
     would have drawn, and whatever draws between steps (metrics, grids) changes nothing."""
@@ -23,4 +30,4 @@ class StepSeeds(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        torch.manual_seed(step_seed(self.seed, trainer.global_rank, model.images_seen))
+        seed_generators(step_seed(self.seed, trainer.global_rank, model.images_seen), model.device)

@@ -12,7 +12,8 @@ from tests.tiny import ScriptedModel, tiny_data, train
 
 def noise(seed: int, rank: int, images_seen: int) -> Tensor:
     """What the step draws."""
-    trainer, model = SimpleNamespace(global_rank=rank), SimpleNamespace(images_seen=images_seen)
+    trainer = SimpleNamespace(global_rank=rank)
+    model = SimpleNamespace(images_seen=images_seen, device=torch.device("cpu"))
     StepSeeds(seed).on_train_batch_start(cast(Trainer, trainer), cast(GenerativeModel, model))
     return torch.randn(8)
 
