@@ -225,7 +225,6 @@ def test_sweep_gives_each_job_its_run_folder(tmp_path: Path) -> None:
     assert [config["model"]["beta"] for config in sweep(tmp_path / "sweep")] == [0.5, 1, 4]
 
 
-@pytest.mark.slow
 def test_sweep_on_two_processes_gives_each_job_its_run_folder(tmp_path: Path) -> None:
     configs = sweep(tmp_path / "sweep", "trainer.devices=2")
     assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
