@@ -1,18 +1,15 @@
 """Two networks compete (Goodfellow et al., 2014): the discriminator tells, the generator fools."""
 
 import copy
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from src.models.ema import update_ema
-from src.models.generative_model import GenerativeModel
+from src.models.generative_model import GenerativeModel, OptimizerFactory
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
 from src.schema import NonNegativeFloat, PositiveFloat, PositiveInt
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class GAN(GenerativeModel):

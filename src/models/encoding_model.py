@@ -1,0 +1,48 @@
+"""What the models that encode share: pictures to codes and back, one loss, one optimizer."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from src.models.generative_model import GenerativeModel, OptimizerFactory
+from src.objectives.likelihood import Likelihood
+
+
+class EncodingModel(GenerativeModel):
+    """An encoder, a decoder and the likelihood of pictures under what is decoded."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        optimizer: OptimizerFactory,
+        latent_dim: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.optimizer = optimizer
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def losses(self, images: Tensor) -> dict[str, Tensor]:
+        """`loss`, which is minimized, and its parts, in nats: one value per image, (N,) each."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.likelihood.mean(self.decoder(latents))
+
+    def reconstruction_nats(self, images: Tensor, latents: Tensor) -> Tensor:
+        """-log p(image | latent): (N, 3, H, W), (N, latent_dim) -> (N,), in the pictures' precision."""
+        return -self.likelihood.log_prob(images, self.decoder(latents).to(images.dtype))
+
+    def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
+        return self.losses(images)
+
+    def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        losses = {name: values.mean() for name, values in self.losses(images).items()}
+        self.count_images(images)
+        return losses
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())
