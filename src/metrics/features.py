@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +25,7 @@ CHUNK_ON_CPU, CHUNK_ON_ACCELERATOR = 8, 128  # pictures; larger chunks fall out 
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(nn.Module, ABC):
     """uint8 (N, 3, H, W) -> float32 (N, num_features), the same whatever surrounds it: no training mode, no autocast.
 
     `digest` is the SHA-256 of the weights file, shortened.
@@ -34,9 +35,9 @@ class FeatureNetwork(nn.Module):
     num_features: int
     digest: str
 
+    @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
         """Features of a chunk of uint8 pictures."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8:
