@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from src.checkpoint import read_checkpoint, with_recipe_of
 from src.evaluate import evaluate
 from src.fit import fit
 from src.sample import sample
@@ -171,6 +172,16 @@ def test_resumed_run_equals_unbroken_run_bit_for_bit(model: str, tmp_path: Path)
     for part in ("state_dict", "optimizer_states", "images_seen"):
         assert_same(one[part], other[part], part)
     assert load(straight / "rank0.json")["noise"][8:] == load(resumed / "rank0.json")["noise"]
+
+
+def test_resumed_run_keeps_its_noise_whatever_seed_is_the_default_today(tmp_path: Path) -> None:
+    straight = train_here(tmp_path / "straight", *tiny("gan", "seed=5", "max_images=128"))
+    half = train_here(tmp_path / "half", *tiny("gan", "seed=5", "max_images=64"))
+    today = config_of(*tiny("gan", "max_images=128"), f"run_dir={tmp_path}/resumed", "metrics=none")
+    today["resume"] = str(half / "checkpoints" / "last.ckpt")
+    fit(with_recipe_of(read_checkpoint(today["resume"]), today, typed=["max_images=128"]))
+    one, other = checkpoint_of(straight), checkpoint_of(tmp_path / "resumed")
+    assert_same(one["state_dict"], other["state_dict"], "state_dict")
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])

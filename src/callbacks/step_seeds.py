@@ -24,10 +24,17 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 class StepSeeds(Callback):
     """Seeds torch before every step. So each process draws noise of its own, a resumed run draws what an unbroken one
-    would have drawn, and whatever draws between steps (metrics, grids) changes nothing."""
+    would have drawn, and whatever draws between steps (metrics, grids) changes nothing. The seed travels in the
+    checkpoint: a resumed run goes on with its own."""
 
     def __init__(self, seed: Seed) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         seed_generators(step_seed(self.seed, trainer.global_rank, model.images_seen), model.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seed = state_dict["seed"]

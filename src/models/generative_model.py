@@ -67,7 +67,7 @@ class GenerativeModel(LightningModule):
             filled = torch.cat([latents, latents.new_zeros(DECODED_AT_ONCE - len(latents), self.latent_dim)])
             with torch.no_grad():
                 pictures = to_uint8(self.decode(self.like_weights(filled)))[: len(latents)]
-            ready = torch.cat([ready.to(pictures.device), pictures]) if len(ready) else pictures
+            ready = torch.cat([ready, pictures]) if len(ready) else pictures
             while len(ready) >= batch_size or (len(ready) and start + DECODED_AT_ONCE >= num_images):
                 yield ready[:batch_size]
                 ready = ready[batch_size:]
