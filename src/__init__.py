@@ -11,6 +11,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> data                  one LightningDataModule over sources of pictures
       -> metrics               torchmetrics
       -> objectives, networks  torch only
+      -> schedules             numbers that change over a run
       -> images, pictures      the one way from [-1, 1] to bytes and back; picture files
       -> schema, seeds, errors what a config's value may be; seeds for each purpose; mistakes of the user
 """

@@ -16,7 +16,14 @@ from src.errors import UserError
 from src.models.generative_model import GenerativeModel
 
 # All that a config inside a checkpoint may name: classes that these modules define, and these optimizers.
-OWN = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule")
+OWN = (
+    "src.models.",
+    "src.networks.",
+    "src.objectives.",
+    "src.data.datamodule",
+    "src.data.augmentation",
+    "src.schedules",
+)
 PUBLIC_URLS = (CatFaces.URL, AFHQCat.URL)
 Built = TypeVar("Built")
 SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")

@@ -14,10 +14,10 @@ FRAMEWORKS = {"lightning", "hydra", "omegaconf", "wandb"}
 # What each package may import of this project, besides itself.
 ALLOWED = {
     "networks": {"schema"},
-    "objectives": {"schema"},
+    "objectives": {"schema", "schedules"},
     "metrics": {"schema", "errors", "images"},
-    "data": {"schema", "errors", "images", "seeds"},
-    "models": {"schema", "errors", "images", "seeds", "networks", "objectives"},
+    "data": {"schema", "schedules", "errors", "images", "seeds"},
+    "models": {"schema", "schedules", "errors", "images", "seeds", "networks", "objectives", "data"},
 }
 
 
