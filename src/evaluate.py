@@ -54,7 +54,7 @@ def evaluate(
         "num_images": num_images,
         "seed": seed,
         "reference": reference,
-        "num_reference_images": len(pictures.pictures(reference).names),
+        "num_reference_images": len(pictures.pictures(reference)),
         "data": pictures.source.description,
         "checkpoint": checkpoint,
         "images_seen": model.images_seen,

@@ -11,4 +11,5 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def from_uint8(images: Tensor) -> Tensor:
     """{0, ..., 255} -> [-1, 1]; the only way in."""
-    return images.float() / 127.5 - 1
+    # In place: at full speed memory traffic is what counts.
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)

@@ -22,7 +22,7 @@ def judge_losses(model: GenerativeModel, data: ImageDataModule, reference: Refer
 
     Every process must call it; each reads its own share. With fewer pictures than processes there are none.
     """
-    num_pictures = len(data.pictures(reference).names)
+    num_pictures = len(data.pictures(reference))
     if num_pictures < data.process()[1]:
         return {}
     sums: dict[str, Tensor] = {}
@@ -63,7 +63,7 @@ def judge_samples(
         lambda: data.share(reference, batch_size),
         pictures.digest,
         data.image_size,
-        len(pictures.names),
+        len(pictures),
         cache_dir,
     )
     # Processes other than the first draw from seeds of their own.

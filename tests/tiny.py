@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from src.callbacks.run_length import RunLength
 from src.data.datamodule import ImageDataModule
-from src.data.sources import Pictures
+from src.data.pictures import Pictures
 from src.fit import quieten_lightning
 from src.models.autoencoder import Autoencoder
 from src.models.gan import GAN
@@ -40,7 +40,7 @@ class InMemory:
         self.images = images
 
     def load(self, image_size: int, num_workers: int) -> Pictures:
-        return Pictures(self.images, [f"{index}.png" for index in range(len(self.images))])
+        return Pictures.of(self.images, [f"{index}.png" for index in range(len(self.images))])
 
 
 def random_pictures(count: int, seed: int = 0, size: int = 32) -> Tensor:

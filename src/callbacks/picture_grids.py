@@ -45,7 +45,7 @@ class PictureGrids(Callback):
         samples = model.sample(self.num_images, torch.Generator().manual_seed(self.seed))
         grids = {"samples": samples}
         data = trainer.datamodule  # type: ignore[attr-defined]
-        originals = data.pictures("val" if data.val.names else "train").images[: max(self.num_images // 2, 1)]
+        originals = data.pictures("val" if len(data.val) else "train")[: max(self.num_images // 2, 1)]
         originals = model.like_weights(from_uint8(originals))
         reconstructions = model.reconstruct(originals)
         if reconstructions is not None:

@@ -8,9 +8,10 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.data.pictures import Pictures, split
 from src.data.public import AFHQCat, CatFaces
-from src.data.sources import DrawnCats, Folder, Pictures, Source
-from src.data.stream import PictureStream, StreamPositions, split
+from src.data.sources import DrawnCats, Folder, Source
+from src.data.stream import PictureStream, StreamPositions
 from src.errors import UserError
 from src.images import from_uint8
 from src.schema import Fraction, ImageSize, NonNegativeInt, PicturesPath, PositiveInt, Seed
@@ -48,7 +49,7 @@ class ImageDataModule(LightningDataModule):
             return
         pictures = self.source.load(self.image_size, num_workers=0)
         if self.limit_images:
-            pictures = Pictures(pictures.images[: self.limit_images], pictures.names[: self.limit_images])
+            pictures = pictures.select(slice(self.limit_images))
         self.train, self.val = split(pictures, self.val_fraction, self.split_seed)
 
     def pictures(self, reference: Literal["train", "val"]) -> Pictures:
@@ -56,15 +57,14 @@ class ImageDataModule(LightningDataModule):
         self.setup()
         assert self.train is not None
         pictures = self.train if reference == "train" else self.val
-        if not pictures.names:
+        if not len(pictures):
             raise UserError("no pictures are held out; give data.val_fraction above 0 or reference=train")
         return pictures
 
     def share(self, reference: Literal["train", "val"], batch_size: int) -> Iterator[Tensor]:
         """This process's part of these pictures, uint8 batches: every picture goes to exactly one process."""
-        images = self.pictures(reference).images
         rank, world_size = self.process()
-        yield from images[rank::world_size].split(batch_size)
+        yield from self.pictures(reference).select(slice(rank, None, world_size)).batches(batch_size)
 
     def process(self) -> tuple[int, int]:
         """Rank of this process and their number."""
@@ -83,7 +83,7 @@ class ImageDataModule(LightningDataModule):
             start = cast(int, self.trainer.lightning_module.images_seen)
             device_type = self.trainer.strategy.root_device.type
         return DataLoader(
-            PictureStream(self.pictures("train").images, self.seed, self.horizontal_flip),
+            PictureStream(self.pictures("train"), self.seed, self.horizontal_flip),
             batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             num_workers=self.num_workers,

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from src.data.download import download
-from src.data.sources import Folder, Pictures, Source
+from src.data.pictures import Pictures
+from src.data.sources import Folder, Source
 from src.errors import UserError
 
 logger = logging.getLogger(__name__)

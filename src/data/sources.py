@@ -1,6 +1,5 @@
 """Where pictures come from: a folder or archive, or drawn by a program. Public sets are in public.py."""
 
-import hashlib
 import io
 import os
 import re
@@ -12,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
@@ -22,30 +20,15 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from torch import Tensor
 
 from src.data.drawn_cats import draw_cats, draw_factors
+from src.data.pictures import Pictures
 from src.errors import UserError
 from src.schema import ARCHIVES, PICTURES
 
 WAY_OUT = f"point data.root at a folder, {', '.join(ARCHIVES)} of {', '.join(PICTURES)} files, or use data=drawn_cats"
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """images: uint8 (N, 3, S, S); names: N, in the same order."""
-
-    images: Tensor
-    names: list[str]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the names, the shape and the pixels."""
-        sha256 = hashlib.sha256(repr((self.names, tuple(self.images.shape))).encode())
-        sha256.update(self.images.contiguous().numpy().data)
-        return sha256.hexdigest()
 
 
 class Source(Protocol):
@@ -107,7 +90,7 @@ class Folder(Source):
         # A name stored twice counts once: the pop takes the first.
         items = ((slots.pop(name), content) for name, content in self.contents() if name in slots)
         in_threads(decode, items, len(self.names), num_workers, "decoding pictures")
-        return Pictures(torch.from_numpy(images), self.names)
+        return Pictures.of(torch.from_numpy(images), self.names)
 
     def _walk(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for path, read in _files(self.root):
@@ -156,7 +139,8 @@ class DrawnCats(Source):
             return len(chunk)
 
         in_threads(draw, range(0, self.num_images, 64), self.num_images, num_workers, "drawing cats")
-        return Pictures(torch.from_numpy(images), [f"drawn_{index:05d}" for index in range(self.num_images)])
+        names = [f"drawn_{index:05d}" for index in range(self.num_images)]
+        return Pictures.of(torch.from_numpy(images), names, factors=torch.from_numpy(factors))
 
 
 def decode_picture(content: bytes, image_size: int) -> np.ndarray:

@@ -6,33 +6,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from src.data.sources import Pictures
+from src.data.pictures import Pictures
 from src.seeds import mixed_seed
 
 
 class PictureStream(Dataset):
     """Position in the endless stream -> picture, uint8 (3, S, S). Order and flips depend on (seed, pass) alone."""
 
-    def __init__(self, images: Tensor, seed: int, horizontal_flip: bool) -> None:
-        self.images, self.seed, self.horizontal_flip = images, seed, horizontal_flip
+    def __init__(self, pictures: Pictures, seed: int, horizontal_flip: bool) -> None:
+        self.pictures, self.seed, self.horizontal_flip = pictures, seed, horizontal_flip
         self._pass_number = -1
 
     def _start_pass(self, pass_number: int) -> None:
         if pass_number != self._pass_number:
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, pass_number))
-            self._order = torch.randperm(len(self.images), generator=generator)
-            self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
+            self._order = torch.randperm(len(self.pictures), generator=generator)
+            self._flipped = torch.rand(len(self.pictures), generator=generator) < 0.5
             self._pass_number = pass_number
 
     def __getitems__(self, positions: range) -> Tensor:
         """Consecutive positions -> uint8 (N, 3, S, S)."""
         batches = []
-        start, size = positions.start, len(self.images)
+        start, size = positions.start, len(self.pictures)
         while start < positions.stop:
             pass_number, offset = divmod(start, size)
             self._start_pass(pass_number)
             chosen = self._order[offset : offset + positions.stop - start]
-            batch = self.images[chosen]
+            batch = self.pictures[chosen]
             if self.horizontal_flip:
                 flipped = self._flipped[chosen]
                 batch[flipped] = batch[flipped].flip(-1)
@@ -54,15 +54,3 @@ class StreamPositions(Sampler[range]):
         while True:
             yield range(position, position + self.share)
             position += self.batch_size
-
-
-def split(pictures: Pictures, val_fraction: float, seed: int) -> tuple[Pictures, Pictures]:
-    """Training and validation pictures, each in their first order; the same seed gives the same split."""
-    order = torch.randperm(len(pictures.names), generator=torch.Generator().manual_seed(seed))
-    num_val = round(len(order) * val_fraction)
-    val, train = order[:num_val].sort().values, order[num_val:].sort().values
-    return select(pictures, train), select(pictures, val)
-
-
-def select(pictures: Pictures, indices: Tensor) -> Pictures:
-    return Pictures(pictures.images[indices], [pictures.names[index] for index in indices.tolist()])

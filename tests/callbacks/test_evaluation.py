@@ -59,7 +59,7 @@ def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     (metrics,) = patches().values()
     samples = model.eval().sample_uint8(20, seed=0, batch_size=20)
-    expected = metrics.compare(metrics.summarize([data.pictures("train").images]), metrics.summarize(samples))
+    expected = metrics.compare(metrics.summarize([data.pictures("train")[:]]), metrics.summarize(samples))
     found = {name: trainer.callback_metrics[name].item() for name in expected}
     assert found == pytest.approx(expected, rel=1e-4)
 
@@ -69,7 +69,7 @@ def test_held_out_losses_are_means_over_all_held_out_pictures(tmp_path: Path) ->
     model, data = tiny_autoencoder(), tiny_data(40, val_fraction=0.2)
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     with torch.no_grad():
-        expected = model.eval().losses(from_uint8(data.pictures("val").images))["loss"].mean()
+        expected = model.eval().losses(from_uint8(data.pictures("val")[:]))["loss"].mean()
     torch.testing.assert_close(trainer.callback_metrics["val/loss"], expected)
 
 

@@ -54,7 +54,7 @@ def test_each_reconstruction_stands_below_its_held_out_picture(num_val: int, tmp
     grid = cells(tmp_path / "reconstructions_000000004.png")
     originals, reconstructions = grid[::2].flatten(0, 1), grid[1::2].flatten(0, 1)
     shown = min(num_val, 8) if num_val >= 4 else num_val
-    assert torch.equal(originals, data.pictures("val").images[:shown])
+    assert torch.equal(originals, data.pictures("val")[:shown])
     assert torch.equal(reconstructions, to_uint8(model.eval().reconstruct(from_uint8(originals)).detach()))
 
 

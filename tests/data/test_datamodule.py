@@ -45,15 +45,15 @@ def test_pictures_are_not_augmented() -> None:
     assert (len(data.pictures("train").names), len(data.pictures("val").names)) == (32, 8)
     for reference in ("train", "val"):
         pictures = data.pictures(reference)
-        for image, name in zip(pictures.images, pictures.names, strict=True):
+        for image, name in zip(pictures[:], pictures.names, strict=True):
             assert torch.equal(image, originals[int(name.removesuffix(".png"))])
 
 
 def test_held_out_pictures_are_never_trained_on() -> None:
     data = tiny_data(40, val_fraction=0.2, horizontal_flip=False)
     trained_on = {bytes(image.numpy().data) for batch in first_batches(data, 20) for image in batch}
-    assert trained_on == {bytes(image.numpy().data) for image in data.pictures("train").images}
-    assert trained_on.isdisjoint(bytes(image.numpy().data) for image in data.pictures("val").images)
+    assert trained_on == {bytes(image.numpy().data) for image in data.pictures("train")[:]}
+    assert trained_on.isdisjoint(bytes(image.numpy().data) for image in data.pictures("val")[:])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -63,7 +63,7 @@ def test_every_picture_goes_to_exactly_one_process(world_size: int) -> None:
     assert all(len(batch) <= 4 for share in shares for batch in share)
     images = torch.cat([batch for share in shares for batch in share])
     assert sorted(map(bytes, images.flatten(1).numpy())) == sorted(
-        map(bytes, data.pictures("train").images.flatten(1).numpy())
+        map(bytes, data.pictures("train")[:].flatten(1).numpy())
     )
 
 

@@ -51,7 +51,7 @@ def test_set_is_downloaded_once_checked_and_read_in_order(set_of_three: CatFaces
     first = set_of_three.load(64, 1)
     again = set_of_three.load(64, 1)
     assert first.names == ["cat_0.png", "cat_2.png", "cat_10.png"]
-    assert torch.equal(first.images, again.images)
+    assert torch.equal(first[:], again[:])
     assert len(file_server.requests) == 1
 
 
@@ -121,11 +121,11 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
     (top,) = {name.split("/")[0] for name, _ in Folder(sample).contents()}
     digest = digest_by_sha256sum(sample, f"{top}/cats", tmp_path / "truth")
     pictures = CatFaces(tmp_path / "cache", file_server.url, digest).load(64, 2)
-    assert pictures.images.shape == (1501, 3, 64, 64)
+    assert pictures[:].shape == (1501, 3, 64, 64)
     assert file_server.requests[1]["Range"] == "bytes=5000000-"
     for index in (0, 1500):
         truth = np.asarray(Image.open(tmp_path / "truth" / top / "cats" / pictures.names[index]))
-        assert np.array_equal(pictures.images[index].permute(1, 2, 0), truth)
+        assert np.array_equal(pictures[:][index].permute(1, 2, 0), truth)
 
 
 def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tm
     file_server.content = sample.read_bytes()
     digest = digest_by_sha256sum(sample, "afhq/train/cat", tmp_path / "truth")
     pictures = AFHQCat(tmp_path / "cache", file_server.url, digest).load(64, 2)
-    assert pictures.images.shape == (150, 3, 64, 64)
+    assert pictures[:].shape == (150, 3, 64, 64)
     assert pictures.names[0] == "flickr_cat_000021.jpg"
     picture = Image.open(tmp_path / "truth" / "afhq" / "train" / "cat" / pictures.names[0])
     expected = np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS))
-    assert np.array_equal(pictures.images[0].permute(1, 2, 0), expected)
+    assert np.array_equal(pictures[:][0].permute(1, 2, 0), expected)
     assert (
         hashlib.sha256((tmp_path / "cache" / "afhq.zip").read_bytes()).digest()
         == hashlib.sha256(file_server.content).digest()

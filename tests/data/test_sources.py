@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.sources import DrawnCats, Folder, Pictures
+from src.data.pictures import Pictures
+from src.data.sources import DrawnCats, Folder
 from src.errors import UserError
 
 
@@ -19,7 +20,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def load_one(path: Path, image_size: int) -> np.ndarray:
     """The only picture of a folder, (S, S, 3)."""
-    images = Folder(path.parent).load(image_size, 1).images
+    images = Folder(path.parent).load(image_size, 1)[:]
     assert images.shape == (1, 3, image_size, image_size)
     return images[0].permute(1, 2, 0).numpy()
 
@@ -62,7 +63,7 @@ def test_archive_gives_what_the_folder_gives(tree: Path, file_name: str, pack: C
     expected = Folder(tree).load(16, 2)
     found = Folder(archive).load(16, 2)
     assert expected.names == found.names == NAMES
-    assert torch.equal(expected.images, found.images)
+    assert torch.equal(expected[:], found[:])
     assert expected.digest == found.digest
     assert Folder(archive).description == f"5 pictures of {file_name}"
 
@@ -80,11 +81,11 @@ def test_digest_sees_names_pixels_and_shape(tree: Path) -> None:
     changed = images.clone()
     changed[1, 2, 3, 3] = 1
     others = [
-        Pictures(images, ["a", "c"]),
-        Pictures(changed, ["a", "b"]),
-        Pictures(images.reshape(2, 3, 2, 8), ["a", "b"]),
+        Pictures.of(images, ["a", "c"]),
+        Pictures.of(changed, ["a", "b"]),
+        Pictures.of(images.reshape(2, 3, 2, 8), ["a", "b"]),
     ]
-    assert len({Pictures(images, ["a", "b"]).digest, *(other.digest for other in others)}) == 4
+    assert len({Pictures.of(images, ["a", "b"]).digest, *(other.digest for other in others)}) == 4
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (50, 50), (20, 20), (32, 32)])
@@ -209,24 +210,24 @@ def test_paths_that_leave_an_archive_write_nothing(tmp_path: Path) -> None:
 
 def test_real_cat_faces_are_read_as_pillow_reads_them(shared_cats: Path) -> None:
     pictures = Folder(shared_cats / "cat-faces-64.zip").load(64, 2)
-    assert pictures.images.shape == (8500, 3, 64, 64)
-    assert pictures.images.dtype == torch.uint8
+    assert pictures[:].shape == (8500, 3, 64, 64)
+    assert pictures[:].dtype == torch.uint8
     numbers = [int(name.removeprefix("cat_").removesuffix(".webp")) for name in pictures.names]
     assert numbers == sorted(numbers)
     with zipfile.ZipFile(shared_cats / "cat-faces-64.zip") as archive:
         for index in (0, 4000, 8499):
             expected = np.asarray(Image.open(archive.open(pictures.names[index])).convert("RGB"))
-            assert np.array_equal(pictures.images[index].permute(1, 2, 0), expected)
+            assert np.array_equal(pictures[:][index].permute(1, 2, 0), expected)
 
 
 def test_drawn_cats_depend_on_seed_and_index_only() -> None:
     many, few = DrawnCats(150, seed=1), DrawnCats(100, seed=1)
     pictures = many.load(32, 2)
-    assert pictures.images.shape == (150, 3, 32, 32)
+    assert pictures[:].shape == (150, 3, 32, 32)
     assert pictures.names[149] == "drawn_00149"
-    assert torch.equal(pictures.images[:100], few.load(32, 1).images)
+    assert torch.equal(pictures[:100], few.load(32, 1)[:])
     assert np.array_equal(many.factors[:100], few.factors)
-    assert not torch.equal(few.load(32, 1).images, DrawnCats(100, seed=2).load(32, 1).images)
+    assert not torch.equal(few.load(32, 1)[:], DrawnCats(100, seed=2).load(32, 1)[:])
     assert many.description == "150 drawn cats (embedded; data=cat_faces has real ones)"
 
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.data.sources import Pictures
-from src.data.stream import PictureStream, StreamPositions, split
+from src.data.pictures import Pictures, split
+from src.data.stream import PictureStream, StreamPositions
 from tests.tiny import random_pictures
 
 SIZE = 23
+NAMES = [f"{number}.png" for number in range(SIZE)]
 IMAGES = random_pictures(SIZE, size=4)
 
 
@@ -18,7 +19,7 @@ def numbered(count: int) -> Tensor:
 
 
 def numbers(start: int, stop: int, seed: int = 0) -> list[int]:
-    stream = PictureStream(numbered(SIZE), seed, horizontal_flip=True)
+    stream = PictureStream(Pictures.of(numbered(SIZE), NAMES), seed, horizontal_flip=True)
     return stream.__getitems__(range(start, stop))[:, 0, 0, 0].tolist()
 
 
@@ -41,7 +42,7 @@ def test_every_pass_and_every_seed_has_an_order_of_its_own() -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, SIZE, 60])
 def test_stream_is_the_same_in_whatever_batches(batch_size: int) -> None:
     """60 pictures are more than two passes."""
-    stream = PictureStream(IMAGES, 0, horizontal_flip=True)
+    stream = PictureStream(Pictures.of(IMAGES, NAMES), 0, horizontal_flip=True)
     whole = stream.__getitems__(range(60))
     parts = [stream.__getitems__(range(start, min(start + batch_size, 60))) for start in range(0, 60, batch_size)]
     assert torch.equal(torch.cat(parts), whole)
@@ -49,8 +50,8 @@ def test_stream_is_the_same_in_whatever_batches(batch_size: int) -> None:
 
 @pytest.mark.parametrize("position", [0, 5, SIZE, 40])
 def test_a_stream_begun_later_goes_on_the_same(position: int) -> None:
-    whole = PictureStream(IMAGES, 3, horizontal_flip=True).__getitems__(range(70))
-    later = PictureStream(IMAGES, 3, horizontal_flip=True).__getitems__(range(position, 70))
+    whole = PictureStream(Pictures.of(IMAGES, NAMES), 3, horizontal_flip=True).__getitems__(range(70))
+    later = PictureStream(Pictures.of(IMAGES, NAMES), 3, horizontal_flip=True).__getitems__(range(position, 70))
     assert torch.equal(later, whole[position:])
 
 
@@ -66,7 +67,7 @@ def test_shares_of_the_ranks_joined_are_the_batches_of_one(world_size: int) -> N
 def test_half_the_pictures_are_mirrored_anew_each_pass() -> None:
     count = 1000
     left_to_right = torch.tensor([0, 255], dtype=torch.uint8).expand(count, 3, 2, 2).contiguous()
-    stream = PictureStream(left_to_right, 0, horizontal_flip=True)
+    stream = PictureStream(Pictures.of(left_to_right, [""] * count), 0, horizontal_flip=True)
     first, second = (stream.__getitems__(range(start, start + count))[:, 0, 0, 0] == 255 for start in (0, count))
     for flipped in (first, second, first == second):
         assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.06)
@@ -74,7 +75,7 @@ def test_half_the_pictures_are_mirrored_anew_each_pass() -> None:
 
 def test_every_picture_is_itself_or_its_mirror_image() -> None:
     order = numbers(0, 3 * SIZE)
-    pictures = PictureStream(IMAGES, 0, horizontal_flip=True).__getitems__(range(3 * SIZE))
+    pictures = PictureStream(Pictures.of(IMAGES, NAMES), 0, horizontal_flip=True).__getitems__(range(3 * SIZE))
     as_it_is = [torch.equal(picture, IMAGES[number]) for picture, number in zip(pictures, order, strict=True)]
     mirrored = [torch.equal(picture.flip(-1), IMAGES[number]) for picture, number in zip(pictures, order, strict=True)]
     assert all(one != other for one, other in zip(as_it_is, mirrored, strict=True))
@@ -82,21 +83,21 @@ def test_every_picture_is_itself_or_its_mirror_image() -> None:
 
 
 def test_without_flips_pictures_stay_as_they_are_in_the_same_order() -> None:
-    pictures = PictureStream(IMAGES, 0, horizontal_flip=False).__getitems__(range(SIZE))
+    pictures = PictureStream(Pictures.of(IMAGES, NAMES), 0, horizontal_flip=False).__getitems__(range(SIZE))
     assert torch.equal(pictures, IMAGES[numbers(0, SIZE)])
 
 
 def test_streaming_leaves_the_pictures_alone() -> None:
     images = IMAGES.clone()
-    PictureStream(images, 0, horizontal_flip=True).__getitems__(range(2 * SIZE))
+    PictureStream(Pictures.of(images, NAMES), 0, horizontal_flip=True).__getitems__(range(2 * SIZE))
     assert torch.equal(images, IMAGES)
 
 
 def split_names(count: int, val_fraction: float, seed: int = 0) -> tuple[list[str], list[str]]:
-    pictures = Pictures(numbered(count), [f"{number}.png" for number in range(count)])
+    pictures = Pictures.of(numbered(count), [f"{number}.png" for number in range(count)])
     parts = split(pictures, val_fraction, seed)
     for part in parts:
-        assert [f"{number}.png" for number in part.images[:, 0, 0, 0].tolist()] == part.names
+        assert [f"{number}.png" for number in part[:][:, 0, 0, 0].tolist()] == part.names
     return parts[0].names, parts[1].names
 
 

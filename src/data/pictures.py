@@ -1,0 +1,119 @@
+"""Pictures of a source, looked at without being loaded: by position, whole groups, in batches."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Pixels(Protocol):
+    """uint8 pictures (N, 3, S, S), in memory or in a file; digest stands for all of them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """These pictures, int64 (M,) -> uint8 (M, 3, S, S): a copy."""
+
+
+class MemoryPixels:
+    """A tensor's pictures."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images, self.shape = images, tuple(images.shape)
+
+    @cached_property
+    def digest(self) -> str:
+        sha256 = hashlib.sha256(repr(self.shape).encode())
+        sha256.update(self.images.contiguous().numpy().data)
+        return sha256.hexdigest()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return self.images[rows]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A choice of a source's pictures; nothing is copied but what is asked for.
+
+    len(pictures)               N
+    pictures[positions]         uint8 (M, 3, S, S): a slice, a list or an int64 tensor of positions below N
+    pictures.batches(64)        all of them in turn, uint8 (at most 64, 3, S, S)
+    pictures.select(positions)  these of them, as Pictures
+    names                       N, in the same order
+    groups                      int64 (N,): equal where pictures are near-duplicates of each other
+    factors                     float32 (N, F) where the source knows what it drew
+    digest                      stands for names and pixels, and for their order
+    """
+
+    pixels: Pixels
+    rows: Tensor  # int64 (N,), which of the pixels
+    names: list[str]
+    groups: Tensor
+    factors: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, images: Tensor, names: Sequence[str], groups: Tensor | None = None, factors: Tensor | None = None
+    ) -> "Pictures":
+        """All pictures of a tensor, uint8 (N, 3, S, S); without groups each is alone in its own."""
+        rows = torch.arange(len(images))
+        return cls(MemoryPixels(images), rows, list(names), rows if groups is None else groups, factors)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: slice | Sequence[int] | Tensor) -> Tensor:
+        return self.pixels.gather(self.rows[positions])
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        for start in range(0, len(self), batch_size):
+            yield self[start : start + batch_size]
+
+    def select(self, positions: slice | Sequence[int] | Tensor) -> "Pictures":
+        chosen = torch.arange(len(self))[positions]
+        return Pictures(
+            self.pixels,
+            self.rows[chosen],
+            [self.names[position] for position in chosen.tolist()],
+            self.groups[chosen],
+            None if self.factors is None else self.factors[chosen],
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the names, and of what the pixels stand for."""
+        sha256 = hashlib.sha256(repr((self.names, self.pixels.digest)).encode())
+        sha256.update(np.ascontiguousarray(self.rows.numpy()).data)
+        return sha256.hexdigest()
+
+
+def split(pictures: Pictures, val_fraction: float, seed: int) -> tuple[Pictures, Pictures]:
+    """Training and validation pictures, each in their first order; the same seed gives the same split.
+
+    No group stands on both sides; as nearly val_fraction of the pictures are held out as that allows.
+    """
+    groups = torch.unique(pictures.groups, return_inverse=True)[1]
+    sizes = torch.bincount(groups).tolist() if len(groups) else []
+    order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed)).tolist()
+    room = round(len(pictures) * val_fraction)
+    held_out = torch.zeros(len(sizes), dtype=torch.bool)
+    for group in order:
+        if sizes[group] <= room:
+            held_out[group] = True
+            room -= sizes[group]
+    # One more may come nearer than none.
+    left = [group for group in order if not held_out[group]]
+    smallest = min(left, key=sizes.__getitem__, default=None)
+    if room and len(left) > 1 and smallest is not None and sizes[smallest] < 2 * room:
+        held_out[smallest] = True
+    in_val = held_out[groups]
+    return pictures.select((~in_val).nonzero()[:, 0]), pictures.select(in_val.nonzero()[:, 0])
