@@ -12,6 +12,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> metrics               torchmetrics
       -> objectives, networks  torch only
       -> schedules             numbers that change over a run
+      -> progress              what takes long says so
       -> images, pictures      the one way from [-1, 1] to bytes and back; picture files
       -> schema, seeds, errors what a config's value may be; seeds for each purpose; mistakes of the user
 """

@@ -21,6 +21,7 @@ def evaluate(
     """Losses on the reference pictures and metrics of num_images samples; the pictures are not augmented."""
     if data.get("root") and "_target_" not in data:
         check_value("data.root", data["root"], [KINDS["PicturesPath"]])
+    most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
 
     import json
     from pathlib import Path
@@ -37,7 +38,7 @@ def evaluate(
     pictures = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
     print(f"data: {pictures.source.description}", flush=True)
     torch.manual_seed(seed)
-    results = judge_losses(model, pictures, reference)
+    results = judge_losses(model, pictures, reference, most)
     for network in metrics["networks"].values():
         results |= judge_samples(
             model,
@@ -48,13 +49,14 @@ def evaluate(
             seed,
             batch_size,
             metrics["cache_dir"],
+            most,
         )
     report = {
         **results,
         "num_images": num_images,
         "seed": seed,
         "reference": reference,
-        "num_reference_images": len(pictures.pictures(reference)),
+        "num_reference_images": len(pictures.pictures(reference, most)),
         "data": pictures.source.description,
         "checkpoint": checkpoint,
         "images_seen": model.images_seen,

@@ -15,7 +15,8 @@ from src.schema import PositiveInt, Seed
 
 class Evaluation(Callback):
     """Logs val/<name>, the losses on held-out pictures, and every metric of every feature network in `networks`, on
-    num_images samples from always the same noise (seed) against the training or the held-out pictures."""
+    num_images samples from always the same noise (seed) against the training or the held-out pictures, of which at
+    most max_reference_images are used."""
 
     def __init__(
         self,
@@ -26,9 +27,11 @@ class Evaluation(Callback):
         batch_size: PositiveInt = 64,
         seed: Seed = 0,
         cache_dir: str | None = None,
+        max_reference_images: PositiveInt = 50_000,
     ) -> None:
         self.every_images, self.networks, self.num_images = every_images, networks, num_images
         self.reference, self.batch_size, self.seed, self.cache_dir = reference, batch_size, seed, cache_dir
+        self.max_reference_images = max_reference_images
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
         if self.networks:
@@ -46,11 +49,19 @@ class Evaluation(Callback):
         torch.manual_seed(self.seed)
         metrics = {}
         if data.val.names:
-            losses = judge_losses(model, data, "val")
+            losses = judge_losses(model, data, "val", self.max_reference_images)
             metrics = {f"val/{name}": value for name, value in losses.items()}
         for network in self.networks.values():
             metrics |= judge_samples(
-                model, data, network, self.num_images, self.reference, self.seed, self.batch_size, self.cache_dir
+                model,
+                data,
+                network,
+                self.num_images,
+                self.reference,
+                self.seed,
+                self.batch_size,
+                self.cache_dir,
+                self.max_reference_images,
             )
         model.train()
         return metrics

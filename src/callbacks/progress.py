@@ -4,11 +4,11 @@ import time
 from typing import Any
 
 from lightning import Callback, Trainer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from src.callbacks.run_length import due
 from src.models.generative_model import GenerativeModel
+from src.progress import CONSOLE
 from src.schema import PositiveInt
 
 
@@ -17,7 +17,7 @@ class ProgressBar(Callback):
 
     def __init__(self, max_images: PositiveInt, every_images: PositiveInt, show: list[str]) -> None:
         self.max_images, self.every_images, self.show = max_images, every_images, show
-        self.console = Console(stderr=True)
+        self.console = CONSOLE
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:

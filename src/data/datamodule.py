@@ -52,19 +52,22 @@ class ImageDataModule(LightningDataModule):
             pictures = pictures.select(slice(self.limit_images))
         self.train, self.val = split(pictures, self.val_fraction, self.split_seed)
 
-    def pictures(self, reference: Literal["train", "val"]) -> Pictures:
-        """The training or the held-out pictures as they are: uint8, not augmented."""
+    def pictures(self, reference: Literal["train", "val"], most: int | None = None) -> Pictures:
+        """The training or the held-out pictures as they are: uint8, not augmented.
+
+        most: of more than so many every second, third, ... is left.
+        """
         self.setup()
         assert self.train is not None
         pictures = self.train if reference == "train" else self.val
         if not len(pictures):
             raise UserError("no pictures are held out; give data.val_fraction above 0 or reference=train")
-        return pictures
+        return pictures.select(slice(None, None, -(-len(pictures) // most))) if most else pictures
 
-    def share(self, reference: Literal["train", "val"], batch_size: int) -> Iterator[Tensor]:
-        """This process's part of these pictures, uint8 batches: every picture goes to exactly one process."""
+    def share(self, reference: Literal["train", "val"], batch_size: int, most: int | None = None) -> Iterator[Tensor]:
+        """This process's part of pictures(reference, most), uint8 batches: every picture goes to exactly one process."""
         rank, world_size = self.process()
-        yield from self.pictures(reference).select(slice(rank, None, world_size)).batches(batch_size)
+        yield from self.pictures(reference, most).select(slice(rank, None, world_size)).batches(batch_size)
 
     def process(self) -> tuple[int, int]:
         """Rank of this process and their number."""
