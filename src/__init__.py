@@ -2,10 +2,13 @@
 
 Dependencies point one way; tests/test_layering.py holds them to it:
 
-    train, evaluate, sample    entry points: wiring only, and no torch until the config is checked
+    train, evaluate, sample,
+    latents                    entry points: wiring only, and no torch until the config is checked
       -> cli, check            from the command line to a config that fits the constructors it names
       -> launch, fit, summary  the processes of a run, and what one of them does
       -> checkpoint, judge     a model from its file alone; what it is judged by
+      -> latent_pictures,
+         latent_space          directions, paths and maps of codes, and the files that show them
       -> callbacks, logger     what happens beside the training steps
       -> models                LightningModules; networks and objectives are injected
       -> data                  one LightningDataModule over sources of pictures

@@ -1,6 +1,6 @@
-"""Picture files: uint8 in, PNG out."""
+"""Picture files: uint8 in, PNG or a moving picture out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,14 +9,41 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 
+def to_pillow(picture: Tensor) -> Image.Image:
+    """uint8 (3, H, W)."""
+    return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+
+
 def save_picture(picture: Tensor, path: Path) -> None:
     """uint8 (3, H, W) -> a PNG."""
-    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(path)
+    to_pillow(picture).save(path)
+
+
+def tile(pictures: Sequence[Tensor] | Tensor, columns: int) -> Tensor:
+    """uint8 pictures (3, H, W) -> one, uint8 (3, H', W'), with `columns` a row."""
+    return make_grid(torch.stack(list(pictures)).cpu(), nrow=columns, padding=2, pad_value=255)
 
 
 def save_grid(pictures: Sequence[Tensor] | Tensor, path: Path, columns: int) -> Tensor:
     """uint8 pictures (3, H, W) -> one PNG with `columns` a row; returns it, uint8 (3, H', W')."""
-    grid = make_grid(torch.stack(list(pictures)).cpu(), nrow=columns, padding=2, pad_value=255)
+    grid = tile(pictures, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_picture(grid, path)
     return grid
+
+
+def save_placed(pictures: Mapping[tuple[int, int], Tensor], path: Path) -> None:
+    """uint8 pictures (3, H, W) at their row and column -> one PNG, white where there is none."""
+    rows, columns = (max(place[axis] for place in pictures) + 1 for axis in (0, 1))
+    white = torch.full_like(next(iter(pictures.values())), 255)
+    save_grid([pictures.get((row, column), white) for row in range(rows) for column in range(columns)], path, columns)
+
+
+def save_animation(frames: Sequence[Tensor], path: Path, frames_per_second: float = 12) -> None:
+    """uint8 (3, H, W) each -> a .webp, .gif or .apng that loops for ever."""
+    first, *others = [to_pillow(frame) for frame in frames]
+    options = {"quality": 80, "method": 4} if path.suffix == ".webp" else {}
+    kind = {".webp": "WEBP", ".gif": "GIF", ".apng": "PNG"}[path.suffix]
+    duration_ms = round(1000 / frames_per_second)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first.save(path, kind, save_all=True, append_images=others, duration=duration_ms, loop=0, **options)

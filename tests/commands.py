@@ -48,7 +48,12 @@ def succeeded(module: str, *arguments: str, **options: Any) -> str:
 
 def config_of(*overrides: str, name: str = "train") -> dict[str, Any]:
     """What the command line composes and checks, in this process."""
-    job = {"train": "src.train.train", "evaluate": "src.evaluate.evaluate", "sample": "src.sample.sample"}[name]
+    job = {
+        "train": "src.train.train",
+        "evaluate": "src.evaluate.evaluate",
+        "sample": "src.sample.sample",
+        "latents": "src.latents.latents",
+    }[name]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return checked(compose(name, list(overrides)), job)

@@ -12,7 +12,12 @@ from src.cli import check_ahead, explain, split_flags
 from src.errors import UserError
 from tests.commands import command, config_of
 
-JOBS = {"train": "src.train.train", "evaluate": "src.evaluate.evaluate", "sample": "src.sample.sample"}
+JOBS = {
+    "train": "src.train.train",
+    "evaluate": "src.evaluate.evaluate",
+    "sample": "src.sample.sample",
+    "latents": "src.latents.latents",
+}
 
 
 def answer(line: str, name: str = "train") -> str:

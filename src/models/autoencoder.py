@@ -26,6 +26,9 @@ class Autoencoder(EncodingModel):
         """(N, 3, H, W) -> codes (N, latent_dim)."""
         return self.to_latent(self.encoder(images))
 
+    def codes(self, images: Tensor) -> Tensor:
+        return self.encode(images)
+
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
 

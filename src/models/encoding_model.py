@@ -26,6 +26,10 @@ class EncodingModel(GenerativeModel):
         self.latent_dim = latent_dim
 
     @abstractmethod
+    def codes(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> the one code of each picture that reconstructs it, (N, latent_dim)."""
+
+    @abstractmethod
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """`loss`, which is minimized, and its parts, in nats: one value per image, (N,) each."""
 

@@ -35,9 +35,13 @@ class VAE(EncodingModel):
         mean, log_variance = self.to_posterior(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
         return mean, log_variance
 
+    def codes(self, images: Tensor) -> Tensor:
+        """The posterior's means."""
+        return self.encode(images)[0]
+
     def reconstruct(self, images: Tensor) -> Tensor:
         """The decoded posterior mean."""
-        return self.decode(self.encode(images)[0])
+        return self.decode(self.codes(images))
 
     def current_beta(self) -> float:
         if self.images_seen >= self.beta_warmup_images:

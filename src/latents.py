@@ -1,0 +1,80 @@
+"""`python -m src.latents checkpoint=P`: traversals, interpolations and a map of a model's latent space."""
+
+from typing import Any, Literal
+
+from src.check import check_value
+from src.cli import run
+from src.schema import KINDS, CheckpointPath, NewFolder, PositiveInt, Seed
+
+
+def latents(
+    checkpoint: CheckpointPath,
+    reference: Literal["train", "val"],
+    num_pictures: PositiveInt,
+    num_directions: PositiveInt,
+    paths: PositiveInt,
+    steps: PositiveInt,
+    map: Literal["pca", "tsne"],
+    map_cells: PositiveInt,
+    animation: Literal["webp", "gif", "apng"],
+    frames: PositiveInt,
+    seed: Seed,
+    output: NewFolder | None,
+    device: Literal["auto", "cpu", "cuda", "mps"],
+    data: dict[str, Any],
+) -> None:
+    """Writes pictures of the latent space; those of real pictures' codes only for models that encode."""
+    if data.get("root") and "_target_" not in data:
+        check_value("data.root", data["root"], [KINDS["PicturesPath"]])
+
+    import json
+    from pathlib import Path
+
+    import torch
+
+    from src.checkpoint import build, choose_device, data_config, load_model, read_checkpoint
+    from src.data.datamodule import ImageDataModule
+    from src.latent_pictures import LatentPictures
+    from src.latent_space import encode, flatten, most_active
+    from src.models.encoding_model import EncodingModel
+
+    content = read_checkpoint(checkpoint)
+    model = load_model(content, choose_device(device))
+    parent = Path(checkpoint).resolve().parent
+    folder = Path(output) if output else (parent.parent if parent.name == "checkpoints" else parent) / "latents"
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = LatentPictures(model, folder, steps, frames, animation)
+    generator = torch.Generator().manual_seed(seed)
+
+    noise = model.draw_latents(2 * paths, generator)
+    drawn.interpolations("samples", "samples", noise, centre=torch.zeros(model.latent_dim))
+    codes, start = model.draw_latents(16, generator), noise[0]
+    if isinstance(model, EncodingModel):
+        source = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
+        print(f"data: {source.source.description}", flush=True)
+        found = source.pictures(reference)
+        pictures = found[torch.randperm(len(found), generator=generator)[:num_pictures]]
+        codes = encode(model, pictures)
+        # With fewer pictures than ends of paths some are taken again.
+        chosen = codes.repeat(2 * paths, 1)[: 2 * paths]
+        start = chosen[0]
+        drawn.interpolations("pictures", "real pictures, encoded", chosen, centre=codes.mean(dim=0))
+        drawn.map(flatten(codes, map), pictures, map_cells, map)
+    directions = most_active(model, codes, num_directions)
+    drawn.traversals(directions, start)
+
+    report = {
+        "files": drawn.written,
+        "directions": {"sorted_by": directions.meaning, "activity": directions.activity.tolist()},
+        "num_codes": len(codes),
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "images_seen": model.images_seen,
+    }
+    (folder / "latents.json").write_text(json.dumps(report, indent=2) + "\n")
+    for name, text in drawn.written.items():
+        print(f"{folder / name}: {text}")
+
+
+if __name__ == "__main__":
+    run("latents", latents)
