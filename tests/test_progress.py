@@ -4,6 +4,7 @@ from io import StringIO
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from src import progress
@@ -34,8 +35,8 @@ def test_short_work_says_nothing(screen: StringIO) -> None:
 
 
 def test_other_processes_are_silent(screen: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(progress.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     assert len(list(watched([[0]] * 60, 60, "reading"))) == 60
     assert not screen.getvalue()
 

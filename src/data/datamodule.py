@@ -65,7 +65,7 @@ class ImageDataModule(LightningDataModule):
         return pictures.select(slice(None, None, -(-len(pictures) // most))) if most else pictures
 
     def share(self, reference: Literal["train", "val"], batch_size: int, most: int | None = None) -> Iterator[Tensor]:
-        """This process's part of pictures(reference, most), uint8 batches: every picture goes to exactly one process."""
+        """This process's part of pictures(reference, most), uint8 batches: each goes to exactly one process."""
         rank, world_size = self.process()
         yield from self.pictures(reference, most).select(slice(rank, None, world_size)).batches(batch_size)
 
