@@ -19,6 +19,7 @@ OWNERS = {
     "conv_vae": ["vae", "autoencoder"],
     "dcgan": ["gan"],
     "likelihood": ["vae", "autoencoder"],
+    "beta": ["vae"],
     "adversarial_loss": ["gan"],
     "gradient_penalty": ["gan"],
 }

@@ -21,6 +21,7 @@ from src.models.vae import VAE
 from src.networks.conv_vae import ConvDecoder, ConvEncoder
 from src.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from src.objectives.adversarial import RelativisticPairing
+from src.objectives.dispersion import Optimal
 from src.objectives.gradient_penalty import ZeroCentred
 from src.objectives.likelihood import Gaussian
 
@@ -108,7 +109,7 @@ def autoencoder_parts() -> dict[str, Any]:
     return {
         "encoder": ConvEncoder(32, width=8, max_width=16),
         "decoder": ConvDecoder(32, LATENT_DIM, width=8, max_width=16),
-        "likelihood": Gaussian(),
+        "likelihood": Gaussian(Optimal()),
         "optimizer": partial(torch.optim.Adam, lr=3e-3),
         "latent_dim": LATENT_DIM,
     }

@@ -22,16 +22,9 @@ class Autoencoder(EncodingModel):
         super().__init__(encoder, decoder, likelihood, optimizer, latent_dim)
         self.to_latent = nn.Linear(encoder.num_features, latent_dim)  # type: ignore[arg-type]
 
-    def encode(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> codes (N, latent_dim)."""
-        return self.to_latent(self.encoder(images))
-
     def codes(self, images: Tensor) -> Tensor:
-        return self.encode(images)
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        return self.decode(self.encode(images))
+        return self.to_latent(self.encoder(images)).to(images.dtype)
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
-        reconstruction = self.reconstruction_nats(images, self.encode(images))
+        reconstruction = self.reconstruction_nats(images, self.codes(images))
         return {"loss": reconstruction, "reconstruction_nats": reconstruction}

@@ -33,6 +33,9 @@ class EncodingModel(GenerativeModel):
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """`loss`, which is minimized, and its parts, in nats: one value per image, (N,) each."""
 
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.decode(self.codes(images))
+
     def decode(self, latents: Tensor) -> Tensor:
         return self.likelihood.mean(self.decoder(latents))
 
@@ -43,10 +46,15 @@ class EncodingModel(GenerativeModel):
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
         return self.losses(images)
 
+    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What else a training step logs, once its losses are known; nothing by default."""
+        return {}
+
     def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        losses = {name: values.mean() for name, values in self.losses(images).items()}
+        losses = self.losses(images)
+        scalars = self.training_scalars(losses)
         self.count_images(images)
-        return losses
+        return {name: values.mean() for name, values in losses.items()} | scalars
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

@@ -5,15 +5,17 @@ from torch import Tensor, nn
 
 from src.models.encoding_model import EncodingModel
 from src.models.generative_model import OptimizerFactory
-from src.objectives.kl import kl_to_standard_normal, nats_to_bits_per_dimension
+from src.objectives.kl import TargetKL, kl_beyond_free_bits, kl_per_dimension, nats_to_bits_per_dimension
 from src.objectives.likelihood import Likelihood
-from src.schema import NonNegativeFloat, NonNegativeInt, PositiveInt
+from src.schedules import Schedule, as_schedule
+from src.schema import NonNegativeFloat, PositiveInt
 
 
 class VAE(EncodingModel):
     """Diagonal Gaussian posterior, N(0, I) prior; minimizes reconstruction + beta x KL.
 
-    beta_warmup_images: beta rises linearly from 0 over so many images (Bowman et al., 2016).
+    beta: a number, a schedule in images seen, or a TargetKL.
+    free_nats: what each latent dimension may cost for nothing, on average over a batch.
     """
 
     def __init__(
@@ -23,12 +25,12 @@ class VAE(EncodingModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
-        beta: NonNegativeFloat = 1.0,
-        beta_warmup_images: NonNegativeInt = 0,
+        beta: NonNegativeFloat | Schedule = 1.0,
+        free_nats: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__(encoder, decoder, likelihood, optimizer, latent_dim)
         self.to_posterior = nn.Linear(encoder.num_features, 2 * latent_dim)  # type: ignore[arg-type]
-        self.beta, self.beta_warmup_images = beta, beta_warmup_images
+        self.beta, self.free_nats = as_schedule(beta), free_nats
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> the posterior's mean and log-variance, (N, latent_dim) each."""
@@ -36,27 +38,20 @@ class VAE(EncodingModel):
         return mean, log_variance
 
     def codes(self, images: Tensor) -> Tensor:
-        """The posterior's means."""
+        """The posterior means."""
         return self.encode(images)[0]
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """The decoded posterior mean."""
-        return self.decode(self.codes(images))
-
-    def current_beta(self) -> float:
-        if self.images_seen >= self.beta_warmup_images:
-            return self.beta
-        return self.beta * self.images_seen / self.beta_warmup_images
-
     def losses(self, images: Tensor) -> dict[str, Tensor]:
-        """The loss and the parts of the ELBO, one value per image: (N,) each."""
+        """The loss and the parts of the ELBO, one value per image: (N,) each. Only training has free nats."""
         mean, log_variance = self.encode(images)
         latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         reconstruction = self.reconstruction_nats(images, latents)
-        kl = kl_to_standard_normal(mean, log_variance)
+        kl_by_dimension = kl_per_dimension(mean, log_variance)
+        kl = kl_by_dimension.sum(dim=1)
+        paid = kl_beyond_free_bits(kl_by_dimension, self.free_nats) if self.training and self.free_nats else kl
         negative_elbo = reconstruction + kl
         return {
-            "loss": reconstruction + self.current_beta() * kl,
+            "loss": reconstruction + self.beta(self.images_seen) * paid,
             "elbo_nats": -negative_elbo,
             "reconstruction_nats": reconstruction,
             "kl_nats": kl,
@@ -64,3 +59,9 @@ class VAE(EncodingModel):
                 negative_elbo, images[0].numel(), self.likelihood.log_levels_per_unit
             ),
         }
+
+    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        beta = torch.as_tensor(self.beta(self.images_seen), device=self.device)
+        if isinstance(self.beta, TargetKL):
+            self.beta.observe(losses["kl_nats"])
+        return {"beta": beta}

@@ -6,14 +6,17 @@ A decoder's outputs (N, 3, H, W) are unbounded; `mean` turns them into pictures 
 import math
 from abc import ABC, abstractmethod
 
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from src.schema import PositiveFloat
+from src.objectives.dispersion import Dispersion
+
+HALF_LEVEL = 1 / 255  # of the 256 grey levels in [-1, 1]
 
 
-class Likelihood(ABC):
-    # Natural logarithm of the grey levels in one unit of [-1, 1].
+class Likelihood(nn.Module, ABC):
+    # Natural logarithm of the grey levels in one unit of [-1, 1]; 0 for what is no density.
     log_levels_per_unit = math.log(127.5)
 
     def mean(self, outputs: Tensor) -> Tensor:
@@ -26,35 +29,28 @@ class Likelihood(ABC):
 
 
 class Gaussian(Likelihood):
-    """One variance shared by all pixels, at its analytic optimum for the batch: the mean squared error.
+    """Normal around the mean, with one variance for all pixels."""
 
-    Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders", section 4.
-    The optimum is a constant of the gradient: its own derivative is zero there.
-    """
+    def __init__(self, variance: Dispersion) -> None:
+        super().__init__()
+        self.variance = variance
 
     def log_prob(self, images: Tensor, outputs: Tensor) -> Tensor:
         squared_error = (images - self.mean(outputs)).square()
-        variance = squared_error.detach().mean().clamp_min(1e-8)
+        variance = self.variance(squared_error)
         return -0.5 * (squared_error / variance + (2 * math.pi * variance).log()).sum(dim=(1, 2, 3))
 
 
-class GaussianFixed(Likelihood):
-    """A Gaussian of one given standard deviation, in units of [-1, 1]."""
-
-    def __init__(self, standard_deviation: PositiveFloat) -> None:
-        self.variance = standard_deviation**2
-
-    def log_prob(self, images: Tensor, outputs: Tensor) -> Tensor:
-        squared_error = (images - self.mean(outputs)).square()
-        return -0.5 * (squared_error / self.variance + math.log(2 * math.pi * self.variance)).sum(dim=(1, 2, 3))
-
-
 class Laplace(Likelihood):
-    """One scale shared by all pixels, at its analytic optimum for the batch: the mean absolute error."""
+    """Two-sided exponential around the mean, with one scale for all pixels."""
+
+    def __init__(self, scale: Dispersion) -> None:
+        super().__init__()
+        self.scale = scale
 
     def log_prob(self, images: Tensor, outputs: Tensor) -> Tensor:
         absolute_error = (images - self.mean(outputs)).abs()
-        scale = absolute_error.detach().mean().clamp_min(1e-4)
+        scale = self.scale(absolute_error)
         return -(absolute_error / scale + (2 * scale).log()).sum(dim=(1, 2, 3))
 
 
@@ -69,3 +65,29 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, images: Tensor, outputs: Tensor) -> Tensor:
         return -binary_cross_entropy_with_logits(outputs, (images + 1) / 2, reduction="none").sum(dim=(1, 2, 3))
+
+
+class DiscretizedLogistic(Likelihood):
+    """Probabilities of the 256 grey levels: a logistic distribution around the mean, cut into the levels' intervals.
+
+    Salimans et al. (2017), "PixelCNN++", section 2.1, with one component. The outermost intervals are open, so the
+    probabilities add up to one and the bits are those of a lossless code. Pictures are rounded to levels first.
+    """
+
+    log_levels_per_unit = 0.0
+
+    def __init__(self, scale: Dispersion) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def log_prob(self, images: Tensor, outputs: Tensor) -> Tensor:
+        levels = ((images + 1) * 127.5).round().clamp(0, 255)
+        error = levels / 127.5 - 1 - self.mean(outputs)
+        scale = self.scale(error.abs())
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), without the cancellation.
+        below_upper_end = logsigmoid((error + HALF_LEVEL) / scale)
+        above_lower_end = logsigmoid(-(error - HALF_LEVEL) / scale)
+        log_probability = below_upper_end + above_lower_end + (-torch.expm1(-2 * HALF_LEVEL / scale)).log()
+        log_probability = torch.where(levels == 0, below_upper_end, log_probability)
+        log_probability = torch.where(levels == 255, above_lower_end, log_probability)
+        return log_probability.sum(dim=(1, 2, 3))

@@ -8,22 +8,32 @@ from torch.distributions import MultivariateNormal
 from src.images import from_uint8
 from src.models.autoencoder import Autoencoder
 from src.models.vae import VAE
-from src.objectives.kl import kl_to_standard_normal
-from src.objectives.likelihood import Bernoulli, Gaussian, GaussianFixed, Laplace, Likelihood
+from src.objectives.dispersion import Fixed, Learned, Optimal
+from src.objectives.kl import TargetKL, kl_to_standard_normal
+from src.objectives.likelihood import Bernoulli, DiscretizedLogistic, Gaussian, Laplace, Likelihood
+from src.schedules import Linear
 from tests.metrics.stand_ins import smooth_pictures
 from tests.tiny import tiny_autoencoder, tiny_data, tiny_vae, train
 
 IMAGES = from_uint8(smooth_pictures(6, seed=0, size=32))
+LIKELIHOODS: list[Likelihood] = [
+    Gaussian(Optimal()),
+    Gaussian(Fixed(0.04)),
+    Gaussian(Learned(0.1)),
+    Laplace(Optimal()),
+    Bernoulli(),
+    DiscretizedLogistic(Learned(0.1)),
+]
 
 
-@pytest.mark.parametrize("likelihood", [Gaussian(), GaussianFixed(0.2), Laplace(), Bernoulli()])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
 def test_parts_of_the_loss_add_up(likelihood: Likelihood, beta: float) -> None:
     losses = tiny_vae(beta=beta, likelihood=likelihood).losses(IMAGES)
     assert all(values.shape == (6,) for values in losses.values())
     torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + beta * losses["kl_nats"])
     torch.testing.assert_close(losses["elbo_nats"], -losses["reconstruction_nats"] - losses["kl_nats"])
-    bits_of_a_level = 0 if isinstance(likelihood, Bernoulli) else math.log2(127.5)
+    bits_of_a_level = 0 if isinstance(likelihood, Bernoulli | DiscretizedLogistic) else math.log2(127.5)
     bits = -losses["elbo_nats"] / (3 * 32 * 32) / math.log(2) + bits_of_a_level
     torch.testing.assert_close(losses["elbo_bits_per_dim"], bits)
 
@@ -36,7 +46,9 @@ def test_parts_of_the_loss_are_what_encoder_and_decoder_say() -> None:
     mean, log_variance = vae.encode(IMAGES)
     latents = torch.normal(mean, (log_variance / 2).exp())
     torch.testing.assert_close(losses["kl_nats"], kl_to_standard_normal(mean, log_variance))
-    torch.testing.assert_close(losses["reconstruction_nats"], -Gaussian().log_prob(IMAGES, vae.decoder(latents)))
+    torch.testing.assert_close(
+        losses["reconstruction_nats"], -Gaussian(Optimal()).log_prob(IMAGES, vae.decoder(latents))
+    )
 
 
 def test_loss_of_an_autoencoder_is_its_reconstruction() -> None:
@@ -48,14 +60,27 @@ def test_loss_of_an_autoencoder_is_its_reconstruction() -> None:
     assert torch.equal(losses["loss"], losses["reconstruction_nats"])
 
 
-def test_beta_rises_linearly_with_the_images_seen() -> None:
-    vae = tiny_vae(beta=4.0, beta_warmup_images=1000)
-    for images_seen, beta in [(0, 0.0), (250, 1.0), (999, 3.996), (1000, 4.0), (5000, 4.0)]:
+def test_beta_follows_its_schedule() -> None:
+    vae = tiny_vae(beta=Linear(0.0, 4.0, over_images=1000))
+    for images_seen, beta in [(0, 0.0), (250, 1.0), (1000, 4.0), (5000, 4.0)]:
         vae.images_seen = images_seen
-        assert vae.current_beta() == pytest.approx(beta)
         losses = vae.losses(IMAGES)
         torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + beta * losses["kl_nats"])
-    assert tiny_vae(beta=4.0).current_beta() == 4.0
+
+
+def test_free_nats_cost_the_same_whatever_the_posterior_and_only_in_training() -> None:
+    vae = tiny_vae(free_nats=100.0)
+    losses = vae.losses(IMAGES)
+    torch.testing.assert_close(losses["loss"] - losses["reconstruction_nats"], torch.full((6,), 600.0))
+    losses = vae.eval().losses(IMAGES)
+    torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + losses["kl_nats"])
+
+
+def test_training_moves_beta_towards_the_target_kl_and_the_checkpoint_keeps_it() -> None:
+    vae = tiny_vae(beta=TargetKL(target_nats=1e-6, response_images=40.0))
+    train(vae, tiny_data(batch_size=4), max_images=80)
+    torch.testing.assert_close(vae.beta(80), torch.tensor(2.0).exp())
+    torch.testing.assert_close(vae.state_dict()["beta.log_beta"], torch.tensor(2.0))
 
 
 def test_training_counts_images() -> None:
@@ -72,7 +97,7 @@ def test_reconstruction_is_the_decoded_posterior_mean() -> None:
     assert torch.equal(vae.reconstruct(IMAGES), reconstruction)
 
 
-class Untransformed(GaussianFixed):
+class Untransformed(Gaussian):
     """A Gaussian around the decoder's outputs themselves."""
 
     def mean(self, outputs: Tensor) -> Tensor:
@@ -86,7 +111,7 @@ def linear_vae(posterior_error: float) -> tuple[VAE, MultivariateNormal]:
     encoder, affine = nn.Flatten(), nn.Linear(2, 12)
     encoder.num_features = 12  # type: ignore[assignment]
     decoder = nn.Sequential(affine, nn.Unflatten(1, (3, 2, 2)))
-    vae = VAE(encoder, decoder, Untransformed(standard_deviation), torch.optim.Adam, latent_dim=2)
+    vae = VAE(encoder, decoder, Untransformed(Fixed(standard_deviation**2)), torch.optim.Adam, latent_dim=2)
     with torch.no_grad():
         affine.weight.copy_(torch.linalg.qr(torch.randn(12, 2)).Q * torch.tensor([1.0, 0.3]))
         weight, precision = affine.weight, affine.weight.square().sum(0) / standard_deviation**2 + 1
