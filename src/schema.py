@@ -66,6 +66,7 @@ Seed = Annotated[int, whole_number("a whole number from 0 to 2^32 - 1", lambda v
 PositiveFloat = Annotated[float, number("a number above 0", lambda value: value > 0)]
 NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda value: value >= 0)]
 Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
+Probability = Annotated[float, number("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 ExistingPath = Annotated[str, path("a path that exists", Path.exists)]
 # What torch writes is a zip file.
 CheckpointPath = Annotated[str, path("a checkpoint of a run folder (checkpoints/best.ckpt)", zipfile.is_zipfile)]
@@ -108,6 +109,7 @@ KINDS = {
     "PositiveFloat": get_args(PositiveFloat)[1],
     "NonNegativeFloat": get_args(NonNegativeFloat)[1],
     "Fraction": get_args(Fraction)[1],
+    "Probability": get_args(Probability)[1],
     "ExistingPath": get_args(ExistingPath)[1],
     "CheckpointPath": get_args(CheckpointPath)[1],
     "PicturesPath": get_args(PicturesPath)[1],

@@ -22,6 +22,7 @@ OWNERS = {
     "beta": ["vae"],
     "adversarial_loss": ["gan"],
     "gradient_penalty": ["gan"],
+    "augmentation": ["gan"],
 }
 
 
@@ -68,6 +69,12 @@ def test_data_is_made_without_reading_it(choice: str, tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
     data = made(config_of(f"data={choice}", *root)["data"])
     assert isinstance(data, LightningDataModule)
+
+
+@pytest.mark.parametrize("choice", choices("data/augmentation"))
+def test_augmentation_of_data_is_made(choice: str) -> None:
+    augmentation = made(config_of(f"data/augmentation={choice}")["data"]).augmentation
+    assert (augmentation is None) == (choice == "none")
 
 
 @pytest.mark.parametrize("choice", choices("trainer"))

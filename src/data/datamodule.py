@@ -8,6 +8,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.data.augmentation import Augmentation
 from src.data.pictures import Pictures, split
 from src.data.public import AFHQCat, CatFaces
 from src.data.sources import DrawnCats, Folder, Source
@@ -15,6 +16,7 @@ from src.data.stream import PictureStream, StreamPositions
 from src.errors import UserError
 from src.images import from_uint8
 from src.schema import Fraction, ImageSize, NonNegativeInt, PicturesPath, PositiveInt, Seed
+from src.seeds import mixed_seed
 
 
 class ImageDataModule(LightningDataModule):
@@ -22,7 +24,7 @@ class ImageDataModule(LightningDataModule):
 
     batch_size counts the pictures of all processes together. num_workers: processes that make batches (0: the
     training process itself, fastest for small pictures). split_seed decides which pictures are held out, seed the
-    order and the flips; limit_images keeps only the first few.
+    order and the flips; limit_images keeps only the first few. augmentation changes training batches, on the device.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class ImageDataModule(LightningDataModule):
         split_seed: Seed = 0,
         seed: Seed = 0,
         limit_images: PositiveInt | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.source, self.image_size, self.batch_size = source, image_size, batch_size
         self.horizontal_flip, self.val_fraction = horizontal_flip, val_fraction
         self.num_workers, self.split_seed, self.seed = num_workers, split_seed, seed
         self.limit_images = limit_images
+        self.augmentation = augmentation
         self.train: Pictures | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -96,7 +100,14 @@ class ImageDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
         # Bytes cross to the device, floats are made there.
         assert self.trainer is not None
-        return from_uint8(batch).to(cast(torch.dtype, self.trainer.lightning_module.dtype))
+        model = self.trainer.lightning_module
+        images = from_uint8(batch).to(cast(torch.dtype, model.dtype))
+        if self.augmentation is None or not self.trainer.training:
+            return images
+        # Lightning moves a batch before StepSeeds seeds its step.
+        images_seen = cast(int, model.images_seen)
+        torch.manual_seed(mixed_seed(self.seed, self.trainer.global_rank, images_seen))
+        return self.augmentation(images, images_seen)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from src.data.augmentation import Augmentation
 from src.models.ema import update_ema
 from src.models.generative_model import GenerativeModel, OptimizerFactory
 from src.objectives.adversarial import AdversarialLoss
@@ -17,7 +18,8 @@ class GAN(GenerativeModel):
 
     discriminator_steps: discriminator updates to one of the generator, each on a batch of its own.
     ema_halflife_images: memory of the averaged generator, which makes all pictures shown and judged; it is shorter
-    at first, ema_rampup times the images seen (Karras et al., 2020). 0: no averaging.
+    at first, ema_rampup times the images seen (Karras et al., 2020). 0: no averaging. augmentation: what the
+    discriminator sees of pictures, real and generated; gradient penalties are those of the pictures before it.
     """
 
     ddp_strategy = "ddp_find_unused_parameters_true"
@@ -34,6 +36,7 @@ class GAN(GenerativeModel):
         discriminator_steps: PositiveInt = 1,
         ema_halflife_images: NonNegativeFloat = 10_000.0,
         ema_rampup: PositiveFloat = 0.05,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -44,6 +47,7 @@ class GAN(GenerativeModel):
         self.latent_dim = latent_dim
         self.discriminator_steps = discriminator_steps
         self.ema_halflife_images, self.ema_rampup = ema_halflife_images, ema_rampup
+        self.augmentation = augmentation
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.generator_ema(latents)
@@ -55,7 +59,8 @@ class GAN(GenerativeModel):
 
     def judge(self, images: Tensor) -> Tensor:
         """Logits (N,), in the pictures' precision whatever the network computes in."""
-        return self.discriminator(images).to(images.dtype)
+        seen = images if self.augmentation is None else self.augmentation(images, self.images_seen)
+        return self.discriminator(seen).to(images.dtype)
 
     def training_step(self, real: Tensor, batch_idx: int) -> dict[str, Tensor]:
         step = self.images_seen // (len(real) * self.trainer.world_size)
@@ -82,11 +87,13 @@ class GAN(GenerativeModel):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
+        adapted = self.augmentation.update(real_logits, fake_logits, self.images_seen) if self.augmentation else {}
         return {
             "discriminator_loss": adversarial.detach(),
             "real_logits": real_logits.detach().mean(),
             "fake_logits": fake_logits.detach().mean(),
             **{name: values.detach().mean() for name, values in penalties.items()},
+            **adapted,
         }
 
     def generator_step(self, real: Tensor) -> dict[str, Tensor]:
