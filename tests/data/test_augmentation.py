@@ -271,7 +271,7 @@ def test_training_batches_are_augmented_and_no_others() -> None:
     train(model, data, 8)
     assert len(batches) == len(seen) == 2
     assert all(torch.equal(batch + 100, shown) for batch, shown in zip(batches, seen, strict=True))
-    assert data.pictures("train").images.dtype == torch.uint8
+    assert all(batch.dtype == torch.uint8 for batch in data.share("train", 8))
 
 
 def batches_of(start: int, max_images: int) -> list[Tensor]:
