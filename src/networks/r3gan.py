@@ -1,0 +1,164 @@
+"""The R3GAN pair (Huang et al., 2024, "The GAN is dead; long live the GAN!"): residual networks of inverted bottlenecks
+with grouped convolutions and no normalization, after the paper's description.
+
+Written with its configuration E in mind; new here is `patch_size`, for CPUs: with 2 or 4 no layer but the first of the
+discriminator and the last of the generator works at the picture's full size.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from src.networks.layers import channels_by_resolution
+from src.schema import ImageSize, PositiveInt
+
+PatchSize = Literal[1, 2, 4]
+SLOPE = 0.2
+
+
+class ResidualBlock(nn.Module):
+    """x + 1x1 -> grouped 3x3 -> 1x1 of x, `expansion` times as wide inside; each layer's bias before its leaky ReLU."""
+
+    def __init__(self, channels: int, expansion: int, group_size: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        # As close to group_size channels a group as divides them.
+        groups = hidden // math.gcd(hidden, group_size)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.layers(inputs)
+
+
+class Resample(nn.Module):
+    """Twice or half the size by the bilinear filter [1, 3, 3, 1]: (N, C, H, W) -> (N, C, 2H, 2W) or (N, C, H/2, W/2)."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, up: bool) -> None:
+        super().__init__()
+        self.channels, self.up = channels, up
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / (4 if up else 8)
+        self.register_buffer("kernel", torch.outer(taps, taps)[None, None], persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        # A depthwise convolution: on CPUs ten times as fast as interpolate(), the same function but at the border.
+        resample = conv_transpose2d if self.up else conv2d
+        kernel = self.kernel.expand(self.channels, 1, 4, 4)
+        return resample(inputs, kernel, stride=2, padding=1, groups=self.channels)
+
+
+class R3GANGenerator(nn.Module):
+    """Latents (N, latent_dim) -> pictures (N, 3, H, W), unbounded.
+
+    `width` channels at image_size / patch_size pixels, doubling up to `max_width` at 4; at each size `blocks` residual
+    blocks. The latents weigh the channels of a learned 4x4 basis.
+    """
+
+    def __init__(
+        self,
+        image_size: ImageSize,
+        latent_dim: PositiveInt,
+        width: PositiveInt,
+        max_width: PositiveInt,
+        blocks: PositiveInt = 2,
+        expansion: PositiveInt = 2,
+        group_size: PositiveInt = 16,
+        patch_size: PatchSize = 1,
+    ) -> None:
+        super().__init__()
+        channels, *narrowing = reversed(widths(image_size // patch_size, width, max_width))
+        self.basis = nn.Parameter(torch.randn(channels, 4, 4))
+        self.weigh_basis = nn.Linear(latent_dim, channels, bias=False)
+        layers: list[nn.Module] = [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
+        for narrower in narrowing:
+            # A 1x1 convolution and resampling commute; at the smaller size it is cheaper.
+            layers += [change_width(channels, narrower), Resample(narrower, up=True)]
+            layers += [ResidualBlock(narrower, expansion, group_size) for _ in range(blocks)]
+            channels = narrower
+        if patch_size == 1:
+            to_picture: nn.Module = nn.Conv2d(channels, 3, 1, bias=False)
+        else:
+            to_picture = nn.ConvTranspose2d(channels, 3, 2 * patch_size, patch_size, patch_size // 2, bias=False)
+        self.layers = nn.Sequential(*layers, to_picture)
+        initialize(self)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(self.basis * self.weigh_basis(latents)[:, :, None, None])
+
+
+class R3GANDiscriminator(nn.Module):
+    """Pictures (N, 3, H, W) -> logits (N,); the generator's mirror image."""
+
+    def __init__(
+        self,
+        image_size: ImageSize,
+        width: PositiveInt,
+        max_width: PositiveInt,
+        blocks: PositiveInt = 2,
+        expansion: PositiveInt = 2,
+        group_size: PositiveInt = 16,
+        patch_size: PatchSize = 1,
+    ) -> None:
+        super().__init__()
+        channels, *widening = widths(image_size // patch_size, width, max_width)
+        if patch_size == 1:
+            layers: list[nn.Module] = [nn.Conv2d(3, channels, 1, bias=False)]
+        else:
+            layers = [nn.Conv2d(3, channels, 2 * patch_size, patch_size, patch_size // 2, bias=False)]
+        for wider in widening:
+            layers += [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
+            layers += [Resample(channels, up=False), change_width(channels, wider)]
+            channels = wider
+        layers += [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
+        head = [nn.Conv2d(channels, channels, 4, groups=channels, bias=False), nn.Flatten()]
+        self.layers = nn.Sequential(*layers, *head, nn.Linear(channels, 1, bias=False), nn.Flatten(0))
+        initialize(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def widths(size: int, width: int, max_width: int) -> list[int]:
+    """Channels at `size`, half of it, ... down to 4 pixels: `width`, doubling up to `max_width`."""
+    return channels_by_resolution(2 * size, width, max_width)
+
+
+def change_width(channels: int, others: int) -> nn.Module:
+    return nn.Identity() if channels == others else nn.Conv2d(channels, others, 1, bias=False)
+
+
+def initialize(network: nn.Module) -> None:
+    """Normal weights that keep the variance (He et al., 2015), smaller in deep networks; each block begins as the
+    identity (fix-up: Zhang et al., 2019): with L blocks of m = 3 layers the first two are scaled by L^(-1 / (2m - 2)),
+    the last is zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, std=fan_in(module) ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    gain = math.sqrt(2 / (1 + SLOPE**2)) * len(blocks) ** -0.25
+    with torch.no_grad():
+        for block in blocks:
+            first, _, grouped, _, last = block.layers
+            first.weight.mul_(gain)  # type: ignore[operator, union-attr]
+            grouped.weight.mul_(gain)  # type: ignore[operator, union-attr]
+            last.weight.zero_()  # type: ignore[operator, union-attr]
+
+
+def fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
+    """Inputs that one output is a sum of."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        overlap = math.prod(layer.kernel_size) // math.prod(layer.stride)
+        return layer.in_channels * overlap
+    return layer.weight[0].numel()
