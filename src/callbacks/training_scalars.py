@@ -25,16 +25,22 @@ class TrainingScalars(Callback):
         self._clear()
 
     def _clear(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor | float] = {}
         self.counts: dict[str, int] = {}
         self.seconds, self.images = 0.0, 0
 
     def on_train_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, model: GenerativeModel, outputs: dict[str, Tensor], batch: Tensor, batch_idx: int
+        self,
+        trainer: Trainer,
+        model: GenerativeModel,
+        outputs: dict[str, Tensor | float],
+        batch: Tensor,
+        batch_idx: int,
     ) -> None:
         for name, value in outputs.items():
             # In bfloat16 a sum soon stops growing.
-            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
+            addend = value.detach().float() if isinstance(value, Tensor) else value
+            self.sums[name] = self.sums.get(name, 0) + addend
             self.counts[name] = self.counts.get(name, 0) + 1
         self.images += len(batch) * trainer.world_size
         report_now = due(trainer, model, self.every_images)
@@ -50,7 +56,9 @@ class TrainingScalars(Callback):
     def means(self, trainer: Trainer) -> dict[str, float]:
         if not self.sums:
             return {}
-        values = trainer.strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="mean")
+        device = trainer.strategy.root_device
+        sums = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in self.sums.values()])
+        values = trainer.strategy.reduce(sums, reduce_op="mean")
         return {
             f"train/{name}": value / self.counts[name] for name, value in zip(self.sums, values.tolist(), strict=True)
         }

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 
 @torch.no_grad()
@@ -13,3 +14,11 @@ def update_ema(average: nn.Module, network: nn.Module, num_images: int, halflife
     torch._foreach_lerp_(averages, weights, 1 - decay)
     for buffer, current in zip(average.buffers(), network.buffers(), strict=True):
         buffer.copy_(current)
+
+
+@torch.no_grad()
+def relative_distance(average: nn.Module, network: nn.Module) -> Tensor:
+    """||average - network|| / ||network|| over all weights: a scalar."""
+    averages, weights = list(average.parameters()), list(network.parameters())
+    difference = get_total_norm(torch._foreach_sub(averages, weights))
+    return difference / get_total_norm(weights)

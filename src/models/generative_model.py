@@ -10,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from src.images import to_uint8
+from src.schedules import Schedule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 DECODED_AT_ONCE = 32
@@ -25,8 +26,14 @@ class GenerativeModel(LightningModule):
     ddp_strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
     # The resolved config of the run, which travels in the checkpoint.
     config: dict[str, Any]
+    # What changes over the run, by the name it is logged under; see apply_schedules.
+    scheduled: dict[str, Schedule]
     # When training last went on: after evaluations, pictures and checkpoints, which are not training time.
     training_since: float = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduled = {}
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -82,6 +89,22 @@ class GenerativeModel(LightningModule):
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+
+    def apply_schedules(self) -> dict[str, float]:
+        """What each schedule says now, to be logged; every training step begins with it.
+
+        `learning_rate_factor` multiplies the learning rate of each optimizer's config, `beta2` replaces Adam's second
+        beta. Nothing is remembered: all of it follows from the images seen.
+        """
+        now = {name: schedule(self.images_seen) for name, schedule in self.scheduled.items()}
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                if "learning_rate_factor" in now:
+                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * now["learning_rate_factor"]
+                if "beta2" in now and "betas" in group:
+                    group["betas"] = (group["betas"][0], now["beta2"])
+        return now
 
     def count_images(self, images: Tensor) -> None:
         """Called at the end of every training step with this process's part of the batch."""

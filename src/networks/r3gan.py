@@ -15,7 +15,6 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from src.networks.layers import channels_by_resolution
 from src.schema import ImageSize, PositiveInt
 
-PatchSize = Literal[1, 2, 4]
 SLOPE = 0.2
 
 
@@ -40,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class Resample(nn.Module):
-    """Twice or half the size by the bilinear filter [1, 3, 3, 1]: (N, C, H, W) -> (N, C, 2H, 2W) or (N, C, H/2, W/2)."""
+    """Twice or half the size by the bilinear filter [1, 3, 3, 1]: (N, C, H, W) -> (N, C, 2H, 2W) or half."""
 
     kernel: Tensor
 
@@ -73,7 +72,7 @@ class R3GANGenerator(nn.Module):
         blocks: PositiveInt = 2,
         expansion: PositiveInt = 2,
         group_size: PositiveInt = 16,
-        patch_size: PatchSize = 1,
+        patch_size: Literal[1, 2, 4] = 1,
     ) -> None:
         super().__init__()
         channels, *narrowing = reversed(widths(image_size // patch_size, width, max_width))
@@ -107,7 +106,7 @@ class R3GANDiscriminator(nn.Module):
         blocks: PositiveInt = 2,
         expansion: PositiveInt = 2,
         group_size: PositiveInt = 16,
-        patch_size: PatchSize = 1,
+        patch_size: Literal[1, 2, 4] = 1,
     ) -> None:
         super().__init__()
         channels, *widening = widths(image_size // patch_size, width, max_width)

@@ -7,6 +7,9 @@ from torch.nn.functional import relu, softplus
 
 
 class AdversarialLoss(ABC):
+    # Whether the generator's loss looks at real_logits; if not, any (N,) will do.
+    relativistic = False
+
     @abstractmethod
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...
 
@@ -57,6 +60,8 @@ class Wasserstein(AdversarialLoss):
 class RelativisticPairing(AdversarialLoss):
     """Compares each real with a fake (Jolicoeur-Martineau, 2019; the form of Huang et al., 2024)."""
 
+    relativistic = True
+
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits - real_logits)
 
@@ -70,6 +75,8 @@ class RelativisticAverage(AdversarialLoss):
     The averages are those of the batch a process sees.
     """
 
+    relativistic = True
+
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_advantage, fake_advantage = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
         return 0.5 * (softplus(-real_advantage) + softplus(fake_advantage))
@@ -80,6 +87,8 @@ class RelativisticAverage(AdversarialLoss):
 
 class RelativisticAverageLeastSquares(AdversarialLoss):
     """RaLSGAN: real pictures one above the average fake, fakes one below the average real (the same paper)."""
+
+    relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_advantage, fake_advantage = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from src.schedules import Schedule, as_schedule
 from src.schema import NonNegativeFloat, PositiveInt
 
 
@@ -29,6 +30,12 @@ class GradientPenalty(ABC):
 
     interval: int
     weights: dict[str, float]
+    # What the config says of the weights, by the names of the paper.
+    scheduled: dict[str, Schedule]
+
+    @abstractmethod
+    def set_weights(self, now: dict[str, float]) -> None:
+        """now: the value of each schedule, or more."""
 
     def due(self, step: int) -> bool:
         return any(self.weights.values()) and step % self.interval == 0
@@ -54,9 +61,18 @@ class GradientPenalty(ABC):
 class ZeroCentred(GradientPenalty):
     """gamma / 2 times the squared gradient norm, on real pictures (R1) and on generated ones (R2)."""
 
-    def __init__(self, r1_gamma: NonNegativeFloat, r2_gamma: NonNegativeFloat, interval: PositiveInt = 1) -> None:
-        self.weights = {"r1": r1_gamma / 2, "r2": r2_gamma / 2}
+    def __init__(
+        self,
+        r1_gamma: NonNegativeFloat | Schedule,
+        r2_gamma: NonNegativeFloat | Schedule,
+        interval: PositiveInt = 1,
+    ) -> None:
+        self.scheduled = {"r1_gamma": as_schedule(r1_gamma), "r2_gamma": as_schedule(r2_gamma)}
+        self.set_weights({name: schedule(0) for name, schedule in self.scheduled.items()})
         self.interval = interval
+
+    def set_weights(self, now: dict[str, float]) -> None:
+        self.weights = {"r1": now["r1_gamma"] / 2, "r2": now["r2_gamma"] / 2}
 
     def __call__(
         self,
@@ -73,9 +89,13 @@ class ZeroCentred(GradientPenalty):
 class Interpolated(GradientPenalty):
     """WGAN-GP: the gradient norm is drawn to one on random mixtures of a real and a generated picture."""
 
-    def __init__(self, weight: NonNegativeFloat, interval: PositiveInt = 1) -> None:
-        self.weights = {"gradient_penalty": weight}
+    def __init__(self, weight: NonNegativeFloat | Schedule, interval: PositiveInt = 1) -> None:
+        self.scheduled = {"gradient_penalty_weight": as_schedule(weight)}
+        self.set_weights({name: schedule(0) for name, schedule in self.scheduled.items()})
         self.interval = interval
+
+    def set_weights(self, now: dict[str, float]) -> None:
+        self.weights = {"gradient_penalty": now["gradient_penalty_weight"]}
 
     def __call__(
         self,

@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -6,12 +7,16 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks.step_seeds import StepSeeds, step_seed
+from src.errors import UserError
 from src.images import from_uint8
 from src.models.ema import update_ema
-from src.models.gan import GAN
-from src.objectives.gradient_penalty import ZeroCentred
+from src.models.gan import GAN, share_told_apart
+from src.objectives.adversarial import AdversarialLoss, Hinge, RelativisticPairing
+from src.objectives.gradient_penalty import GradientPenalty, Interpolated, ZeroCentred
+from src.schedules import Linear
 from tests.tiny import ADAM, LATENT_DIM, SteppedGAN, identical, random_pictures, snapshot, tiny_data, tiny_gan, train
 
 REAL = from_uint8(random_pictures(4))
@@ -185,3 +190,144 @@ def test_samples_come_from_the_average() -> None:
     latents = torch.randn(2, LATENT_DIM)
     assert torch.equal(gan.decode(latents), gan.generator_ema(latents))
     assert gan.sample(2).abs().max() > 0
+
+
+def test_schedules_set_both_optimizers_before_the_step() -> None:
+    gan = tiny_gan(
+        SteppedGAN,
+        learning_rate_factor=Linear(1.0, 0.0, over_images=16),
+        beta2=Linear(0.9, 0.99, over_images=8),
+        gradient_penalty=ZeroCentred(Linear(4.0, 0.0, over_images=8), 1.0),
+    )
+    logged = [gan.training_step(REAL, 0) for _ in range(5)]
+    assert [step["generator_learning_rate"] for step in logged] == pytest.approx([2e-3, 1.5e-3, 1e-3, 0.5e-3, 0])
+    assert [step["discriminator_learning_rate"] for step in logged] == [s["generator_learning_rate"] for s in logged]
+    assert [step["beta2"] for step in logged] == pytest.approx([0.9, 0.945, 0.99, 0.99, 0.99])
+    assert [step["r1_gamma"] for step in logged] == pytest.approx([4, 2, 0, 0, 0])
+    assert [gan.gradient_penalty.weights["r1"], "r1" in logged[1], "r1" in logged[2]] == [0, True, False]
+    assert all(optimizer.param_groups[0]["betas"] == (0.0, 0.99) for optimizer in gan.both)
+
+
+def test_schedules_know_no_past() -> None:
+    """The settings at some number of images are those of a run that was there from the beginning."""
+    gan = tiny_gan(SteppedGAN, learning_rate_factor=Linear(1.0, 0.0, over_images=100))
+    for images_seen in (40, 10, 75):
+        gan.images_seen = images_seen
+        gan.apply_schedules()
+        assert gan.both[0].param_groups[0]["lr"] == pytest.approx(2e-3 * (1 - images_seen / 100))
+
+
+def test_beta2_wants_an_optimizer_that_has_one() -> None:
+    sgd = {"generator_optimizer": lambda weights: torch.optim.SGD(weights, lr=0.1)}
+    with pytest.raises(UserError, match=r"model\.beta2: SGD has no beta2"):
+        tiny_gan(beta2=0.9, **sgd).configure_optimizers()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Forbids what reads a tensor's value on the host, and so would wait for the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "the host waits for the device"
+        assert func is not torch.ops.aten.nonzero.default, "the host waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loss", [RelativisticPairing(), Hinge()])
+def test_step_never_waits_for_the_device(loss: AdversarialLoss) -> None:
+    def sgd(weights: Any) -> torch.optim.Optimizer:  # Adam reads its step counters, which lie on the host
+        return torch.optim.SGD(weights, lr=0.01)
+
+    gan = tiny_gan(SteppedGAN, adversarial_loss=loss, generator_optimizer=sgd, discriminator_optimizer=sgd)
+    with NoWaiting():
+        gan.training_step(REAL, 0)
+
+
+def test_real_pictures_are_judged_again_only_for_losses_that_compare() -> None:
+    for loss, judged in ((RelativisticPairing(), 4), (Hinge(), 3)):
+        gan, batches = tiny_gan(SteppedGAN, adversarial_loss=loss, gradient_penalty=ZeroCentred(0.0, 0.0)), []
+        gan.discriminator.register_forward_pre_hook(lambda module, inputs, seen=batches: seen.append(inputs))
+        gan.training_step(REAL, 0)
+        assert len(batches) == judged
+
+
+def test_scalars_of_a_step_are_what_they_say() -> None:
+    gan = tiny_gan(SteppedGAN, ema_halflife_images=8.0)
+    scalars = gan.training_step(REAL, 0)
+    for name in ("generator", "discriminator"):
+        gradient = torch.cat([weight.grad.flatten() for weight in getattr(gan, name).parameters()])  # type: ignore[union-attr]
+        torch.testing.assert_close(scalars[f"{name}_gradient_norm"], gradient.norm())
+    average, weights = parameters_to_vector(gan.generator_ema.parameters()), generator_weights(gan)
+    torch.testing.assert_close(scalars["ema_distance"], (average - weights).norm() / weights.norm())
+    assert {"r1", "r2", "real_logits", "fake_logits", "discriminator_loss", "generator_loss"} <= scalars.keys()
+
+
+def test_accuracy_is_the_share_of_pairs_told_apart() -> None:
+    assert share_told_apart(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0])) == 0.75
+    assert share_told_apart(torch.tensor([9.0, 8.0]), torch.tensor([7.0, 6.0])) == 1
+    assert share_told_apart(torch.zeros(3), torch.zeros(3)) == 0
+
+
+def bf16(gan: SteppedGAN, images: Tensor) -> dict[str, Any]:
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        return gan.training_step(images, 0)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("penalty", [ZeroCentred(1.0, 1.0), Interpolated(10.0)])
+def test_penalized_step_of_the_discriminator_is_exact_in_mixed_precision(
+    penalty: GradientPenalty, channels_last: bool
+) -> None:
+    """On the same pictures: penalties and the discriminator's gradient are those of float32, to 1e-5."""
+    exact, mixed = (tiny_gan(SteppedGAN, gradient_penalty=penalty, channels_last=channels_last) for _ in range(2))
+    fake = exact.generate(REAL).detach()
+    scalars = []
+    for gan, enabled in ((exact, False), (mixed, True)):
+        gan.generate = lambda like: fake.clone()  # type: ignore[method-assign]
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            scalars.append(gan.discriminator_step(REAL, step=0))
+    torch.testing.assert_close(scalars[1], scalars[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradients(mixed.discriminator), gradients(exact.discriminator), rtol=1e-5, atol=1e-6)
+
+
+def test_mixed_precision_stays_near_float32() -> None:
+    """Over ten steps: the penalties to 5%, the averaged generator to 5% of how far it has come."""
+    optimizer = partial(torch.optim.SGD, lr=0.1)  # Adam makes small gradients large, and so their rounding
+    parts = {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer, "ema_halflife_images": 8.0}
+    exact, mixed = tiny_gan(SteppedGAN, **parts), tiny_gan(SteppedGAN, **parts)
+    start = generator_weights(exact)
+    for _ in range(10):
+        torch.manual_seed(1)
+        in_float32 = exact.training_step(REAL, 0)
+        in_bf16 = bf16(mixed, REAL)
+        torch.testing.assert_close(in_bf16["r1"], in_float32["r1"], rtol=0.05, atol=1e-4)
+        torch.testing.assert_close(in_bf16["r2"], in_float32["r2"], rtol=0.05, atol=1e-4)
+    averages = [parameters_to_vector(gan.generator_ema.parameters()) for gan in (exact, mixed)]
+    assert all(weight.dtype == torch.float32 for weight in mixed.parameters())
+    assert (averages[1] - averages[0]).norm() < 0.05 * (averages[0] - start).norm()
+
+
+def test_layout_in_memory_changes_only_speed() -> None:
+    plain, other = tiny_gan(SteppedGAN), tiny_gan(SteppedGAN, channels_last=True)
+    for gan in (plain, other):
+        torch.manual_seed(1)
+        gan.training_step(REAL, 0)
+    assert other.discriminator.layers[0].weight.is_contiguous(memory_format=torch.channels_last)
+    for weight, same in zip(other.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight, same, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_as_they_are() -> None:
+    """In place: the names of the weights stay, and the penalty, which can't be compiled, is computed all the same."""
+    plain, compiled = tiny_gan(SteppedGAN), tiny_gan(SteppedGAN, compile_networks=True)
+    compiled.on_fit_start()
+    for gan in (plain, compiled):
+        gan.gradient_penalty = ZeroCentred(1.0, 1.0, interval=2)
+        for step in range(3):
+            torch.manual_seed(step)
+            gan.training_step(REAL, 0)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    difference = parameters_to_vector(compiled.parameters()) - parameters_to_vector(plain.parameters())
+    assert difference.abs().max() < 1e-4

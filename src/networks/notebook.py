@@ -1,0 +1,40 @@
+"""The pair of a course notebook of 2021: 3x3 convolutions of stride 2, all of one width, with ReLU."""
+
+import math
+
+from torch import Tensor, nn
+
+from src.schema import ImageSize, PositiveInt
+
+
+class NotebookGenerator(nn.Module):
+    """Latents (N, latent_dim) -> pictures (N, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(latent_dim, width * 4 * 4), nn.Unflatten(1, (width, 4, 4)), nn.ReLU()]
+        for _ in range(num_doublings(image_size) - 1):
+            layers += [nn.ConvTranspose2d(width, width, 3, 2, 1, output_padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 3, 2, 1, output_padding=1), nn.Tanh())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+
+class NotebookDiscriminator(nn.Module):
+    """Pictures (N, 3, H, W) -> logits (N,)."""
+
+    def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels in [3] + [width] * (num_doublings(image_size) - 1):
+            layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 4 * 4, 1), nn.Flatten(0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def num_doublings(image_size: int) -> int:
+    """From 4 pixels."""
+    return int(math.log2(image_size)) - 2
