@@ -104,6 +104,10 @@ class SteppedGAN(GAN):
         loss.backward()
 
 
+def stepped_gan(**options: Any) -> SteppedGAN:
+    return cast(SteppedGAN, tiny_gan(SteppedGAN, **options))
+
+
 def autoencoder_parts() -> dict[str, Any]:
     torch.manual_seed(0)
     return {

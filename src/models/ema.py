@@ -19,6 +19,7 @@ def update_ema(average: nn.Module, network: nn.Module, num_images: int, halflife
 @torch.no_grad()
 def relative_distance(average: nn.Module, network: nn.Module) -> Tensor:
     """||average - network|| / ||network|| over all weights: a scalar."""
-    averages, weights = list(average.parameters()), list(network.parameters())
+    averages: list[Tensor] = list(average.parameters())
+    weights: list[Tensor] = list(network.parameters())
     difference = get_total_norm(torch._foreach_sub(averages, weights))
     return difference / get_total_norm(weights)

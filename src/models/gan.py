@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -152,7 +153,7 @@ class GAN(GenerativeModel):
             "ema_distance": relative_distance(self.generator_ema, self.generator),
         }
 
-    def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor, network: nn.Module) -> Tensor:
+    def descend(self, optimizer: LightningOptimizer, loss: Tensor, network: nn.Module) -> Tensor:
         """One step down; returns the norm of the network's gradient."""
         optimizer.zero_grad()
         with exact(loss):

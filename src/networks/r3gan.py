@@ -150,9 +150,9 @@ def initialize(network: nn.Module) -> None:
     with torch.no_grad():
         for block in blocks:
             first, _, grouped, _, last = block.layers
-            first.weight.mul_(gain)  # type: ignore[operator, union-attr]
-            grouped.weight.mul_(gain)  # type: ignore[operator, union-attr]
-            last.weight.zero_()  # type: ignore[operator, union-attr]
+            first.weight.mul_(gain)  # type: ignore[operator]
+            grouped.weight.mul_(gain)  # type: ignore[operator]
+            last.weight.zero_()  # type: ignore[operator]
 
 
 def fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:

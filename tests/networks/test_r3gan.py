@@ -53,7 +53,7 @@ def test_groups_and_bottlenecks_are_as_asked() -> None:
     assert [layer.kernel_size for layer in convolutions] == [(1, 1), (3, 3), (1, 1)]
     assert [layer.out_channels for layer in convolutions] == [96, 96, 32]
     assert convolutions[1].weight.shape == (96, 16, 3, 3)
-    assert ResidualBlock(20, expansion=1, group_size=16).layers[2].weight.shape[1] == 4  # type: ignore[union-attr]
+    assert [layer.weight.shape[1] for layer in ResidualBlock(20, 1, 16).layers if isinstance(layer, nn.Conv2d)][1] == 4
 
 
 def test_upsampling_is_bilinear() -> None:
