@@ -83,7 +83,7 @@ def bare_gan(model: GAN) -> Callable[[Tensor, int], None]:
         loss.backward()
         generator_optimizer.step()
         discriminator.requires_grad_(True)
-        update_ema(model.generator_ema, generator, len(real), model.ema_halflife_images)
+        update_ema(model.generator_ema, generator, len(real), model.scheduled["ema_halflife_images"](images_seen))
 
     return step
 
