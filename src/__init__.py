@@ -5,6 +5,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
     train, evaluate, sample,
     latents                    entry points: wiring only, and no torch until the config is checked
       -> cli, check            from the command line to a config that fits the constructors it names
+      -> sweep, cluster        the jobs of a sweep; processes that torchrun or SLURM started
       -> launch, fit, summary  the processes of a run, and what one of them does
       -> checkpoint, judge     a model from its file alone; what it is judged by
       -> latent_pictures,

@@ -19,7 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from src.check import Misfit, check, listed
+from src.cluster import agree, place
 from src.errors import UserError
+from src.sweep import Sweep
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -36,6 +38,9 @@ def run(config_name: str, job: Callable[..., None]) -> None:
     target = f"src.{config_name}.{job.__name__}"
 
     def task(config: DictConfig) -> None:
+        if sweep:
+            sweep.attempt(lambda: job(**checked(config, target)))
+            return
         try:
             job(**checked(config, target))
         except UserError as error:
@@ -43,11 +48,14 @@ def run(config_name: str, job: Callable[..., None]) -> None:
                 raise
             fail(str(error))
 
+    sweep: Sweep | None = None
     try:
         overrides, flags = split_flags(sys.argv[1:])
         check_ahead(config_name, target, overrides, flags)
+        if is_sweep(overrides, flags) and not own_launcher(overrides):
+            sweep = Sweep()
         # Hydra itself reads no overrides on both sides of a flag.
-        sys.argv[1:] = [*overrides, *flags]
+        sys.argv[1:] = [*overrides, *folder_overrides(config_name, overrides, flags), *flags]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -55,11 +63,46 @@ def run(config_name: str, job: Callable[..., None]) -> None:
         if wants_traceback:
             raise
         fail(explain(error, config_name, sys.argv[1:]))
+    finally:
+        if sweep:
+            sweep.show()
+    if sweep and sweep.failed:
+        raise SystemExit(1)
 
 
 def fail(sentence: str) -> NoReturn:
-    print(f"error: {sentence}", file=sys.stderr)
+    # Of the processes on a machine all have made the same mistake.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {sentence}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def is_sweep(overrides: list[str], flags: list[str]) -> bool:
+    return bool({"-m", "--multirun"} & set(flags)) or "hydra.mode=MULTIRUN" in overrides
+
+
+def own_launcher(overrides: list[str]) -> bool:
+    """Whether the user chose another way to run the jobs of a sweep than one after the other, here."""
+    return any(override.startswith(("hydra/sweeper", "hydra/launcher")) for override in overrides)
+
+
+def folder_overrides(config_name: str, overrides: list[str], flags: list[str]) -> list[str]:
+    """What makes Hydra's folder the run folder, and one for all processes that torchrun or SLURM started."""
+    here = place()
+    if here and is_sweep(overrides, flags):
+        raise UserError(f"a sweep starts the processes of its jobs itself; don't start it by {here.launcher}")
+    if config_name != "train" or flags or any(override.startswith("hydra.run.dir=") for override in overrides):
+        return []
+    given = [override.partition("=")[2] for override in overrides if override.startswith("run_dir=")]
+    if given:
+        folder = given[-1]
+    elif here:
+        folder = repr(HydraConfig.get().run.dir)
+    else:
+        return []
+    if here:
+        folder = agree(here, overrides, folder)
+    return [f"hydra.run.dir={folder}", *(["hydra.output_subdir=null"] if here and here.rank else [])]
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -77,12 +120,11 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def check_ahead(config_name: str, target: str, overrides: list[str], flags: list[str]) -> None:
     """Checks every job of the command line before a folder is made or the first job begins."""
-    is_sweep = bool({"-m", "--multirun"} & set(flags)) or "hydra.mode=MULTIRUN" in overrides
     if set(flags) - {"-m", "--multirun"} or any(override.startswith("hydra/sweeper") for override in overrides):
         return
     jobs = [overrides]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        if is_sweep:
+        if is_sweep(overrides, flags):
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())
             jobs = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
         for job in jobs:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from src.cli import run
 from src.schema import CheckpointPath, Chosen, NewFolder, PositiveInt, Seed
@@ -26,10 +27,13 @@ def train(
         from src.checkpoint import read_checkpoint, with_recipe_of
 
         config = with_recipe_of(read_checkpoint(resume), config, typed=list(HydraConfig.get().overrides.task))
+    from src.cluster import place
     from src.launch import launch
 
-    print(f"run folder: {run_dir}", flush=True)
-    launch(config)
+    here = place()
+    if not here or here.rank == 0:
+        print(f"run folder: {run_dir}", flush=True)
+    launch(config, always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":

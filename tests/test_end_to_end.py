@@ -213,34 +213,6 @@ def test_autoencoder_trains_too(tmp_path: Path) -> None:
     assert load(run / "summary.json")["images_seen"] == 32
 
 
-def sweep(folder: Path, *overrides: str) -> list[dict[str, Any]]:
-    """Runs a job for each of three betas; returns their configs."""
-    jobs = [
-        "max_images=32",
-        "metrics=none",
-        "logger=wandb",
-        "--multirun",
-        "model.beta=0.5,1,4",
-        f"hydra.sweep.dir={folder}",
-    ]
-    succeeded("src.train", *tiny("vae"), *jobs, *overrides)
-    runs = sorted(path.parent for path in folder.rglob("summary.json"))
-    assert [run.name for run in runs] == ["0", "1", "2"]
-    for run in runs:
-        assert load(run / "summary.json")["images_seen"] == 32
-        assert len(list((run / "wandb").glob("offline-run-*"))) == 1
-    return [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-
-
-def test_sweep_gives_each_job_its_run_folder(tmp_path: Path) -> None:
-    assert [config["model"]["beta"] for config in sweep(tmp_path / "sweep")] == [0.5, 1, 4]
-
-
-def test_sweep_on_two_processes_gives_each_job_its_run_folder(tmp_path: Path) -> None:
-    configs = sweep(tmp_path / "sweep", "trainer.devices=2")
-    assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
-
-
 def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp_path: Path) -> None:
     resume = [f"resume={two_ranks}/checkpoints/last.ckpt", "max_images=288", f"run_dir={tmp_path}", "trainer.devices=2"]
     succeeded("src.train", *tiny("gan"), *resume, "metrics=none")

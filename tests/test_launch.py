@@ -34,7 +34,7 @@ def test_each_device_has_a_process(devices: Any, count: int) -> None:
 def test_ranks_differ_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    first, second = (process_environment(rank, 2) for rank in range(2))
+    first, second = (process_environment(rank, 2, "1234") for rank in range(2))
     assert {name for name in first if first[name] != second[name]} == {"RANK", "LOCAL_RANK"}
     assert (second["RANK"], second["WORLD_SIZE"], second["OMP_NUM_THREADS"]) == ("1", "2", "4")
     assert first["PATH"] == os.environ["PATH"]
@@ -42,11 +42,11 @@ def test_ranks_differ_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_threads_that_the_user_chose_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert process_environment(0, 2)["OMP_NUM_THREADS"] == "3"
+    assert process_environment(0, 2, "1234")["OMP_NUM_THREADS"] == "3"
 
 
 def test_run_succeeds_where_all_ranks_do() -> None:
-    assert wait_for([python("pass"), python("pass")]) == 0
+    assert wait_for([python("pass"), python("pass")]) == (0, None)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -55,14 +55,14 @@ def test_failing_rank_ends_the_others_and_its_status_comes_back(failing: int) ->
     codes[failing] = "raise SystemExit(7)"
     processes = [python(code) for code in codes]
     started_at = time.monotonic()
-    assert wait_for(processes) == 7
+    assert wait_for(processes) == (7, None)
     assert time.monotonic() - started_at < 20
     assert processes[1 - failing].returncode == -signal.SIGTERM
 
 
 def test_rank_that_a_signal_killed_counts_as_failed() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert wait_for([python(code), python("import time; time.sleep(60)")]) == 128 + signal.SIGKILL
+    assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, None)
 
 
 def test_termination_of_the_launcher_ends_the_ranks() -> None:
@@ -71,7 +71,7 @@ def test_termination_of_the_launcher_ends_the_ranks() -> None:
         from src.launch import wait_for
         ranks = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2)]
         print(*[rank.pid for rank in ranks], flush=True)
-        wait_for(ranks)"""
+        sys.exit(wait_for(ranks).status)"""
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert launcher.stdout is not None
     ranks = [int(pid) for pid in launcher.stdout.readline().split()]
