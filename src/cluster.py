@@ -50,7 +50,9 @@ def agree(here: Place, overrides: list[str], folder: str) -> str:
     keeps_it = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     key = f"cat_faces/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     try:
-        store = distributed.TCPStore(address, port, is_master=keeps_it, timeout=LONGEST_WAIT, multi_tenant=True)
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
+            address, port, is_master=keeps_it, timeout=LONGEST_WAIT, multi_tenant=True
+        )
         if here.rank == 0:
             store.set(key, json.dumps([overrides, folder]))
         theirs, agreed = json.loads(store.get(key))
