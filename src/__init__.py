@@ -8,6 +8,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> sweep, cluster        the jobs of a sweep; processes that torchrun or SLURM started
       -> launch, fit, summary  the processes of a run, and what one of them does
       -> checkpoint, judge     a model from its file alone; what it is judged by
+      -> generalization        whether its samples are copies
       -> latent_pictures,
          latent_space          directions, paths and maps of codes, and the files that show them
       -> callbacks, logger     what happens beside the training steps

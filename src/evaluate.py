@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from src.check import check_value
 from src.cli import run
-from src.schema import KINDS, CheckpointPath, PositiveInt, Seed
+from src.schema import KINDS, CheckpointPath, NonNegativeInt, PositiveInt, Seed
 
 
 def evaluate(
@@ -13,12 +13,14 @@ def evaluate(
     seed: Seed,
     reference: Literal["train", "val"],
     output: str | None,
+    neighbours: NonNegativeInt,
     batch_size: PositiveInt,
     device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Losses on the reference pictures and metrics of num_images samples; the pictures are not augmented."""
+    """Losses on the reference pictures and metrics of num_images samples; the pictures are not augmented. With
+    neighbours, a grid of so many samples beside their nearest training pictures, and how near they are."""
     if data.get("root") and "_target_" not in data:
         check_value("data.root", data["root"], [KINDS["PicturesPath"]])
     most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
@@ -31,7 +33,9 @@ def evaluate(
 
     from src.checkpoint import build, choose_device, data_config, load_model, read_checkpoint
     from src.data.datamodule import ImageDataModule
+    from src.generalization import NEIGHBOURS, judge_generalization
     from src.judge import judge_losses, judge_samples
+    from src.pictures import save_grid
 
     content = read_checkpoint(checkpoint)
     model = load_model(content, choose_device(device))
@@ -51,6 +55,14 @@ def evaluate(
             metrics["cache_dir"],
             most,
         )
+    grids = {}
+    if neighbours:
+        for network in metrics["networks"].values():
+            features = instantiate(network, _convert_="all")
+            values, grids[features.features.name] = judge_generalization(
+                model, pictures, features, num_images, seed, batch_size, most, neighbours
+            )
+            results |= values
     report = {
         **results,
         "num_images": num_images,
@@ -64,6 +76,8 @@ def evaluate(
     parent = Path(checkpoint).resolve().parent
     folder = Path(output) if output else (parent.parent if parent.name == "checkpoints" else parent)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, grid in grids.items():
+        save_grid(grid, folder / f"neighbours_{name}.png", NEIGHBOURS + 2)
     text = json.dumps(report, indent=2)
     (folder / "metrics.json").write_text(text + "\n")
     print(text)

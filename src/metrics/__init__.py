@@ -8,6 +8,8 @@ A metric's name says its network, and numbers of different networks never share 
     features      the networks: uint8 pictures -> features
     frechet       Frechet distance of two Gaussians
     kernel        kernel distance (squared maximum mean discrepancy) of two samples
+    diversity     how much pictures differ from each other
+    neighbours    nearest pictures
     generation    one network and several distances, over batches of pictures and over all ranks
     cache         statistics of the real pictures, kept on disk
 """

@@ -15,7 +15,7 @@ from torch import Tensor, distributed
 from src.metrics.frechet import Statistics
 from src.metrics.generation import FeatureMetrics
 
-FORMAT = "1"  # raise it when a network's preprocessing or the content of the files changes
+FORMAT = "2"  # raise it when a network's preprocessing or the content of the files changes
 T = TypeVar("T")
 
 
@@ -50,7 +50,7 @@ def cached_statistics(
 def cache_name(metrics: FeatureMetrics, data_digest: str, image_size: int, num_images: int) -> str:
     """A file name that differs whenever the statistics could."""
     features = metrics.features
-    gathered = sorted(f"{name}={distance.statistics_key}" for name, distance in metrics.distances.items())
+    gathered = sorted(metrics.gathered)
     parts = [FORMAT, data_digest, str(image_size), str(num_images), features.name, features.digest, *gathered]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
     return f"{features.name}-{image_size}px-{num_images}-{key}.pt"
@@ -64,7 +64,7 @@ def load(path: Path, metrics: FeatureMetrics) -> dict[str, Statistics] | None:
         if zipfile.ZipFile(path).testzip():
             raise zipfile.BadZipFile
         statistics: dict[str, Statistics] = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tuple(statistics[name]) for name in metrics.distances}
+        return {key: tuple(statistics[key]) for key in metrics.gathered}
     except Exception as error:  # whatever a damaged file raises: the pictures are still there
         warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=3)
         return None

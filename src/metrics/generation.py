@@ -48,18 +48,23 @@ class FeatureMetrics:
         return self
 
     @property
+    def gathered(self) -> dict[str, Distance]:
+        """What there is to gather, by its key, and a distance that gathers it: several may share it."""
+        return {distance.statistics_key: distance for distance in self.distances.values()}
+
+    @property
     def statistics_device(self) -> torch.device:
         """Where float64 is at hand: MPS has none."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     def summarize(self, batches: Iterable[Tensor]) -> dict[str, Statistics]:
-        """Statistics on the CPU of all ranks' uint8 (N, 3, H, W) batches together, one entry per distance.
+        """Statistics on the CPU of all ranks' uint8 (N, 3, H, W) batches together, by what the distances gather.
 
         Every rank must call it; shares may differ in size, and be empty.
         """
         gathered = {
-            name: distance.statistics(self.features.num_features).to(self.statistics_device)
-            for name, distance in self.distances.items()
+            key: distance.statistics(self.features.num_features).to(self.statistics_device)
+            for key, distance in self.gathered.items()
         }
         # A rank without pictures must still offer (0, D) to the others.
         for metric in gathered.values():
@@ -68,12 +73,13 @@ class FeatureMetrics:
             features = self.features(images.to(self.device))
             for metric in gathered.values():
                 metric.update(features)
-        return {name: tuple(part.cpu() for part in metric.compute()) for name, metric in gathered.items()}
+        return {key: tuple(part.cpu() for part in metric.compute()) for key, metric in gathered.items()}
 
     def compare(self, real: dict[str, Statistics], generated: dict[str, Statistics]) -> dict[str, float]:
         """Every distance's values by name, from two results of `summarize`."""
         values = {}
         for name, distance in self.distances.items():
-            ours = [tuple(part.to(self.statistics_device) for part in side[name]) for side in (real, generated)]
+            key = distance.statistics_key
+            ours = [tuple(part.to(self.statistics_device) for part in side[key]) for side in (real, generated)]
             values.update({name + suffix: value for suffix, value in distance(*ours).items()})
         return values

@@ -42,7 +42,7 @@ def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     first = cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    features = first["kd"][0].numpy().tobytes()
+    features = first["sample-10000"][0].numpy().tobytes()
     contents = {
         "empty": b"",
         "text": b"not a file of tensors",
@@ -52,7 +52,7 @@ def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     }
     path.write_bytes(contents[damage])
     if damage == "other":
-        torch.save({"fd": 3}, path)
+        torch.save({"moments": 3}, path)
     with pytest.warns(UserWarning, match="damaged"):
         again = cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
     assert source.reads == 2
@@ -85,7 +85,7 @@ def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="not kept"):
         statistics = cached_statistics(metrics_of(), Source(), "digest", 64, 20, str(tmp_path / "file" / "folder"))
-    assert set(statistics) == {"fd", "kd"}
+    assert set(statistics) == {"moments", "sample-10000"}
 
 
 def test_default_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
