@@ -7,6 +7,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> cli, check            from the command line to a config that fits the constructors it names
       -> sweep, cluster        the jobs of a sweep; processes that torchrun or SLURM started
       -> launch, fit, summary  the processes of a run, and what one of them does
+      -> resume                what a run that goes on takes along
       -> checkpoint, judge     a model from its file alone; what it is judged by
       -> generalization        whether its samples are copies
       -> latent_pictures,
@@ -19,5 +20,6 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> schedules             numbers that change over a run
       -> progress              what takes long says so
       -> images, pictures      the one way from [-1, 1] to bytes and back; picture files
+      -> seal                  a digest inside a checkpoint file
       -> schema, seeds, errors what a config's value may be; seeds for each purpose; mistakes of the user
 """

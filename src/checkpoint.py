@@ -14,6 +14,7 @@ from src.check import OPTIMIZERS, check, find_definition
 from src.data.public import AFHQCat, CatFaces
 from src.errors import UserError
 from src.models.generative_model import GenerativeModel
+from src.seal import is_damaged
 
 # All that a config inside a checkpoint may name: classes that these modules define, and these optimizers.
 OWN = (
@@ -36,6 +37,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"can't read the checkpoint {path}: there is no such file")
     if not zipfile.is_zipfile(path):
         raise UserError(refused)
+    if is_damaged(Path(path)):
+        raise UserError(f"the checkpoint {path} is damaged: its content is not what its digest says; give another one")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

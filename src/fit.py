@@ -15,11 +15,13 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from src.callbacks.stop_signals import STOPPED, Stopped
 from src.checkpoint import load_weights, read_checkpoint
 from src.data.datamodule import ImageDataModule
 from src.errors import UserError
 from src.launch import count_processes
 from src.models.generative_model import GenerativeModel
+from src.resume import reported_until, run_of, take_along
 from src.summary import print_summary, write_summary
 
 
@@ -32,16 +34,19 @@ def fit(config: dict[str, Any]) -> None:
     torch.manual_seed(config["seed"])
     model: GenerativeModel = instantiate(config["model"], _convert_="all")
     model.config = config
+    checkpoint: dict[str, Any] = {"images_seen": 0}
     if config["resume"]:
         # A file that does not fit is refused before anything is made; Lightning restores the rest.
-        load_weights(model, read_checkpoint(config["resume"]))
+        checkpoint = read_checkpoint(config["resume"])
+        load_weights(model, checkpoint)
     data: ImageDataModule = instantiate(config["data"], _convert_="all")
     callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
-    loggers = [instantiate(run_logger, _convert_="all") for run_logger in config["logger"].values() if run_logger]
+    loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
     if trainer.is_global_zero:
         print(f"data: {data.source.description}", flush=True)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        take_along(config["resume"], run_dir, checkpoint)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     exit_code = 1
     try:
@@ -53,6 +58,12 @@ def fit(config: dict[str, Any]) -> None:
         exit_code = 0
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
+    except Stopped as stop:
+        exit_code = STOPPED
+        if trainer.is_global_zero:
+            where = f"run_dir={run_dir} resume=last"
+            print(f"stopped by {stop.by} after {model.images_seen:,} images; the same command with {where} goes on")
+        raise
     except SIGTERMException as error:
         # Lightning's own status would be that of a success.
         raise SystemExit(128 + signal.SIGTERM) from error
@@ -60,6 +71,21 @@ def fit(config: dict[str, Any]) -> None:
         for run_logger in loggers:
             if hasattr(run_logger, "finish"):
                 run_logger.finish(exit_code)
+
+
+def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:
+    """The run's loggers; those of a resumed run go on behind the checkpoint's last row."""
+    configs = [dict(run_logger) for run_logger in config["logger"].values() if run_logger]
+    if config["resume"]:
+        for run_logger in configs:
+            if run_logger["_target_"].endswith(".TensorBoardLogger"):
+                run_logger["purge_step"] = checkpoint["images_seen"] + 1
+    loggers = [instantiate(run_logger, _convert_="all") for run_logger in configs]
+    for run_logger in loggers:
+        if config["resume"] and hasattr(run_logger, "resume"):
+            run_id = checkpoint.get("logger_versions", {}).get(run_logger.name)
+            run_logger.resume(run_id, reported_until(run_of(config["resume"])))
+    return loggers
 
 
 def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:

@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,23 @@ def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, start
     summary: dict[str, Any] = {
         "images_seen": model.images_seen,
         "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
-        "wall_time_seconds": round(time.time() - started_at, 1),
-        "final": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
-        "best": {"monitor": checkpoints.monitor, **checkpoints.best} if checkpoints else {},
+        "wall_time_seconds": round(checkpoints.wall_seconds if checkpoints else time.time() - started_at, 1),
+        "final": finite({name: value.item() for name, value in sorted(trainer.callback_metrics.items())}),
+        "best": finite({"monitor": checkpoints.monitor, **checkpoints.best}) if checkpoints else {},
         "parameters": {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()},
         "processes": trainer.world_size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     for logger in trainer.loggers:
         if hasattr(logger, "log_summary"):
             logger.log_summary({f"best/{name}": value for name, value in summary["best"].items()})
     return summary
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: null."""
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
 
 
 def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> None:
@@ -55,7 +61,8 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
     for name, value in summary["final"].items():
         best = summary["best"].get(name)
         if not name.startswith("train/") or name == "train/loss":
-            table.add_row(name, f"{value:,.4g}", "" if best is None else f"{best:,.4g}")
+            shown = ["" if number is None else f"{number:,.4g}" for number in (value, best)]
+            table.add_row(name, *shown)
     console.print(table)
     grids = find(trainer, PictureGrids)
     for path in [*(grids.written if grids else []), run_dir / "checkpoints" / "best.ckpt", run_dir / "summary.json"]:

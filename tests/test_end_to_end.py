@@ -17,6 +17,7 @@ from src.evaluate import evaluate
 from src.fit import fit
 from src.sample import sample
 from tests.commands import command, config_of, succeeded, tiny
+from tests.tiny import assert_same
 
 
 def load(path: Path) -> Any:
@@ -29,22 +30,6 @@ def pixels(path: Path) -> np.ndarray:
 
 def checkpoint_of(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def assert_same(one: Any, other: Any, path: str = "") -> None:
-    """Equal bit for bit, however deep."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_same(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{path}[{index}]")
-    else:
-        assert one == other, path
 
 
 def train_here(folder: Path, *overrides: str) -> Path:

@@ -170,3 +170,19 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 def identical(module: nn.Module, before: dict[str, Tensor]) -> bool:
     """Whether every weight is what it was, bit by bit."""
     return all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def assert_same(one: Any, other: Any, path: str = "") -> None:
+    """Equal bit for bit, however deep."""
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}[{index}]")
+    else:
+        assert one == other, path

@@ -31,7 +31,8 @@ class PictureGrids(Callback):
         self.written: list[Path] = []
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
-        self.write(trainer, model)
+        if model.images_seen == 0:
+            self.write(trainer, model)
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         if due(trainer, model, self.every_images):

@@ -1,5 +1,6 @@
 """What training steps return, averaged and logged at an interval; the device is waited for only then."""
 
+import math
 import time
 from typing import Any
 
@@ -14,9 +15,11 @@ from src.schema import PositiveInt
 
 
 class TrainingScalars(Callback):
-    """Logs the mean over steps and processes of each value as train/<name>, and train/images_per_second.
+    """Logs the mean over steps and processes of each value as train/<name>, and train/images_per_second. Values that
+    are not finite, of steps that are skipped, are left out.
 
-    It stands before all callbacks that take time, so that theirs is not counted.
+    It stands before all callbacks that take time, so that theirs is not counted. What is summed up since the last
+    report travels in the checkpoint.
     """
 
     def __init__(self, every_images: PositiveInt) -> None:
@@ -25,8 +28,10 @@ class TrainingScalars(Callback):
         self._clear()
 
     def _clear(self) -> None:
-        self.sums: dict[str, Tensor | float] = {}
-        self.counts: dict[str, int] = {}
+        # Names of a step's values -> (2, number of names): sums and counts.
+        self.sums: dict[tuple[str, ...], Tensor] = {}
+        # What is no tensor, such as a schedule's value: name -> sum and count.
+        self.numbers: dict[str, list[float]] = {}
         self.seconds, self.images = 0.0, 0
 
     def on_train_batch_end(  # type: ignore[override]
@@ -38,10 +43,16 @@ class TrainingScalars(Callback):
         batch_idx: int,
     ) -> None:
         for name, value in outputs.items():
+            if not isinstance(value, Tensor):
+                total, count = self.numbers.get(name, [0.0, 0.0])
+                self.numbers[name] = [total + value, count + 1]
+        tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+        if tensors:
             # In bfloat16 a sum soon stops growing.
-            addend = value.detach().float() if isinstance(value, Tensor) else value
-            self.sums[name] = self.sums.get(name, 0) + addend
-            self.counts[name] = self.counts.get(name, 0) + 1
+            values = torch.stack([value.detach().float() for value in tensors.values()])
+            counted = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()])
+            names = tuple(tensors)
+            self.sums[names] = self.sums[names] + counted if names in self.sums else counted
         self.images += len(batch) * trainer.world_size
         report_now = due(trainer, model, self.every_images)
         means = self.means(trainer) if report_now else {}
@@ -54,14 +65,38 @@ class TrainingScalars(Callback):
             self._clear()
 
     def means(self, trainer: Trainer) -> dict[str, float]:
-        if not self.sums:
+        if not self.sums and not self.numbers:
             return {}
-        device = trainer.strategy.root_device
-        sums = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in self.sums.values()])
-        values = trainer.strategy.reduce(sums, reduce_op="mean")
-        return {
-            f"train/{name}": value / self.counts[name] for name, value in zip(self.sums, values.tolist(), strict=True)
-        }
+        names = [*(name for group in self.sums for name in group), *self.numbers]
+        numbers = torch.tensor(list(self.numbers.values()), device=trainer.strategy.root_device).reshape(-1, 2).T
+        totalled = torch.cat([*self.sums.values(), numbers], dim=1)
+        sums, counts = trainer.strategy.reduce(totalled, reduce_op="sum").tolist()
+        totals: dict[str, list[float]] = {name: [0.0, 0.0] for name in names}
+        for name, value, count in zip(names, sums, counts, strict=True):
+            totals[name][0] += value
+            totals[name][1] += count
+        return {f"train/{name}": value / count if count else math.nan for name, (value, count) in totals.items()}
+
+    def on_save_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Every process calls it: the sums of all of them are kept."""
+        groups = [
+            {"names": list(names), "sums": trainer.strategy.all_gather(sums).reshape(-1, *sums.shape).cpu()}
+            for names, sums in self.sums.items()
+        ]
+        plain = {"numbers": self.numbers, "seconds": self.seconds, "images": self.images}
+        checkpoint["training_scalars"] = {"groups": groups, **plain}
+
+    def on_load_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        if "training_scalars" not in checkpoint:
+            return
+        state = checkpoint["training_scalars"]
+        self.numbers, self.seconds, self.images = state["numbers"], state["seconds"], state["images"]
+        for group in state["groups"]:
+            # On another number of processes each takes an equal part.
+            sums = group["sums"]
+            same = len(sums) == trainer.world_size
+            mine = sums[trainer.global_rank] if same else sums.sum(dim=0) / trainer.world_size
+            self.sums[tuple(group["names"])] = mine.to(trainer.strategy.root_device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"total_seconds": self.total_seconds, "total_images": self.total_images}

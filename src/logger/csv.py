@@ -1,6 +1,7 @@
 """metrics.csv: one row a report, new columns as they come."""
 
 import csv
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,12 @@ class CSVLogger(Logger):
             self._rows = {seen: row for seen, row in rows.items() if seen < images_seen}
 
     def _write(self, rows: list[dict[str, Any]], mode: str) -> None:
-        with self._path.open(mode, newline="") as file:
+        # A file that is written anew is written aside: killed meanwhile, the run still has its curves.
+        path = self._path.with_name("metrics.csv.part") if mode == "w" else self._path
+        with path.open(mode, newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             if mode == "w":
                 writer.writeheader()
             writer.writerows(rows)
+        if mode == "w":
+            os.replace(path, self._path)

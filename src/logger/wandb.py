@@ -26,6 +26,13 @@ class WandbLogger(Logger):
         super().__init__()
         self._save_dir, self._project, self._run_name, self._tags = save_dir, project, name, tags
         self._run: wandb.Run | None = None
+        self._run_id: str | None = None
+        self._logged_until = -1
+
+    def resume(self, run_id: str | None, logged_until: int) -> None:
+        """Goes on with a W&B run, in which rows up to so many images seen are there already."""
+        if run_id:
+            self._run_id, self._logged_until = run_id, logged_until
 
     @property
     def name(self) -> str:
@@ -52,6 +59,8 @@ class WandbLogger(Logger):
                 dir=self._save_dir,
                 mode=choose_mode(),
                 reinit="create_new",
+                id=self._run_id,
+                resume="allow" if self._run_id else None,
             )
             self._run.define_metric("images_seen")
             self._run.define_metric("*", step_metric="images_seen")
@@ -59,11 +68,13 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        self.experiment.config.update(vars(params) if isinstance(params, Namespace) else params)
+        values = vars(params) if isinstance(params, Namespace) else params
+        self.experiment.config.update(values, allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        self.experiment.log(metrics)
+        if metrics["images_seen"] > self._logged_until:
+            self.experiment.log(metrics)
 
     @rank_zero_only
     def log_image(self, name: str, images: list[np.ndarray], images_seen: int) -> None:

@@ -37,7 +37,8 @@ def test_best_is_where_the_monitored_value_is_lowest(values: list[float], best: 
     train(ScriptedModel(), tiny_data(batch_size=4), max_images=12, callbacks=callbacks)
     assert images_seen(tmp_path / "best.ckpt") == best
     assert images_seen(tmp_path / "last.ckpt") == 12
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    numbers = [f"images_{seen:09d}.ckpt" for seen in (4, 8, 12)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", *numbers, "last.ckpt"]
 
 
 @pytest.mark.parametrize("monitor", [None, "never reported"])

@@ -1,0 +1,43 @@
+"""Signals that ask a run to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning)."""
+
+import contextlib
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+STOPPED = 75  # exit status: a checkpoint is written, `resume=last` goes on (EX_TEMPFAIL of sysexits.h: try again later)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Stopped(SystemExit):
+    """A run that was asked to stop has done so, its checkpoint written."""
+
+    def __init__(self, by: str, path: object) -> None:
+        super().__init__(STOPPED)
+        self.by, self.path = by, path
+
+
+class StopSignals:
+    """Remembers that a signal came, for the training loop to look at; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.previous: dict[int, Any] = {}
+
+    def install(self) -> None:
+        # Python lets only the main thread do this; elsewhere signals keep their meaning.
+        with contextlib.suppress(ValueError):
+            self.previous = {number: signal.signal(number, self.receive) for number in SIGNALS}
+
+    def uninstall(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT == self.received:
+            os._exit(128 + signal.SIGINT)
+        self.received = number
+        # print() may be what was interrupted.
+        os.write(2, f"\n{signal.Signals(number).name}: stopping after this step, with a checkpoint\n".encode())
