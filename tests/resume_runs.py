@@ -1,1 +1,0 @@
-"""Runs that are killed: a process that has imported everything once forks one process for each run."""
