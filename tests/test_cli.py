@@ -75,7 +75,7 @@ def answer(line: str, name: str = "train") -> str:
         ("--multirun model.beta=0.5,x", "model.beta=x: not allowed here; give a number of at least 0."),
         ("model.optimizer=adam", "model.optimizer=adam: not allowed here; give an object"),
         # A path.
-        ("resume=/nowhere.ckpt", "resume=/nowhere.ckpt: there is nothing at this path; give a checkpoint"),
+        ("resume=/nowhere.ckpt", "resume=/nowhere.ckpt: there is nothing at this path; give one of last or a checkpoint"),
         ("data=folder data.root=/nowhere", "data.root=/nowhere: there is nothing at this path; give a folder, .zip"),
         ("data=folder", "data.root must be given: add data.root=..."),
         ("metrics=fid metrics.weights_path=/nowhere", "metrics.weights_path=/nowhere: there is nothing at this path"),
