@@ -75,7 +75,10 @@ def answer(line: str, name: str = "train") -> str:
         ("--multirun model.beta=0.5,x", "model.beta=x: not allowed here; give a number of at least 0."),
         ("model.optimizer=adam", "model.optimizer=adam: not allowed here; give an object"),
         # A path.
-        ("resume=/nowhere.ckpt", "resume=/nowhere.ckpt: there is nothing at this path; give one of last or a checkpoint"),
+        (
+            "resume=/nowhere.ckpt",
+            "resume=/nowhere.ckpt: there is nothing at this path; give one of last or a checkpoint",
+        ),
         ("data=folder data.root=/nowhere", "data.root=/nowhere: there is nothing at this path; give a folder, .zip"),
         ("data=folder", "data.root must be given: add data.root=..."),
         ("metrics=fid metrics.weights_path=/nowhere", "metrics.weights_path=/nowhere: there is nothing at this path"),
@@ -114,7 +117,7 @@ def test_mistake_to_sample_or_evaluate_is_answered(name: str, line: str, beginni
 def test_files_that_hold_no_checkpoint_or_no_pictures_are_seen_without_torch(tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("hello")
     assert answer(f"resume={tmp_path}/text.ckpt").endswith(
-        "give a checkpoint of a run folder (checkpoints/best.ckpt) or null."
+        "give one of last or a checkpoint of a run folder (checkpoints/best.ckpt) or null."
     )
     assert "not allowed here; give a folder, .zip" in answer(f"data=folder data.root={tmp_path}")
 
