@@ -56,7 +56,7 @@ def holds_pictures(root: Path) -> bool:
     return root.is_file() and root.name.lower().endswith(ARCHIVES)
 
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 PositiveInt = Annotated[int, whole_number("a whole number of at least 1", lambda value: value >= 1)]

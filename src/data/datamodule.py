@@ -51,7 +51,7 @@ class ImageDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        pictures = self.source.load(self.image_size, num_workers=0)
+        pictures = self.source.load(self.image_size)
         if self.limit_images:
             pictures = pictures.select(slice(self.limit_images))
         self.train, self.val = split(pictures, self.val_fraction, self.split_seed)

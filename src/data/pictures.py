@@ -1,14 +1,19 @@
 """Pictures of a source, looked at without being loaded: by position, whole groups, in batches."""
 
 import hashlib
+import math
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from src.errors import UserError
 
 
 class Pixels(Protocol):
@@ -40,6 +45,35 @@ class MemoryPixels:
         return self.images[rows]
 
 
+class StoredPixels:
+    """Those of a file that holds nothing else.
+
+    Read, not mapped: pages of a mapped file count as the process's memory, all of them after one epoch.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int, int], digest: str) -> None:
+        self.path, self.shape, self.digest = path, shape, digest
+        self.picture_bytes = math.prod(shape[1:])
+        self._file = path.open("rb", buffering=0)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        memory, size, descriptor = memoryview(images.numpy()).cast("B"), self.picture_bytes, self._file.fileno()
+        received = 0
+        for start, row in enumerate(rows.tolist()):
+            received += os.preadv(descriptor, [memory[start * size : (start + 1) * size]], row * size)
+        if received != len(memory):
+            raise UserError(f"{self.path} has been cut short; run again, and it is made anew")
+        return images
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self._file = self.path.open("rb", buffering=0)
+
+
 @dataclass(frozen=True)
 class Pictures:
     """A choice of a source's pictures; nothing is copied but what is asked for.
@@ -51,6 +85,8 @@ class Pictures:
     names                       N, in the same order
     groups                      int64 (N,): equal where pictures are near-duplicates of each other
     factors                     float32 (N, F) where the source knows what it drew
+    columns                     more of each picture: size, int64 (N, 2), its width and height before it was resized, ...
+    left_out                    names and reasons of what could not be used; of the whole source, listed in `manifest`
     digest                      stands for names and pixels, and for their order
     """
 
@@ -59,6 +95,9 @@ class Pictures:
     names: list[str]
     groups: Tensor
     factors: Tensor | None = None
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
+    manifest: Path | None = None
 
     @classmethod
     def of(
@@ -86,6 +125,9 @@ class Pictures:
             [self.names[position] for position in chosen.tolist()],
             self.groups[chosen],
             None if self.factors is None else self.factors[chosen],
+            {name: values[chosen] for name, values in self.columns.items()},
+            self.left_out,
+            self.manifest,
         )
 
     @cached_property

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from src.data.download import download
+from src.data.files import digests
 from src.data.pictures import Pictures
 from src.data.sources import Folder, Source
 from src.errors import UserError
@@ -41,11 +42,11 @@ class _PublicSet(Source):
     def description(self) -> str:
         return f"{self.title} of {self.archive if self.archive.exists() else self.url} ({self.licence})"
 
-    def load(self, image_size: int, num_workers: int) -> Pictures:
+    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
         if not self.archive.exists():
             logger.info("%s: %s", self.title, self.licence)
         download(self.url, self.archive, self.title, self._check)
-        return Folder(self.archive, self.subfolder).load(image_size, num_workers)
+        return Folder(self.archive, self.subfolder).load(image_size, store_dir)
 
     def _check(self, archive: Path) -> None:
         """Compares the contents with the digest, once for each state of the file; sets a wrong file aside."""
@@ -108,6 +109,5 @@ class AFHQCat(_PublicSet):
 
 def listing_digest(archive: Path, subfolder: str) -> str:
     """SHA-256 of what `sha256sum *` prints for the pictures of an archive's subfolder, names in C order."""
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in Folder(archive, subfolder).contents()}
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests(archive, subfolder)))
     return hashlib.sha256(listing.encode()).hexdigest()

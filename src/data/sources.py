@@ -1,34 +1,26 @@
 """Where pictures come from: a folder or archive, or drawn by a program. Public sets are in public.py."""
 
-import io
-import os
-import re
-import tarfile
-import time
-import zipfile
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
+from src.data import drawn_cats, drawn_cats_painter, drawn_cats_shapes
+from src.data.decoding import Crop, Decoding, TooSmall, Upscale
 from src.data.drawn_cats import draw_cats, draw_factors
+from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
+from src.data.files import PictureFile, digests, natural, picture_files, state
 from src.data.pictures import Pictures
+from src.data.store import Made, OnError, Work, open_store
 from src.errors import UserError
-from src.schema import ARCHIVES, PICTURES
 
-WAY_OUT = f"point data.root at a folder, {', '.join(ARCHIVES)} of {', '.join(PICTURES)} files, or use data=drawn_cats"
-
-Item = TypeVar("Item")
+CHUNK = 16  # pictures that a thread makes at a time
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -38,76 +30,85 @@ class Source(Protocol):
     def description(self) -> str:
         """What is read and from where: one line for the screen. Decodes nothing."""
 
-    def load(self, image_size: int, num_workers: int) -> Pictures:
-        """All pictures, image_size pixels square, made in num_workers threads (0: as many as cores)."""
+    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
+        """All pictures, image_size pixels square, from their store (None: in the user's cache)."""
 
 
 class Folder(Source):
-    """The PNG, JPEG and WebP pictures of a folder, however deep, .zip, .tar, .tar.gz or .tgz, in natural order.
+    """The pictures of a folder, however deep, .zip, .tar, .tar.gz or .tgz, in natural order.
 
-    With a subfolder ("cats", "train/cat"), only those below it, wherever it lies, named relative to it.
-    Archives are read in memory, nothing is unpacked. UserError: nothing there, or a picture that can't be read.
+    With a subfolder ("cats", "train/cat"), only those below it, wherever it lies, named relative to it. Nothing is
+    unpacked. What gives no picture is left out and listed, or with on_error=stop stops. UserError: nothing there, an
+    archive that can't be read, or more than 5% that can't.
     """
 
-    def __init__(self, root: str | Path, subfolder: str = "") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        subfolder: str = "",
+        crop: Crop = "center",
+        background: str = "white",
+        upscale: Upscale = "allow",
+        on_error: OnError = "skip",
+    ) -> None:
         self.root = Path(root).expanduser()
         self.subfolder = subfolder
+        self.crop, self.background, self.upscale = crop, background, upscale
+        self.on_error = on_error
 
     @property
     def description(self) -> str:
-        return f"{len(self.names):,} pictures of {self.root.absolute().name}"
+        return f"pictures of {self.root.absolute().name}"
 
-    @cached_property
-    def names(self) -> list[str]:
-        """Path of every picture, 2 before 10. A .tar.gz is decompressed for it."""
-        with self._reading():
-            names = {name for name, _ in self._walk()}
-        if not names:
-            below = f" below a folder {self.subfolder}" if self.subfolder else ""
-            raise UserError(f"{self.root} holds no pictures{below}; {WAY_OUT}")
-        return sorted(names, key=lambda name: (_natural(name), name))
+    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
+        decoding = Decoding(image_size, self.crop, self.background, self.upscale)
+        return open_store(FilesRecipe(self.root, self.subfolder, decoding), store_dir, self.on_error)
 
-    def contents(self) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of every picture file, in the order in which they are stored: one sequential pass."""
-        with self._reading():
-            for name, read in self._walk():
-                yield name, read()
 
-    def load(self, image_size: int, num_workers: int) -> Pictures:
-        slots = {name: slot for slot, name in enumerate(self.names)}
-        images = np.empty((len(slots), 3, image_size, image_size), np.uint8)
+class FilesRecipe:
+    """A store's pictures are decoded from files."""
 
-        def decode(item: tuple[int, bytes]) -> int:
-            slot, content = item
-            try:
-                images[slot] = decode_picture(content, image_size)
-            except Exception as error:  # Pillow raises nearly anything on a broken file.
-                unknown = isinstance(error, UnidentifiedImageError)
-                reason = "its content is no PNG, JPEG or WebP" if unknown else error
-                raise UserError(f"can't read {self.names[slot]} of {self.root}: {reason}; mend or remove it") from error
-            return 1
+    sorted_by = staticmethod(natural)
 
-        # A name stored twice counts once: the pop takes the first.
-        items = ((slots.pop(name), content) for name, content in self.contents() if name in slots)
-        in_threads(decode, items, len(self.names), num_workers, "decoding pictures")
-        return Pictures.of(torch.from_numpy(images), self.names)
+    def __init__(self, root: Path, subfolder: str, decoding: Decoding) -> None:
+        self.root, self.subfolder, self.decoding = root, subfolder, decoding
+        self.title = root.absolute().name
+        self.identity = f"{root.absolute()} {subfolder}"
+        self.image_size = decoding.image_size
+        self.options = asdict(decoding)
 
-    def _walk(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        for path, read in _files(self.root):
-            name = _picture_name(path, self.subfolder)
-            if name:
-                yield name, read
+    def state(self) -> str:
+        return state(self.root, self.subfolder)
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        if not self.root.exists():
-            raise UserError(f"data.root={self.root} does not exist; {WAY_OUT}")
-        if not self.root.is_dir() and not self.root.name.lower().endswith(ARCHIVES):
-            raise UserError(f"data.root={self.root} is neither a folder nor an archive; {WAY_OUT}")
+    def digests(self) -> Iterator[tuple[str, str]]:
+        return digests(self.root, self.subfolder)
+
+    def work(self) -> Work:
+        def make(files: list[PictureFile]) -> list[Made]:
+            return [self._made(file) for file in files]
+
+        return make, _chunks(picture_files(self.root, self.subfolder)), None
+
+    def _made(self, file: PictureFile) -> Made:
+        digest = ""
         try:
-            yield
-        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
-            raise UserError(f"can't read {self.root}: {error}; make or fetch it again, or {WAY_OUT}") from error
+            content = file.read()
+            digest = hashlib.sha256(content).hexdigest()
+            pixels, size = self.decoding(content)
+        except Exception as error:  # a broken archive member raises nearly anything
+            unreadable = not isinstance(error, TooSmall)
+            return Made(file.name, digest, reason=str(error) or type(error).__name__, unreadable=unreadable)
+        return Made(file.name, digest, np.ascontiguousarray(pixels), size)
+
+    def columns(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """group; and smoothest: 1 for the one of each group that data.deduplicate keeps."""
+        groups = near_duplicate_groups(images)
+        smoothest = np.zeros(len(groups), np.int64)
+        smoothest[smoothest_of_each(groups, mean_absolute_laplacian(images), at_least=1)] = 1
+        return {"group": groups, "smoothest": smoothest}
+
+    def factors(self) -> None:
+        return None
 
 
 class DrawnCats(Source):
@@ -123,96 +124,56 @@ class DrawnCats(Source):
     def description(self) -> str:
         return f"{self.num_images:,} drawn cats (embedded; data=cat_faces has real ones)"
 
+    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
+        return open_store(DrawnRecipe(self.num_images, self.seed, image_size), store_dir)
+
+
+class DrawnRecipe:
+    """A store's pictures are drawn."""
+
+    title = "drawn-cats"
+    sorted_by = staticmethod(natural)
+
+    def __init__(self, num_images: int, seed: int, image_size: int) -> None:
+        self.num_images, self.seed, self.image_size = num_images, seed, image_size
+        self.identity = f"{num_images} drawn cats of seed {seed}"
+        self.options = {"image_size": image_size, "drawer": drawer_digest()}
+
+    def state(self) -> str:
+        return self.identity
+
     @cached_property
-    def factors(self) -> np.ndarray:
-        """What was drawn, float32 (N, F)."""
+    def drawn(self) -> np.ndarray:
         return draw_factors(np.arange(self.num_images), self.seed)
 
-    def load(self, image_size: int, num_workers: int) -> Pictures:
-        images = np.empty((self.num_images, 3, image_size, image_size), np.uint8)
+    def _named(self, index: int) -> tuple[str, str]:
+        return f"drawn_{index:05d}", hashlib.sha256(self.drawn[index].tobytes()).hexdigest()
 
-        factors = self.factors
+    def digests(self) -> Iterator[tuple[str, str]]:
+        yield from map(self._named, range(self.num_images))
 
-        def draw(start: int) -> int:
-            chunk = factors[start : start + 64]
-            images[start : start + 64] = draw_cats(chunk, image_size)
-            return len(chunk)
+    def work(self) -> Work:
+        def draw(indices: list[int]) -> list[Made]:
+            cats = draw_cats(self.drawn[indices], self.image_size)
+            size = (self.image_size, self.image_size)
+            return [Made(*self._named(index), cat, size) for index, cat in zip(indices, cats, strict=True)]
 
-        in_threads(draw, range(0, self.num_images, 64), self.num_images, num_workers, "drawing cats")
-        names = [f"drawn_{index:05d}" for index in range(self.num_images)]
-        return Pictures.of(torch.from_numpy(images), names, factors=torch.from_numpy(factors))
+        return draw, _chunks(range(self.num_images), 64), self.num_images
 
+    def columns(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        return {"group": np.arange(len(names))}  # no picture is a copy of another
 
-def decode_picture(content: bytes, image_size: int) -> np.ndarray:
-    """The upright, centred square of a picture file, Lanczos-resized, alpha over white: uint8 (3, S, S)."""
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as opened:
-        image = ImageOps.exif_transpose(opened)
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip
-        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("RGB").resize((image_size, image_size), Image.Resampling.LANCZOS)
-    return np.asarray(image).transpose(2, 0, 1)
+    def factors(self) -> np.ndarray:
+        return self.drawn
 
 
-def in_threads(work: Callable[[Item], int], items: Iterable[Item], total: int, num_workers: int, title: str) -> None:
-    """Calls work on every item, a few ahead of the slowest; work returns how many of the total it has done.
-
-    On a terminal a bar is shown after the first second.
-    """
-    console = Console(stderr=True)
-    bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True)
-    task = bar.add_task(title, total=total)
-    show_at = time.monotonic() + 1
-    with ExitStack() as stack:
-        for done in _results(work, items, num_workers or os.cpu_count() or 1):
-            bar.advance(task, done)
-            if console.is_terminal and not bar.live.is_started and time.monotonic() > show_at:
-                stack.enter_context(bar)
+def drawer_digest() -> str:
+    """Changes with the program that draws."""
+    files = [Path(str(module.__file__)) for module in (drawn_cats, drawn_cats_painter, drawn_cats_shapes)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _results(work: Callable[[Item], int], items: Iterable[Item], num_threads: int) -> Iterator[int]:
-    pending: deque[Future[int]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) > 4 * num_threads:
-                yield pending.popleft().result()
-        for future in pending:
-            yield future.result()
-
-
-def _files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Path inside root, and the reading, of every file; to be read before the next is asked for."""
-    if root.is_dir():
-        for path in root.rglob("*"):
-            if path.is_file():
-                yield path.relative_to(root).as_posix(), path.read_bytes
-    elif root.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(root) as archive:
-            for info in archive.infolist():
-                yield info.filename, partial(archive.read, info)
-    else:
-        with tarfile.open(root) as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.isfile() else None
-                if file:
-                    yield member.name, file.read
-
-
-def _picture_name(path: str, subfolder: str) -> str | None:
-    """The picture's path below the subfolder; None for what is hidden, no picture or elsewhere."""
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    if hidden or not path.lower().endswith(PICTURES):
-        return None
-    inside = "/" + "/".join(parts)
-    return inside.partition(f"/{subfolder}/")[2] if subfolder else inside[1:]
-
-
-def _natural(name: str) -> list[str | int]:
-    return [int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]
+def _chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

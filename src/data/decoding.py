@@ -1,0 +1,89 @@
+"""From the bytes of a picture file to a square of pixels."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from src.data.files import Unusable
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MOST_PIXELS = 2**26  # of a file: 67 megapixels; its bytes may be few and its pixels fill the memory
+
+Crop = Literal["center", "pad", "stretch"]
+Upscale = Literal["allow", "refuse"]
+
+
+class TooSmall(Unusable):
+    """The picture is fine, but smaller than asked."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a picture becomes image_size pixels square: uint8 (3, S, S), Lanczos with antialias.
+
+    crop: the centred square, the whole of it padded with the background, or stretched. background: a colour's name or
+    #rrggbb, behind what is transparent too. upscale: whether a picture may be enlarged.
+    """
+
+    image_size: int
+    crop: Crop = "center"
+    background: str = "white"
+    upscale: Upscale = "allow"
+
+    def __call__(self, content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+        """The pixels, and the upright picture's width and height; Unusable says why there are none."""
+        try:
+            image = self._upright(content)
+            size = image.size
+            if self.crop == "center":
+                side = min(size)
+                left, top = (image.width - side) // 2, (image.height - side) // 2
+                image = image.crop((left, top, left + side, top + side))
+            target = self._target(image)
+            if self.upscale == "refuse" and (target[0] > image.width or target[1] > image.height):
+                raise TooSmall(f"{size[0]}x{size[1]} is smaller than {self.image_size}x{self.image_size}")
+            image = _opaque(_eight_bits(image), self.background).resize(target, Image.Resampling.LANCZOS)
+            if target != (self.image_size, self.image_size):
+                square = Image.new("RGB", (self.image_size, self.image_size), self.background)
+                square.paste(image, ((self.image_size - target[0]) // 2, (self.image_size - target[1]) // 2))
+                image = square
+        except Unusable:
+            raise
+        except UnidentifiedImageError as error:
+            raise Unusable(f"its content is none of {', '.join(FORMATS)}") from error
+        except Exception as error:  # Pillow raises nearly anything on a broken file.
+            raise Unusable(str(error) or type(error).__name__) from error
+        return np.asarray(image).transpose(2, 0, 1), size
+
+    def _upright(self, content: bytes) -> Image.Image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise Unusable(f"{opened.width}x{opened.height} is more than {MOST_PIXELS / 1e6:.0f} megapixels")
+            return ImageOps.exif_transpose(opened)
+
+    def _target(self, image: Image.Image) -> tuple[int, int]:
+        if self.crop != "pad":
+            return self.image_size, self.image_size
+        scale = self.image_size / max(image.size)
+        return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow's convert would clip, to 8."""
+    if image.mode == "F":
+        raise Unusable("floating-point pixels have no agreed white")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise Unusable("pixels of more than 16 bits")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
+def _opaque(image: Image.Image, background: str) -> Image.Image:
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA"))
+    return image.convert("RGB")
