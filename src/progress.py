@@ -13,8 +13,9 @@ CONSOLE = Console(stderr=True)  # one for all: bars that are shown at the same t
 SILENT_S, SAY_EVERY_S = 2.0, 30.0
 
 
-def watched(items: Iterable[Item], total: int, title: str, size: Callable[[Any], int] = len) -> Iterator[Item]:
+def watched(items: Iterable[Item], total: int | None, title: str, size: Callable[[Any], int] = len) -> Iterator[Item]:
     """The items, and on the screen how much of `total`, the sum of their sizes, is done and how long the rest takes.
+    Of an unknown total (None) only what is done.
 
     Every process may call it with its share; the first one shows its own. Work of two seconds shows nothing.
     """
@@ -31,11 +32,13 @@ def watched(items: Iterable[Item], total: int, title: str, size: Callable[[Any],
             done += size(item)
             bar.update(task, completed=done)
             now = time.monotonic()
-            if now < say_at or done >= total:
+            if now < say_at or done == total:
                 continue
             say_at = now + SAY_EVERY_S
             if CONSOLE.is_terminal:
                 bar.start()
+            elif total is None:
+                CONSOLE.print(f"{title}: {done:,}", soft_wrap=True, highlight=False)
             else:
                 left = (now - started_at) / max(done, 1) * (total - done)
                 CONSOLE.print(f"{title}: {done:,}/{total:,}, about {left:.0f} s left", soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 A constructor's signature is the schema of its config; src/check.py holds what users type to it.
 """
 
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,6 +57,20 @@ def holds_pictures(root: Path) -> bool:
     return root.is_file() and root.name.lower().endswith(ARCHIVES)
 
 
+def is_colour(value: object) -> bool:
+    from PIL import ImageColor
+
+    try:
+        return len(ImageColor.getrgb(colour(value))) == 3
+    except ValueError:
+        return False
+
+
+def colour(value: object) -> str:
+    """Six digits are a colour without its #, which a command line would want quoted twice."""
+    return f"#{value}" if re.fullmatch("[0-9a-fA-F]{6}", str(value)) else str(value)
+
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -71,6 +86,7 @@ ExistingPath = Annotated[str, path("a path that exists", Path.exists)]
 # What torch writes is a zip file.
 CheckpointPath = Annotated[str, path("a checkpoint of a run folder (checkpoints/best.ckpt)", zipfile.is_zipfile)]
 PicturesPath = Annotated[str, path(f"a folder, {', '.join(ARCHIVES)} of {', '.join(PICTURES)} files", holds_pictures)]
+Colour = Annotated[str, Kind("a colour (white, ff8000, ...)", is_colour, colour)]
 NewFolder = Annotated[str, Kind("the path of a folder", lambda value: isinstance(value, str) and bool(value))]
 ImageSize = Literal[32, 64, 128, 256]
 Normalization = Literal["none", "batch", "group"]
@@ -113,6 +129,7 @@ KINDS = {
     "ExistingPath": get_args(ExistingPath)[1],
     "CheckpointPath": get_args(CheckpointPath)[1],
     "PicturesPath": get_args(PicturesPath)[1],
+    "Colour": get_args(Colour)[1],
     "NewFolder": get_args(NewFolder)[1],
     "Chosen": get_args(Chosen)[1],
     "ImageSize": choice(*get_args(ImageSize)),

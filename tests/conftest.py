@@ -1,6 +1,7 @@
 """What several tests need: the sample archives, and a loopback file server that fails as told."""
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,18 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_CATS = Path(__file__).parents[2] / "shared" / "cats"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests decode is kept for this session only; weights stay where the user has them."""
+    users = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    os.environ.setdefault("TORCH_HOME", f"{users}/torch")
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield
+    shutil.rmtree(cache)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ ALLOWED = {
     "networks": {"schema"},
     "objectives": {"schema", "schedules"},
     "metrics": {"schema", "errors", "images"},
-    "data": {"schema", "schedules", "errors", "images", "seeds"},
+    "data": {"schema", "schedules", "errors", "images", "seeds", "progress"},
     "models": {"schema", "schedules", "errors", "images", "seeds", "networks", "objectives", "data"},
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -40,7 +41,7 @@ class InMemory:
     def __init__(self, images: Tensor) -> None:
         self.images = images
 
-    def load(self, image_size: int, num_workers: int) -> Pictures:
+    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
         return Pictures.of(self.images, [f"{index}.png" for index in range(len(self.images))])
 
 

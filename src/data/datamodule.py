@@ -1,5 +1,6 @@
 """One LightningDataModule over any source of pictures, and a constructor for each source."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
@@ -15,7 +16,7 @@ from src.data.sources import DrawnCats, Folder, Source
 from src.data.stream import PictureStream, StreamPositions
 from src.errors import UserError
 from src.images import from_uint8
-from src.schema import Fraction, ImageSize, NonNegativeInt, PicturesPath, PositiveInt, Seed
+from src.schema import Colour, Fraction, ImageSize, NewFolder, NonNegativeInt, PicturesPath, PositiveInt, Seed
 from src.seeds import mixed_seed
 
 
@@ -25,6 +26,8 @@ class ImageDataModule(LightningDataModule):
     batch_size counts the pictures of all processes together. num_workers: processes that make batches (0: the
     training process itself, fastest for small pictures). split_seed decides which pictures are held out, seed the
     order and the flips; limit_images keeps only the first few. augmentation changes training batches, on the device.
+    deduplicate keeps, of pictures that show the same, the smoothest; without it they stay on one side of the split.
+    store_dir: where decoded pictures are kept (null: the user's cache).
     """
 
     def __init__(
@@ -39,19 +42,30 @@ class ImageDataModule(LightningDataModule):
         seed: Seed = 0,
         limit_images: PositiveInt | None = None,
         augmentation: Augmentation | None = None,
+        deduplicate: bool = False,
+        store_dir: NewFolder | None = None,
     ) -> None:
         super().__init__()
         self.source, self.image_size, self.batch_size = source, image_size, batch_size
         self.horizontal_flip, self.val_fraction = horizontal_flip, val_fraction
         self.num_workers, self.split_seed, self.seed = num_workers, split_seed, seed
-        self.limit_images = limit_images
         self.augmentation = augmentation
+        self.limit_images, self.deduplicate, self.store_dir = limit_images, deduplicate, store_dir
         self.train: Pictures | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        pictures = self.source.load(self.image_size)
+        pictures = self.source.load(self.image_size, self.store_dir)
+        if pictures.left_out and self.process()[0] == 0:
+            name, reason = pictures.left_out[0]
+            print(
+                f"data: {len(pictures.left_out):,} pictures are left out, among them {name} ({reason}); "
+                f"all are listed in {pictures.manifest}",
+                file=sys.stderr,
+            )
+        if self.deduplicate and "smoothest" in pictures.columns:
+            pictures = pictures.select(pictures.columns["smoothest"].bool())
         if self.limit_images:
             pictures = pictures.select(slice(self.limit_images))
         self.train, self.val = split(pictures, self.val_fraction, self.split_seed)
@@ -122,17 +136,33 @@ class DrawnCatsDataModule(ImageDataModule):
 
 
 class FolderDataModule(ImageDataModule):
-    """Your own pictures: a folder, .zip, .tar or .tar.gz."""
+    """Your own pictures: a folder, .zip, .tar or .tar.gz.
 
-    def __init__(self, root: PicturesPath, **options: Any) -> None:
-        super().__init__(Folder(root), **options)
+    crop: of a picture that is not square the centred square, all of it padded with the background, or stretched.
+    background: a colour, behind transparent pictures too. upscale: whether smaller pictures are enlarged or left out.
+    on_error: what can't be used is left out and listed (more than 5% that can't be read always stop), or stops.
+    """
+
+    def __init__(
+        self,
+        root: PicturesPath,
+        crop: Literal["center", "pad", "stretch"] = "center",
+        background: Colour = "white",
+        upscale: Literal["allow", "refuse"] = "allow",
+        on_error: Literal["skip", "stop"] = "skip",
+        **options: Any,
+    ) -> None:
+        super().__init__(Folder(root, "", crop, background, upscale, on_error), **options)
 
 
 class CatFacesDataModule(ImageDataModule):
-    """The public 64x64 cat faces, downloaded from `url` to the folder `root` (null: the user's cache)."""
+    """The public 64x64 cat faces, downloaded from `url` to the folder `root` (null: the user's cache).
 
-    def __init__(self, root: str | None, url: str, digest: str | None, **options: Any) -> None:
-        super().__init__(CatFaces(root=root, url=url, digest=digest), **options)
+    clean: of pictures that are there twice or more the smoothest copy, of the others none: 9,251 tight faces.
+    """
+
+    def __init__(self, root: str | None, url: str, digest: str | None, clean: bool = True, **options: Any) -> None:
+        super().__init__(CatFaces(root=root, url=url, digest=digest, clean=clean), **options)
 
 
 class AFHQCatDataModule(ImageDataModule):

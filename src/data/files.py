@@ -27,7 +27,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class PictureFile:
-    """name: its path below the root or subfolder. read raises Unusable, or whatever a broken file makes Python raise."""
+    """name: its path below the root or subfolder. read raises Unusable, or whatever else a broken file raises."""
 
     name: str
     read: Callable[[], bytes]
@@ -50,6 +50,12 @@ def picture_files(root: Path, subfolder: str = "") -> Iterator[PictureFile]:
     if not named:
         below = f" below a folder {subfolder}" if subfolder else ""
         raise UserError(f"{root.absolute()} holds no pictures{below}; {WAY_OUT}")
+
+
+def num_pictures(root: Path, subfolder: str) -> int | None:
+    """Picture files, where counting them reads none: not of a tar."""
+    countable = root.is_dir() or root.name.lower().endswith(".zip")
+    return sum(1 for _ in picture_files(root, subfolder)) if countable else None
 
 
 def digests(root: Path, subfolder: str = "") -> Iterator[tuple[str, str]]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,10 @@ from src.errors import UserError
 
 
 class Pixels(Protocol):
-    """uint8 pictures (N, 3, S, S), in memory or in a file; digest stands for all of them."""
+    """uint8 pictures (N, 3, S, S), in memory or in a file.
+
+    digest: stands for all of them, or for how they were made where Pictures.columns has sha256, their origins.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -85,7 +87,7 @@ class Pictures:
     names                       N, in the same order
     groups                      int64 (N,): equal where pictures are near-duplicates of each other
     factors                     float32 (N, F) where the source knows what it drew
-    columns                     more of each picture: size, int64 (N, 2), its width and height before it was resized, ...
+    columns                     more of each picture: size (N, 2), its width and height as it was; sha256 (N, 32); ...
     left_out                    names and reasons of what could not be used; of the whole source, listed in `manifest`
     digest                      stands for names and pixels, and for their order
     """
@@ -132,9 +134,9 @@ class Pictures:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the names, and of what the pixels stand for."""
+        """SHA-256 (hex) of the names, of each picture's origin, and of what the pixels stand for."""
         sha256 = hashlib.sha256(repr((self.names, self.pixels.digest)).encode())
-        sha256.update(np.ascontiguousarray(self.rows.numpy()).data)
+        sha256.update(self.columns.get("sha256", self.rows).contiguous().numpy().data)
         return sha256.hexdigest()
 
 

@@ -5,14 +5,20 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
+
+from src.data.decoding import Decoding
 from src.data.download import download
+from src.data.duplicates import clean_as_published
 from src.data.files import digests
 from src.data.pictures import Pictures
-from src.data.sources import Folder, Source
+from src.data.sources import FilesRecipe, Source
+from src.data.store import open_store
 from src.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+PUBLISHED_SIZE = 64  # pixels, of the cat faces
 CAT_DATASET_COMMIT = "c463f7f29d538bf46e5972f040ba16ddddfba533"
 
 
@@ -46,7 +52,10 @@ class _PublicSet(Source):
         if not self.archive.exists():
             logger.info("%s: %s", self.title, self.licence)
         download(self.url, self.archive, self.title, self._check)
-        return Folder(self.archive, self.subfolder).load(image_size, store_dir)
+        return open_store(self._recipe(image_size), store_dir)
+
+    def _recipe(self, image_size: int) -> FilesRecipe:
+        return FilesRecipe(self.archive, self.subfolder, Decoding(image_size))
 
     def _check(self, archive: Path) -> None:
         """Compares the contents with the digest, once for each state of the file; sets a wrong file aside."""
@@ -74,19 +83,58 @@ class _PublicSet(Source):
 class CatFaces(_PublicSet):
     """29,843 crops of 64x64 with many duplicates (AnnikaV9/cat-dataset), about 280 MB.
 
+    clean keeps 9,251 of them: of every group of two or more near-duplicates the smoothest. What is there only once is
+    mostly a bad crop or a whole cat. They are chosen among the pictures as published, whatever size is asked for.
+
     Licence: mixed or unclear. The repository says MIT, but collects older sets whose photographs are others'.
     """
 
     URL = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
     DIGEST = "cc0bcca5aa27709282ff58b26b0d3379c751349590d738e44f49f991810e79df"
 
+    CLEAN_DIGEST = "e529fb7c83df2425a5956fac19edf414f93e9267c4a749c5fbd83ca039f7ea7c"
+
     title = "cat faces 64x64"
     file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
     subfolder = "cats"
     licence = "licence mixed or unclear: collected from older public sets"
 
-    def __init__(self, root: str | Path | None = None, url: str = URL, digest: str | None = DIGEST) -> None:
+    def __init__(
+        self, root: str | Path | None = None, url: str = URL, digest: str | None = DIGEST, clean: bool = True
+    ) -> None:
         super().__init__(root, url, digest)
+        self.clean = clean
+
+    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
+        pictures = super().load(image_size, store_dir)
+        if not self.clean:
+            return pictures
+        published = pictures if image_size == PUBLISHED_SIZE else super().load(PUBLISHED_SIZE, store_dir)
+        clean = {published.names[index] for index in published.columns["clean"].nonzero()[:, 0].tolist()}
+        return pictures.select([index for index, name in enumerate(pictures.names) if name in clean])
+
+    def _recipe(self, image_size: int) -> FilesRecipe:
+        published_list = self.CLEAN_DIGEST if self.digest == self.DIGEST else None
+        return _CatFacesRecipe(self.archive, self.subfolder, Decoding(image_size), published_list)
+
+
+class _CatFacesRecipe(FilesRecipe):
+    """Knows which pictures are on the clean list; clean_digest: that of their names, if it is known."""
+
+    def __init__(self, root: Path, subfolder: str, decoding: Decoding, clean_digest: str | None) -> None:
+        super().__init__(root, subfolder, decoding)
+        self.clean_digest = clean_digest
+        self.options |= {"clean": clean_digest or ""}
+
+    def columns(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        columns = super().columns(images, names)
+        if self.image_size == PUBLISHED_SIZE:
+            indices, reading, fits = clean_as_published(images, names, self.clean_digest)
+            if not fits:
+                logger.warning("the clean list of %d names (%s) is not the published one", len(indices), reading)
+            columns["clean"] = np.zeros(len(names), np.int64)
+            columns["clean"][indices] = 1
+        return columns
 
 
 class AFHQCat(_PublicSet):

@@ -14,7 +14,7 @@ from src.data import drawn_cats, drawn_cats_painter, drawn_cats_shapes
 from src.data.decoding import Crop, Decoding, TooSmall, Upscale
 from src.data.drawn_cats import draw_cats, draw_factors
 from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
-from src.data.files import PictureFile, digests, natural, picture_files, state
+from src.data.files import PictureFile, digests, natural, num_pictures, picture_files, state
 from src.data.pictures import Pictures
 from src.data.store import Made, OnError, Work, open_store
 from src.errors import UserError
@@ -87,7 +87,7 @@ class FilesRecipe:
         def make(files: list[PictureFile]) -> list[Made]:
             return [self._made(file) for file in files]
 
-        return make, _chunks(picture_files(self.root, self.subfolder)), None
+        return make, _chunks(picture_files(self.root, self.subfolder)), num_pictures(self.root, self.subfolder)
 
     def _made(self, file: PictureFile) -> Made:
         digest = ""

@@ -14,6 +14,7 @@ killed build leaves nothing that is taken for a store; the next build sweeps it 
 
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -35,6 +36,7 @@ import torch
 from src.data.parallel import in_threads
 from src.data.pictures import Pictures, StoredPixels
 from src.errors import UserError
+from src.progress import watched
 
 FORMAT = 1  # raise it when what is stored changes its meaning
 MOST_UNREADABLE = 0.05
@@ -231,9 +233,14 @@ def _find(recipe: Recipe, root: Path, content: str | None) -> Pictures | None:
 
 
 def _open(folder: Path) -> Pictures:
+    """Raises one of DAMAGE."""
     manifest = Manifest.read(folder)
     size = manifest.about["image_size"]
-    pixels = StoredPixels(folder / "pixels", (len(manifest.names), 3, size, size), folder.name)
+    pixels = StoredPixels(
+        folder / "pixels",
+        (len(manifest.names), 3, size, size),
+        _short_digest(manifest.about["format"], sorted(manifest.about["options"].items())),
+    )
     stat = os.stat(folder / "pixels")
     num_bytes = math.prod(pixels.shape)
     if stat.st_size != num_bytes:
@@ -248,6 +255,8 @@ def _open(folder: Path) -> Pictures:
         factors = torch.from_numpy(np.load(folder / "factors.npy"))
     columns = {name: torch.tensor(values) for name, values in manifest.columns.items()}
     columns["size"] = torch.tensor(manifest.sizes)
+    origins = bytearray.fromhex("".join(manifest.digests))
+    columns["sha256"] = torch.frombuffer(origins, dtype=torch.uint8).view(-1, 32)
     return Pictures(
         pixels,
         torch.tensor(manifest.rows),
@@ -286,7 +295,7 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
     work, items, total = recipe.work()
     with (folder / "pixels").open("wb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on what it reads
-        for batch in in_threads(work, items, total, f"decoding {recipe.title}"):
+        for batch in watched(in_threads(work, items), total, f"decoding {recipe.title}"):
             for picture in batch:
                 if picture.pixels is None:
                     left_out.append(picture)
@@ -306,7 +315,9 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
     columns = recipe.columns(cast(np.ndarray, _Rows(pixels, order)), names)
     factors = recipe.factors()
     if factors is not None:
-        np.save(folder / "factors.npy", factors)
+        array = io.BytesIO()
+        np.save(array, factors)
+        _write(folder / "factors.npy", array.getvalue())
     about = {
         "format": FORMAT,
         "of": recipe.identity,

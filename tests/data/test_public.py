@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from src.data.files import picture_files
 from src.data.public import AFHQCat, CatFaces, listing_digest
-from src.data.sources import Folder
 from src.errors import UserError
 from tests.conftest import FileServer
 
@@ -44,12 +44,12 @@ def set_of_three(file_server: FileServer, tmp_path: Path) -> CatFaces:
     file_server.content = small_archive()
     (tmp_path / "truth.tar.gz").write_bytes(file_server.content)
     digest = digest_by_sha256sum(tmp_path / "truth.tar.gz", "cat-dataset-123/cats", tmp_path / "truth")
-    return CatFaces(root=tmp_path / "cache", url=file_server.url, digest=digest)
+    return CatFaces(root=tmp_path / "cache", url=file_server.url, digest=digest, clean=False)
 
 
 def test_set_is_downloaded_once_checked_and_read_in_order(set_of_three: CatFaces, file_server: FileServer) -> None:
-    first = set_of_three.load(64, 1)
-    again = set_of_three.load(64, 1)
+    first = set_of_three.load(64)
+    again = set_of_three.load(64)
     assert first.names == ["cat_0.png", "cat_2.png", "cat_10.png"]
     assert torch.equal(first[:], again[:])
     assert len(file_server.requests) == 1
@@ -65,45 +65,45 @@ def test_contents_are_hashed_once_for_each_state_of_the_file(
         return listing_digest(archive, subfolder)
 
     monkeypatch.setattr("src.data.public.listing_digest", counting)
-    set_of_three.load(64, 1)
-    set_of_three.load(64, 1)
+    set_of_three.load(64)
+    set_of_three.load(64)
     assert len(hashed) == 1
     set_of_three.archive.write_bytes(small_archive(seed=1))
     with pytest.raises(UserError, match="not the published set"):
-        set_of_three.load(64, 1)
+        set_of_three.load(64)
 
 
 def test_wrong_contents_are_told_and_set_aside(set_of_three: CatFaces, file_server: FileServer) -> None:
     right = file_server.content
     file_server.content = small_archive(seed=1)
     with pytest.raises(UserError) as caught:
-        set_of_three.load(64, 1)
+        set_of_three.load(64)
     for part in ("cat faces 64x64", f"expected {set_of_three.digest}", "found ", "data=folder", "data=drawn_cats"):
         assert part in str(caught.value)
     assert not set_of_three.archive.exists()
     file_server.content = right
-    assert len(set_of_three.load(64, 1).names) == 3
+    assert len(set_of_three.load(64).names) == 3
 
 
 def test_a_web_page_in_place_of_the_archive_is_told(file_server: FileServer, tmp_path: Path) -> None:
     file_server.content = b"<html>log in</html>"
     afhq = AFHQCat(root=tmp_path, url=file_server.url)
     with pytest.raises(UserError, match=r"AFHQ cats .* is not the published set.*not a zip file"):
-        afhq.load(64, 1)
+        afhq.load(64)
     assert not afhq.archive.exists()
 
 
 def test_no_network_names_the_set_and_both_alternatives(tmp_path: Path, closed_url: str) -> None:
     with pytest.raises(UserError, match=f"cat faces 64x64 from {closed_url} .*data=folder .*data=drawn_cats"):
-        CatFaces(root=tmp_path, url=closed_url).load(64, 1)
+        CatFaces(root=tmp_path, url=closed_url).load(64)
 
 
 def test_licence_is_logged_at_the_first_download(set_of_three: CatFaces, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    set_of_three.load(64, 1)
+    set_of_three.load(64)
     assert "licence mixed or unclear" in caplog.text
     caplog.clear()
-    set_of_three.load(64, 1)
+    set_of_three.load(64)
     assert caplog.text == ""
 
 
@@ -118,9 +118,9 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
     sample = shared_cats / "cat-faces-raw-sample.tar.gz"
     file_server.content = sample.read_bytes()
     file_server.cut_after = 5_000_000
-    (top,) = {name.split("/")[0] for name, _ in Folder(sample).contents()}
+    (top,) = {file.name.split("/")[0] for file in picture_files(sample)}
     digest = digest_by_sha256sum(sample, f"{top}/cats", tmp_path / "truth")
-    pictures = CatFaces(tmp_path / "cache", file_server.url, digest).load(64, 2)
+    pictures = CatFaces(tmp_path / "cache", file_server.url, digest, clean=False).load(64)
     assert pictures[:].shape == (1501, 3, 64, 64)
     assert file_server.requests[1]["Range"] == "bytes=5000000-"
     for index in (0, 1500):
@@ -132,7 +132,7 @@ def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tm
     sample = shared_cats / "afhq-sample-512.zip"
     file_server.content = sample.read_bytes()
     digest = digest_by_sha256sum(sample, "afhq/train/cat", tmp_path / "truth")
-    pictures = AFHQCat(tmp_path / "cache", file_server.url, digest).load(64, 2)
+    pictures = AFHQCat(tmp_path / "cache", file_server.url, digest).load(64)
     assert pictures[:].shape == (150, 3, 64, 64)
     assert pictures.names[0] == "flickr_cat_000021.jpg"
     picture = Image.open(tmp_path / "truth" / "afhq" / "train" / "cat" / pictures.names[0])
