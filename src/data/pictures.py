@@ -60,7 +60,7 @@ class StoredPixels:
 
     def gather(self, rows: Tensor) -> Tensor:
         images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
-        memory, size, descriptor = memoryview(images.numpy()).cast("B"), self.picture_bytes, self._file.fileno()
+        memory, size, descriptor = images.view(-1).numpy().data, self.picture_bytes, self._file.fileno()
         received = 0
         for start, row in enumerate(rows.tolist()):
             received += os.preadv(descriptor, [memory[start * size : (start + 1) * size]], row * size)
