@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -34,11 +35,16 @@ class PictureStream(Dataset):
             chosen = self._order[offset : offset + positions.stop - start]
             batch = self.pictures[chosen]
             if self.horizontal_flip:
-                flipped = self._flipped[chosen]
-                batch[flipped] = batch[flipped].flip(-1)
+                _mirror(batch.numpy(), self._flipped[chosen].numpy())
             batches.append(batch)
             start += len(chosen)
         return torch.cat(batches) if len(batches) > 1 else batches[0]
+
+
+def _mirror(images: np.ndarray, which: np.ndarray) -> None:
+    """Flips these of uint8 (N, 3, S, S) in place, eight bytes at a time: S is a multiple of 8."""
+    words = images.view(np.uint64)
+    words[which] = words[which][..., ::-1].byteswap()
 
 
 class StreamPositions(Sampler[range]):

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +19,8 @@ from PIL import Image
 
 from src.data import sources, store
 from src.data.decoding import Decoding
+from src.data.drawn_cats import draw_cats
+from src.data.files import digests
 from src.data.pictures import Pictures
 from src.data.sources import DrawnCats, FilesRecipe, Folder, drawer_digest
 from src.data.store import Manifest, default_store_dir
@@ -168,10 +170,15 @@ def test_what_is_too_new_to_be_told_from_its_next_change_is_read_again(
     monkeypatch.setattr("src.data.files.SETTLED_S", 60.0)
     folder = fill(tmp_path / "cats")
     Folder(folder).load(32, tmp_path / "store")
-    read: list[str] = []
-    monkeypatch.setattr(sources, "digests", lambda *where: (read.append("all"), iter(()))[1])
+    read: list[Path] = []
+
+    def noting(root: Path, subfolder: str) -> Iterator[tuple[str, str]]:
+        read.append(root)
+        return digests(root, subfolder)
+
+    monkeypatch.setattr(sources, "digests", noting)
     Folder(folder).load(32, tmp_path / "store")
-    assert read == ["all"]
+    assert read == [folder]
 
 
 def spoil(path: Path) -> None:
@@ -284,7 +291,7 @@ def test_factors_lie_beside_the_pictures_they_drew(tmp_path: Path) -> None:
     pictures = DrawnCats(70, seed=3).load(32, tmp_path)
     assert pictures.factors is not None
     assert pictures.factors.shape == (70, 24)
-    redrawn = sources.draw_cats(pictures.factors[[5, 69]].numpy(), 32)
+    redrawn = draw_cats(pictures.factors[[5, 69]].numpy(), 32)
     assert torch.equal(pictures[[5, 69]], torch.from_numpy(redrawn))
     assert pictures.groups.tolist() == list(range(70))
 
