@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from src.latent_space import Directions, around, closed, decode, linear, snap, spherical
 from src.models.generative_model import GenerativeModel
-from src.pictures import save_animation, save_grid, save_placed, tile
+from src.pictures import animation_bytes, save_grid, save_placed, tile
 
 
 class LatentPictures:
@@ -20,14 +21,22 @@ class LatentPictures:
         self.steps, self.frames, self.animation = steps, frames, animation
         self.written: dict[str, str] = {}
 
-    def interpolations(self, name: str, what: str, codes: Tensor, centre: Tensor) -> None:
-        """Rows from each code of the first half of (2 x rows, D) to one of the second; spherical about `centre`."""
+    def interpolations(
+        self, name: str, what: str, codes: Tensor, centre: Tensor, pictures: Tensor | None = None
+    ) -> None:
+        """Rows from each code of the first half of (2 x rows, D) to one of the second; spherical about `centre`.
+
+        pictures: those with these codes, uint8 (2 x rows, 3, S, S), to stand at both ends of their row.
+        """
         starts, ends = codes.chunk(2)
         on_a_sphere = around(centre, spherical)
         for kind, path in (("linear", linear), ("spherical", on_a_sphere)):
             file = f"{name}_{kind}.png"
-            pictures = decode(self.model, path(starts, ends, self.steps))
-            save_grid(pictures.flatten(0, 1), self.folder / file, columns=self.steps)
+            rows = decode(self.model, path(starts, ends, self.steps))
+            if pictures is not None:
+                first, last = pictures.chunk(2)
+                rows = torch.cat([first[:, None], rows, last[:, None]], dim=1)
+            save_grid(rows.flatten(0, 1), self.folder / file, columns=rows.shape[1])
             self.written[file] = f"{kind} interpolations between {what}, one a row"
         stops = closed_tours(codes)
         file = f"{name}.{self.animation}"
@@ -35,7 +44,7 @@ class LatentPictures:
             tile(decode(self.model, codes), columns=min(len(codes), 6))
             for codes in closed(stops, on_a_sphere, self.frames)
         ]
-        save_animation(frames, self.folder / file)
+        (self.folder / file).write_bytes(animation_bytes(frames, f".{self.animation}"))
         self.written[file] = f"spherical interpolations through {len(stops)} {what} and back to the first"
 
     def map(self, points: Tensor, pictures: Tensor, cells: int, method: str) -> None:

@@ -47,7 +47,7 @@ def latents(
     generator = torch.Generator().manual_seed(seed)
 
     noise = model.draw_latents(2 * paths, generator)
-    drawn.interpolations("samples", "samples", noise, centre=torch.zeros(model.latent_dim))
+    drawn.interpolations("samples", "samples", noise, torch.zeros(model.latent_dim))
     codes, start = model.draw_latents(16, generator), noise[0]
     if isinstance(model, EncodingModel):
         source = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
@@ -56,9 +56,9 @@ def latents(
         pictures = found[torch.randperm(len(found), generator=generator)[:num_pictures]]
         codes = encode(model, pictures)
         # With fewer pictures than ends of paths some are taken again.
-        chosen = codes.repeat(2 * paths, 1)[: 2 * paths]
-        start = chosen[0]
-        drawn.interpolations("pictures", "real pictures, encoded", chosen, centre=codes.mean(dim=0))
+        ends = torch.arange(2 * paths) % len(codes)
+        start = codes[0]
+        drawn.interpolations("pictures", "real pictures", codes[ends], codes.mean(dim=0), pictures[ends])
         drawn.map(flatten(codes, map), pictures, map_cells, map)
     directions = most_active(model, codes, num_directions)
     drawn.traversals(directions, start)

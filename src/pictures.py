@@ -1,5 +1,6 @@
 """Picture files: uint8 in, PNG or a moving picture out."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,11 +40,12 @@ def save_placed(pictures: Mapping[tuple[int, int], Tensor], path: Path) -> None:
     save_grid([pictures.get((row, column), white) for row in range(rows) for column in range(columns)], path, columns)
 
 
-def save_animation(frames: Sequence[Tensor], path: Path, frames_per_second: float = 12) -> None:
-    """uint8 (3, H, W) each -> a .webp, .gif or .apng that loops for ever."""
+def animation_bytes(frames: Sequence[Tensor], suffix: str, frames_per_second: float = 12) -> bytes:
+    """uint8 (3, H, W) each -> the content of a .webp, .gif or .apng that loops for ever."""
     first, *others = [to_pillow(frame) for frame in frames]
-    options = {"quality": 80, "method": 4} if path.suffix == ".webp" else {}
-    kind = {".webp": "WEBP", ".gif": "GIF", ".apng": "PNG"}[path.suffix]
+    options = {"quality": 80, "method": 4} if suffix == ".webp" else {}
+    kind = {".webp": "WEBP", ".gif": "GIF", ".apng": "PNG"}[suffix]
     duration_ms = round(1000 / frames_per_second)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first.save(path, kind, save_all=True, append_images=others, duration=duration_ms, loop=0, **options)
+    with io.BytesIO() as file:
+        first.save(file, kind, save_all=True, append_images=others, duration=duration_ms, loop=0, **options)
+        return file.getvalue()

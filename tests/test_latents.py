@@ -45,8 +45,9 @@ def test_models_that_encode_show_real_pictures_too(model: str, tmp_path: Path) -
     assert written == ALWAYS | OF_PICTURES | {"samples.webp", "pictures.webp", "latents.json"}
     assert report(folder)["files"].keys() == written - {"latents.json"}
     assert report(folder)["num_codes"] == 40
-    # Three rows of five pictures of 32 pixels, two between them and around.
-    assert Image.open(folder / "pictures_linear.png").size == (5 * 34 + 2, 3 * 34 + 2)
+    # Three rows of five decoded pictures of 32 pixels between two real ones, and 2 pixels around each.
+    assert Image.open(folder / "pictures_linear.png").size == (7 * 34 + 2, 3 * 34 + 2)
+    assert Image.open(folder / "samples_linear.png").size == (5 * 34 + 2, 3 * 34 + 2)
     assert Image.open(folder / "traversals.png").size == (5 * 34 + 2, 4 * 34 + 2)
     activity = report(folder)["directions"]["activity"]
     assert activity == sorted(activity, reverse=True)

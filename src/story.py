@@ -1,0 +1,41 @@
+"""`python -m src.story`: trains an autoencoder, a VAE and a GAN, and writes the page that tells them apart."""
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from src.cli import run
+from src.schema import Chosen, NewFolder, PositiveInt, Seed
+
+
+def story(
+    output: NewFolder,
+    seed: Seed,
+    num_images: PositiveInt,
+    all: list,
+    autoencoder: list,
+    vae: list,
+    gan: list,
+    options: list,
+    data: Chosen,
+) -> None:
+    """Trains what is not trained yet, each in a process of its own, then writes index.html; see conf/story.yaml."""
+    from pathlib import Path
+
+    from src.story_page.training import Part, train
+
+    typed = [override for override in HydraConfig.get().overrides.task if override.lstrip("+~").startswith("data")]
+    common: list[Any] = [*options, *typed, f"seed={seed}"]
+    folder = Path(output)
+    recipes = {"autoencoder": autoencoder, "vae": vae, "gan": gan}
+    parts = {name: Part(folder / name, [*all, *recipe, *common]) for name, recipe in recipes.items()}
+    train(list(parts.values()))
+
+    from src.story_page.page import write_page
+
+    page = write_page(folder / "index.html", parts, num_images, seed)
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, all in one file")
+
+
+if __name__ == "__main__":
+    run("story", story)

@@ -1,0 +1,111 @@
+"""What the page shows and says of each model, measured on equally many pictures of every kind."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from src.data.pictures import Pictures
+from src.images import from_uint8
+from src.latent_space import decode, encode
+from src.metrics.features import FeatureNetwork
+from src.metrics.frechet import FeatureMoments, frechet_distance
+from src.models.encoding_model import EncodingModel
+from src.models.generative_model import GenerativeModel
+from src.models.vae import VAE
+
+READ_AT_ONCE = 64
+
+
+class Yardstick:
+    """How far pictures are from real ones, by the features of a network that was trained on neither.
+
+    training: what the nearest is looked for in. Distances are Euclidean.
+    """
+
+    def __init__(self, network: FeatureNetwork, training: Pictures) -> None:
+        self.network = network
+        self.training = torch.cat([network(batch) for batch in training.batches(READ_AT_ONCE)])
+        self.moments = moments(self.training)
+
+    def judge(self, pictures: Tensor) -> "Judgement":
+        """uint8 (N, 3, S, S)."""
+        features = torch.cat([self.network(batch) for batch in pictures.split(READ_AT_ONCE)])
+        nearest = torch.cdist(features, self.training).amin(dim=1)
+        return Judgement(nearest, float(frechet_distance(*self.moments, *moments(features))))
+
+
+def moments(features: Tensor) -> tuple[Tensor, ...]:
+    metric = FeatureMoments(features.shape[1])
+    metric.update(features)
+    return metric.compute()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """distances: (N,), to the nearest training picture; frechet: between these pictures and the training ones."""
+
+    distances: Tensor
+    frechet: float
+
+    @property
+    def median(self) -> float:
+        return self.distances.median().item()
+
+    def share_beyond(self, others: "Judgement", quantile: float = 0.95) -> float:
+        """The share that is farther from the training pictures than this quantile of the others."""
+        return (self.distances > others.distances.quantile(quantile)).float().mean().item()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder makes of pictures.
+
+    codes: (N, D), of training pictures, drawn from their posteriors where there are any: the aggregate posterior.
+    reconstructions: of the held-out pictures, uint8; psnr: theirs, in decibels; kl_nats: of the held-out pictures.
+    """
+
+    codes: Tensor
+    reconstructions: Tensor
+    judgement: Judgement
+    psnr: float
+    kl_nats: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """samples: uint8, from N(0, I)."""
+
+    samples: Tensor
+    judgement: Judgement
+    encoded: Encoded | None
+
+
+def measure(
+    model: GenerativeModel, training: Tensor, held_out: Tensor, yardstick: Yardstick, num_samples: int, seed: int
+) -> Measured:
+    """training, held_out: uint8 pictures to encode."""
+    samples = torch.cat(list(model.sample_uint8(num_samples, seed, READ_AT_ONCE)))
+    encoded = measure_encoder(model, training, held_out, yardstick, seed) if isinstance(model, EncodingModel) else None
+    return Measured(samples, yardstick.judge(samples), encoded)
+
+
+@torch.no_grad()
+def measure_encoder(
+    model: EncodingModel, training: Tensor, held_out: Tensor, yardstick: Yardstick, seed: int
+) -> Encoded:
+    torch.manual_seed(seed)
+    reconstructions = decode(model, encode(model, held_out))
+    error = (reconstructions.float() - held_out.float()).square().mean(dim=(1, 2, 3))
+    psnr = (10 * (255**2 / error.clamp(min=1e-9)).log10()).mean().item()
+    codes, kl_nats = encode(model, training), None
+    if isinstance(model, VAE):
+        codes = torch.cat([posterior_draws(model, batch) for batch in training.split(READ_AT_ONCE)])
+        losses = [model.losses(from_uint8(batch))["kl_nats"] for batch in held_out.split(READ_AT_ONCE)]
+        kl_nats = torch.cat(losses).mean().item()
+    return Encoded(codes, reconstructions, yardstick.judge(reconstructions), psnr, kl_nats)
+
+
+def posterior_draws(model: VAE, pictures: Tensor) -> Tensor:
+    mean, log_variance = model.encode(from_uint8(pictures))
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)

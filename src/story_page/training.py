@@ -1,0 +1,59 @@
+"""The three runs of a story: each is a `python -m src.train` of its own, and none is trained twice."""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.cli import check_ahead
+from src.errors import UserError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run folder and the options of src.train that fill it."""
+
+    folder: Path
+    overrides: list[str]
+
+    @property
+    def command(self) -> str:
+        """As a user types it."""
+        return shlex.join(["python", "-m", "src.train", *self.overrides, f"run_dir={self.folder}"])
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def record(self) -> Path:
+        """Holds the command of a run that has ended well."""
+        return self.folder / "command.txt"
+
+    def is_finished(self) -> bool:
+        """UserError where another command's run has this folder."""
+        if not self.record.is_file():
+            return False
+        if self.record.read_text().strip() != self.command:
+            raise UserError(
+                f"{self.folder} holds a run of other options ({self.record} has them); "
+                "give output=... for another story, or remove that folder"
+            )
+        return True
+
+
+def train(parts: list[Part]) -> None:
+    """Runs what is not finished; SystemExit with the exit code of a run that fails."""
+    missing = [part for part in parts if not part.is_finished()]
+    for part in missing:
+        check_ahead("train", "src.train.train", part.overrides, [])
+    for part in missing:
+        print(f"\n{part.command}", flush=True)
+        arguments = [*part.overrides, f"run_dir={part.folder.absolute()}"]
+        exit_code = subprocess.run([sys.executable, "-m", "src.train", *arguments], cwd=REPOSITORY, check=False)
+        if exit_code.returncode:
+            raise SystemExit(exit_code.returncode)
+        part.record.write_text(part.command + "\n")
