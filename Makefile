@@ -24,6 +24,10 @@ setup: .venv/.ready  ## install everything into .venv/ (both commands below do i
 train: .venv/.ready  ## the quickstart: a VAE on drawn cats, three minutes on a CPU
 	@$(BIN)/python -m src.train experiment=quickstart
 
+.PHONY: story
+story: .venv/.ready  ## autoencoder, VAE and GAN told apart on one page: outputs/story/index.html
+	@$(BIN)/python -m src.story
+
 .PHONY: test
 test: .venv/.ready  ## the tests, at most 8 minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow"

@@ -3,13 +3,14 @@
 Dependencies point one way; tests/test_layering.py holds them to it:
 
     train, evaluate, sample,
-    latents                    entry points: wiring only, and no torch until the config is checked
+    latents, story             entry points: wiring only, and no torch until the config is checked
       -> cli, check            from the command line to a config that fits the constructors it names
       -> sweep, cluster        the jobs of a sweep; processes that torchrun or SLURM started
       -> launch, fit, summary  the processes of a run, and what one of them does
       -> resume                what a run that goes on takes along
       -> checkpoint, judge     a model from its file alone; what it is judged by
       -> generalization        whether its samples are copies
+      -> story_page            the runs of src.story, what is measured on them, the page
       -> latent_pictures,
          latent_space          directions, paths and maps of codes, and the files that show them
       -> callbacks, logger     what happens beside the training steps

@@ -53,6 +53,7 @@ def config_of(*overrides: str, name: str = "train") -> dict[str, Any]:
         "evaluate": "src.evaluate.evaluate",
         "sample": "src.sample.sample",
         "latents": "src.latents.latents",
+        "story": "src.story.story",
     }[name]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

@@ -17,6 +17,7 @@ JOBS = {
     "evaluate": "src.evaluate.evaluate",
     "sample": "src.sample.sample",
     "latents": "src.latents.latents",
+    "story": "src.story.story",
 }
 
 
@@ -103,6 +104,8 @@ def test_mistake_is_answered_with_what_is_allowed(line: str, beginning: str) -> 
     [
         ("sample", "", "checkpoint must be given: add checkpoint=..."),
         ("sample", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
+        ("latents", "map=umap checkpoint=/nowhere.ckpt", "map=umap: not allowed here; give one of pca, tsne."),
+        ("story", "dat=folder", "dat: there is no such option; there are data, "),
         ("sample", "num_image=3", "num_image: there is no such option; there are num_images, "),
         ("evaluate", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
         ("evaluate", "data=foldr", "data=foldr: there is no such choice; data is one of folder, "),
@@ -110,7 +113,7 @@ def test_mistake_is_answered_with_what_is_allowed(line: str, beginning: str) -> 
         ("evaluate", "refrence=val", "refrence: there is no such option; there are reference, "),
     ],
 )
-def test_mistake_to_sample_or_evaluate_is_answered(name: str, line: str, beginning: str) -> None:
+def test_mistake_to_another_command_is_answered(name: str, line: str, beginning: str) -> None:
     assert answer(line, name).startswith(beginning), answer(line, name)
 
 

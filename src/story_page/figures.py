@@ -45,7 +45,7 @@ def distances(groups: dict[str, tuple[Tensor, str]]) -> Figure:
     for row, (numbers, colour) in zip(rows, groups.values(), strict=True):
         median = numbers.median().item()
         axes.plot([median, median], [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
-        axes.annotate(f"{median:.1f}", (median, row + 0.3), ha="center", va="bottom", fontsize=9, annotation_clip=False)
+        axes.annotate(f"{median:.3g}", (median, row + 0.3), ha="center", va="bottom", fontsize=9, annotation_clip=False)
     axes.set_yticks(list(rows), list(groups))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", linewidth=0.6)
@@ -66,14 +66,11 @@ def codes_in_a_plane(codes: dict[str, tuple[Tensor, str]]) -> Figure:
         axes.scatter(*noise.T.numpy(), s=7, color=REAL, alpha=0.7, linewidths=0, label="N(0, I)")
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_xlabel("1st principal direction")
-        figure_legend(axes)
+        axes.set_ylabel("2nd")
+        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), markerscale=2, borderaxespad=0.2)
+        for handle in legend.legend_handles:
+            handle.set_alpha(1)  # type: ignore[union-attr]
     return figure
-
-
-def figure_legend(axes: Any) -> None:
-    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), markerscale=2, borderaxespad=0.2, handletextpad=0.2)
-    for handle in legend.legend_handles:
-        handle.set_alpha(1)
 
 
 def code_norms(codes: dict[str, tuple[Tensor, str]]) -> Figure:

@@ -106,6 +106,7 @@ def pictures_of(
     found = {"real": grid(shown, COLUMNS)}
     for name, result in measured.items():
         found[f"{name}_samples"] = grid(result.samples[:SAMPLES], COLUMNS)
+        found[f"{name}_first_samples"] = grid(result.samples[: 2 * COLUMNS], COLUMNS)
         if result.encoded:
             restored = result.encoded.reconstructions[: 2 * COLUMNS]
             rows = [row for pair in zip(shown.split(COLUMNS), restored.split(COLUMNS), strict=True) for row in pair]

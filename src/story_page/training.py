@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
+
 from src.cli import check_ahead
 from src.errors import UserError
 
@@ -48,7 +50,9 @@ class Part:
 def train(parts: list[Part]) -> None:
     """Runs what is not finished; SystemExit with the exit code of a run that fails."""
     missing = [part for part in parts if not part.is_finished()]
+    # What is mistyped for the last run is told before the first.
     for part in missing:
+        GlobalHydra.instance().clear()
         check_ahead("train", "src.train.train", part.overrides, [])
     for part in missing:
         print(f"\n{part.command}", flush=True)
