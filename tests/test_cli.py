@@ -104,7 +104,7 @@ def test_mistake_is_answered_with_what_is_allowed(line: str, beginning: str) -> 
     [
         ("sample", "", "checkpoint must be given: add checkpoint=..."),
         ("sample", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
-        ("latents", "map=umap checkpoint=/nowhere.ckpt", "map=umap: not allowed here; give one of pca, tsne."),
+        ("latents", "num_direction=3", "num_direction: there is no such option; there are num_directions, "),
         ("story", "dat=folder", "dat: there is no such option; there are data, "),
         ("sample", "num_image=3", "num_image: there is no such option; there are num_images, "),
         ("evaluate", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),

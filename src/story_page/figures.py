@@ -23,11 +23,11 @@ def themed(draw: Callable[[], Figure]) -> dict[str, bytes]:
     """PNGs of one figure on a transparent ground: {"light": ..., "dark": ...}."""
     files = {}
     for theme, (ink, faint) in THEMES.items():
-        colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
-        style: dict[str, Any] = {"axes.edgecolor": faint, "grid.color": faint, "axes.facecolor": "none"}
-        spines = {"axes.spines.top": False, "axes.spines.right": False}
-        fonts = {"font.size": 11, "axes.titlesize": 11, "legend.frameon": False, "legend.fontsize": 10}
-        with rc_context({**colours, **style, **spines, **fonts}), io.BytesIO() as file:
+        style: Any = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
+        style |= {"axes.edgecolor": faint, "grid.color": faint, "axes.facecolor": "none"}
+        style |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+        style |= {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
+        with rc_context(style), io.BytesIO() as file:
             draw().savefig(file, dpi=DOTS_PER_INCH, transparent=True)
             files[theme] = file.getvalue()
     return files
@@ -39,8 +39,8 @@ def distances(groups: dict[str, tuple[Tensor, str]]) -> Figure:
     axes = figure.subplots()
     rows = range(len(groups), 0, -1)
     values = [numbers.numpy() for numbers, _ in groups.values()]
-    violins = axes.violinplot(values, positions=rows, orientation="horizontal", widths=0.85, showextrema=False)
-    for body, (_, colour) in zip(violins["bodies"], groups.values(), strict=True):  # type: ignore[arg-type]
+    violins: Any = axes.violinplot(values, positions=rows, orientation="horizontal", widths=0.85, showextrema=False)
+    for body, (_, colour) in zip(violins["bodies"], groups.values(), strict=True):
         body.set(facecolor=colour, alpha=0.55, edgecolor=colour)
     for row, (numbers, colour) in zip(rows, groups.values(), strict=True):
         median = numbers.median().item()
@@ -69,7 +69,7 @@ def codes_in_a_plane(codes: dict[str, tuple[Tensor, str]]) -> Figure:
         axes.set_ylabel("2nd")
         legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), markerscale=2, borderaxespad=0.2)
         for handle in legend.legend_handles:
-            handle.set_alpha(1)  # type: ignore[union-attr]
+            handle.set_alpha(1)
     return figure
 
 
