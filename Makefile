@@ -51,6 +51,10 @@ format: .venv/.ready  ## put the code into its format
 bench: .venv/.ready  ## what src.train costs over a bare PyTorch loop
 	@$(BIN)/python -m benchmarks.overhead
 
+.PHONY: bench-gpu
+bench-gpu: .venv/.ready  ## the GAN recipes and every speed switch on one CUDA card, under ten minutes; ARGS="data=..."
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
 .PHONY: lock
 lock: .venv/.ready  ## pin the newest dependencies, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
