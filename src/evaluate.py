@@ -15,6 +15,8 @@ def evaluate(
     output: str | None,
     neighbours: NonNegativeInt,
     batch_size: PositiveInt,
+    importance_samples: PositiveInt,
+    max_bound_images: PositiveInt,
     device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
     metrics: dict[str, Any],
@@ -26,6 +28,7 @@ def evaluate(
     most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
 
     import json
+    from itertools import product
     from pathlib import Path
 
     import torch
@@ -34,35 +37,36 @@ def evaluate(
     from src.checkpoint import build, choose_device, data_config, load_model, read_checkpoint
     from src.data.datamodule import ImageDataModule
     from src.generalization import NEIGHBOURS, judge_generalization
-    from src.judge import judge_losses, judge_samples
+    from src.judge import fit_prior, judge_losses, judge_samples
+    from src.judge_codes import Limits, judge_codes
+    from src.models.encoding_model import EncodingModel
     from src.pictures import save_grid
 
     content = read_checkpoint(checkpoint)
     model = load_model(content, choose_device(device))
     pictures = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
+    pictures_are_its_own = not any(value is not None for value in data.values())
     print(f"data: {pictures.source.description}", flush=True)
     torch.manual_seed(seed)
     results = judge_losses(model, pictures, reference, most)
-    for network in metrics["networks"].values():
+    if pictures_are_its_own:
+        fit_prior(model, pictures)
+    networks = [instantiate(network, _convert_="all") for network in metrics["networks"].values()]
+    cache_dir = metrics["cache_dir"]
+    for network, prior in product(networks, model.priors()):
         results |= judge_samples(
-            model,
-            pictures,
-            instantiate(network, _convert_="all"),
-            num_images,
-            reference,
-            seed,
-            batch_size,
-            metrics["cache_dir"],
-            most,
+            model, pictures, network, num_images, reference, seed, batch_size, cache_dir, most, prior
         )
     grids = {}
     if neighbours:
-        for network in metrics["networks"].values():
-            features = instantiate(network, _convert_="all")
-            values, grids[features.features.name] = judge_generalization(
-                model, pictures, features, num_images, seed, batch_size, most, neighbours
+        for network in networks:
+            values, grids[network.features.name] = judge_generalization(
+                model, pictures, network, num_images, seed, batch_size, most, neighbours
             )
             results |= values
+    if isinstance(model, EncodingModel):
+        limits = Limits(min(num_images, most), max_bound_images, importance_samples)
+        results |= judge_codes(model, pictures, reference, networks, limits, seed, cache_dir, most)
     report = {
         **results,
         "num_images": num_images,

@@ -14,6 +14,7 @@ def sample(
     seed: Seed,
     output: NewFolder,
     batch_size: PositiveInt,
+    prior: Literal["normal", "mixture"],
     device: Literal["auto", "cpu", "cuda", "mps"],
 ) -> None:
     """Draws num_images pictures of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
@@ -29,7 +30,7 @@ def sample(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     on_grid: list[Tensor] = []
-    pictures = (picture for batch in model.sample_uint8(num_images, seed, batch_size) for picture in batch)
+    pictures = (picture for batch in model.sample_uint8(num_images, seed, batch_size, prior) for picture in batch)
     for index, picture in enumerate(pictures):
         save_picture(picture, folder / f"{index:05d}.png")
         on_grid += [picture] if index < MOST_ON_GRID else []

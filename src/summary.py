@@ -15,6 +15,7 @@ from rich.table import Table
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.picture_grids import PictureGrids
 from src.callbacks.training_scalars import TrainingScalars
+from src.judge import KL_SPECTRUM
 from src.models.generative_model import GenerativeModel
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
@@ -60,7 +61,7 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
     table.add_column("best checkpoint", justify="right")
     for name, value in summary["final"].items():
         best = summary["best"].get(name)
-        if not name.startswith("train/") or name == "train/loss":
+        if (not name.startswith("train/") or name == "train/loss") and KL_SPECTRUM not in name:
             shown = ["" if number is None else f"{number:,.4g}" for number in (value, best)]
             table.add_row(name, *shown)
     console.print(table)

@@ -99,9 +99,9 @@ def test_curves_are_over_the_images_seen(vae_run: Path) -> None:
 
 def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Path, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3"]
+    options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3", "prior=mixture"]
     succeeded("src.sample", *options, "output=one", cwd=tmp_path)
-    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, device="cpu")
+    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, prior="mixture", device="cpu")
     names = [*(f"{index:05d}.png" for index in range(10)), "grid.png"]
     assert sorted(path.name for path in one.iterdir()) == names
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
@@ -111,7 +111,7 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
 def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
     lone_checkpoint: Path, vae_run: Path, cache: str, tmp_path: Path
 ) -> None:
-    options = [f"checkpoint={lone_checkpoint}", "num_images=32", cache]
+    options = [f"checkpoint={lone_checkpoint}", "num_images=32", "importance_samples=5", cache]
     succeeded("src.evaluate", *options, f"output={tmp_path}/one", "batch_size=7", cwd=tmp_path)
     config = config_of(*options, f"output={tmp_path}/other", "batch_size=32", name="evaluate")
     evaluate(**config)
@@ -119,12 +119,16 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
     assert one["fd_lite0"] == pytest.approx(other["fd_lite0"], rel=1e-6)
     assert one["elbo_nats"] == other["elbo_nats"]
     assert one["num_reference_images"] == 61  # 64 without the twentieth part held out
+    judged = {"fd_lite0_mixture", "fd_lite0_reconstruction", "psnr", "ssim", "mmd", "active_units"}
+    judged |= {"bound/importance_weighted_bits_per_dim", "kl_nats_of_dimensions", "mig", "dci_completeness"}
+    assert judged <= one.keys()
+    assert one["bound/importance_weighted_bits_per_dim"] <= one["bound/elbo_bits_per_dim"]
     # The best checkpoint's own evaluation drew the same samples from the same seed.
     assert one["fd_lite0"] == pytest.approx(load(vae_run / "summary.json")["best"]["fd_lite0"], rel=1e-4)
 
 
 def test_evaluation_takes_other_pictures(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
-    sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, device="cpu")
+    sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, prior="normal", device="cpu")
     (tmp_path / "cats" / "grid.png").unlink()
     options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]
     evaluate(**config_of(*options, cache, name="evaluate"))

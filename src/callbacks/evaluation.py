@@ -1,5 +1,6 @@
 """Judges the model at an interval and at the end; training never notices."""
 
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -7,7 +8,7 @@ from lightning import Callback, Trainer
 
 from src.callbacks.report import report_metrics
 from src.callbacks.run_length import due
-from src.judge import judge_losses, judge_samples
+from src.judge import fit_prior, judge_losses, judge_posterior, judge_samples
 from src.metrics.generation import FeatureMetrics
 from src.models.generative_model import GenerativeModel
 from src.schema import PositiveInt, Seed
@@ -50,8 +51,10 @@ class Evaluation(Callback):
         metrics = {}
         if data.val.names:
             losses = judge_losses(model, data, "val", self.max_reference_images)
+            losses |= judge_posterior(model, data, "val", self.max_reference_images)
             metrics = {f"val/{name}": value for name, value in losses.items()}
-        for network in self.networks.values():
+        fit_prior(model, data)
+        for network, prior in product(self.networks.values(), model.priors()):
             metrics |= judge_samples(
                 model,
                 data,
@@ -62,6 +65,7 @@ class Evaluation(Callback):
                 self.batch_size,
                 self.cache_dir,
                 self.max_reference_images,
+                prior,
             )
         model.train()
         return metrics

@@ -18,8 +18,10 @@ class Autoencoder(EncodingModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
+        mixture_components: PositiveInt = 10,
+        channels_last: bool = False,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim)
+        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, mixture_components, channels_last)
         self.to_latent = nn.Linear(encoder.num_features, latent_dim)  # type: ignore[arg-type]
 
     def codes(self, images: Tensor) -> Tensor:

@@ -6,11 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from src.models.generative_model import GenerativeModel, OptimizerFactory
+from src.models.priors import GaussianMixture, Prior
 from src.objectives.likelihood import Likelihood
 
 
 class EncodingModel(GenerativeModel):
-    """An encoder, a decoder and the likelihood of pictures under what is decoded."""
+    """An encoder, a decoder and the likelihood of pictures under what is decoded.
+
+    mixture_components: Gaussians of the mixture that is fitted on the codes of training pictures at evaluations.
+    channels_last: the memory layout of pictures and weights; faster on a CPU, and on a GPU in bf16.
+    """
 
     def __init__(
         self,
@@ -19,15 +24,31 @@ class EncodingModel(GenerativeModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: int,
+        mixture_components: int,
+        channels_last: bool,
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
-        self.optimizer = optimizer
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.encoder, self.decoder = encoder.to(memory_format=memory_format), decoder.to(memory_format=memory_format)
+        self.likelihood, self.optimizer = likelihood, optimizer
         self.latent_dim = latent_dim
+        self.mixture = GaussianMixture(mixture_components, latent_dim)
 
     @abstractmethod
     def codes(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> the one code of each picture that reconstructs it, (N, latent_dim)."""
+
+    def draw_codes(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, 3, H, W) -> a code of each picture as the decoder meets it in training, (N, latent_dim)."""
+        return self.codes(images)
+
+    def priors(self) -> list[Prior]:
+        return ["normal", "mixture"] if self.mixture.is_fitted else ["normal"]
+
+    def draw_latents(self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal") -> Tensor:
+        if prior == "mixture" and self.mixture.is_fitted:
+            return self.mixture.draw(num_images, generator)
+        return super().draw_latents(num_images, generator, prior)
 
     @abstractmethod
     def losses(self, images: Tensor) -> dict[str, Tensor]:

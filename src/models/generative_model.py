@@ -9,7 +9,9 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.images import to_uint8
+from src.models.priors import Prior
 from src.schedules import Schedule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -47,22 +49,28 @@ class GenerativeModel(LightningModule):
         """Pictures through the code and back, for models that encode; None for the others."""
         return None
 
+    def priors(self) -> list[Prior]:
+        """The distributions that latents can be drawn from; the first is the model's own."""
+        return ["normal"]
+
     @torch.no_grad()
-    def sample(self, num_images: int, generator: torch.Generator | None = None) -> Tensor:
-        """(num_images, 3, H, W) in [-1, 1], from latents of N(0, I).
+    def sample(self, num_images: int, generator: torch.Generator | None = None, prior: Prior = "normal") -> Tensor:
+        """(num_images, 3, H, W) in [-1, 1], from latents of N(0, I), or of what was fitted on the pictures' codes.
 
         The latents are drawn picture by picture on the CPU: a generator gives the same pictures on every device and
         in whatever portions they are asked for.
         """
-        return self.decode(self.like_weights(self.draw_latents(num_images, generator)))
+        return self.decode(self.like_weights(self.draw_latents(num_images, generator, prior)))
 
-    def draw_latents(self, num_images: int, generator: torch.Generator | None) -> Tensor:
-        """(num_images, latent_dim) of N(0, I), one picture after the other."""
+    def draw_latents(self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal") -> Tensor:
+        """(num_images, latent_dim), one picture after the other. UserError for a prior that the model has not."""
+        if prior not in self.priors():
+            raise UserError(f"this model has no prior={prior}; give prior={' or '.join(self.priors())}")
         latents = [torch.randn(self.latent_dim, generator=generator, dtype=torch.float32) for _ in range(num_images)]
         return torch.stack(latents)
 
-    def sample_uint8(self, num_images: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-        """The pictures 0 to num_images - 1 of a seed, in batches of uint8 (N, 3, H, W).
+    def sample_uint8(self, num_images: int, seed: int, batch_size: int, prior: Prior = "normal") -> Iterator[Tensor]:
+        """The pictures 0 to num_images - 1 of a seed and a prior, in batches of uint8 (N, 3, H, W).
 
         The same bytes whatever num_images and batch_size: sums round differently in batches of different sizes, so
         pictures are always decoded DECODED_AT_ONCE at a time, in the same places.
@@ -70,7 +78,7 @@ class GenerativeModel(LightningModule):
         generator = torch.Generator().manual_seed(seed)
         ready = torch.empty(0, dtype=torch.uint8)
         for start in range(0, num_images, DECODED_AT_ONCE):
-            latents = self.draw_latents(min(DECODED_AT_ONCE, num_images - start), generator)
+            latents = self.draw_latents(min(DECODED_AT_ONCE, num_images - start), generator, prior)
             filled = torch.cat([latents, latents.new_zeros(DECODED_AT_ONCE - len(latents), self.latent_dim)])
             with torch.no_grad():
                 pictures = to_uint8(self.decode(self.like_weights(filled)))[: len(latents)]

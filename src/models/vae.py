@@ -1,5 +1,7 @@
 """The variational autoencoder (Kingma & Welling, 2014), with a weighted KL term (Higgins et al., 2017)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -27,8 +29,10 @@ class VAE(EncodingModel):
         latent_dim: PositiveInt,
         beta: NonNegativeFloat | Schedule = 1.0,
         free_nats: NonNegativeFloat = 0.0,
+        mixture_components: PositiveInt = 10,
+        channels_last: bool = False,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim)
+        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, mixture_components, channels_last)
         self.to_posterior = nn.Linear(encoder.num_features, 2 * latent_dim)  # type: ignore[arg-type]
         self.beta, self.free_nats = as_schedule(beta), free_nats
 
@@ -40,6 +44,12 @@ class VAE(EncodingModel):
     def codes(self, images: Tensor) -> Tensor:
         """The posterior means."""
         return self.encode(images)[0]
+
+    def draw_codes(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A draw of each posterior."""
+        mean, log_variance = self.encode(images)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        return mean + (0.5 * log_variance).exp() * noise
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """The loss and the parts of the ELBO, one value per image: (N,) each. Only training has free nats."""
@@ -59,6 +69,21 @@ class VAE(EncodingModel):
                 negative_elbo, images[0].numel(), self.likelihood.log_levels_per_unit
             ),
         }
+
+    def importance_weighted_bound(self, images: Tensor, num_samples: int) -> Tensor:
+        """A lower bound of log p(image) that tightens with the samples of each posterior: (N, 3, H, W) -> nats (N,).
+
+        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x); with one sample, the ELBO (Burda et al., 2016, equation 8).
+        """
+        mean, log_variance = self.encode(images)
+        log_weights = []
+        for _ in range(num_samples):
+            noise = torch.randn_like(mean)
+            latents = mean + (0.5 * log_variance).exp() * noise
+            # log p(z) - log q(z | x); the constants of the two Gaussians cancel.
+            log_ratio = 0.5 * (noise.square() + log_variance - latents.square()).sum(dim=1)
+            log_weights.append(log_ratio - self.reconstruction_nats(images, latents))
+        return torch.stack(log_weights).logsumexp(dim=0) - math.log(num_samples)
 
     def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         beta = torch.as_tensor(self.beta(self.images_seen), device=self.device)

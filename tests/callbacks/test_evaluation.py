@@ -51,7 +51,8 @@ def test_evaluated_training_gives_bit_identical_weights(build: Callable[[], Gene
     observers = [PictureGrids(str(tmp_path), every_images=4, num_images=4), evaluation(tmp_path)]
     train(watched, tiny_data(), 20, [StepSeeds(0), *observers])
     train(alone, tiny_data(), 20, [StepSeeds(0)])
-    assert identical(watched, snapshot(alone))
+    # But for the mixture, which only evaluations fit.
+    assert identical(watched, snapshot(alone) | {k: v for k, v in snapshot(watched).items() if "mixture." in k})
 
 
 def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:

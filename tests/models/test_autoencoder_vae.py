@@ -143,6 +143,28 @@ def test_elbo_of_wrong_posterior_is_lower_by_its_kl_to_the_exact_one() -> None:
         assert gap_to_log_likelihood(error) == pytest.approx(kl, abs=0.05)
 
 
+@torch.no_grad()
+def test_importance_weighted_bound_tightens_with_its_samples_up_to_the_likelihood_of_a_linear_vae() -> None:
+    """Of a wrong posterior; p(x) is a Gaussian in closed form (Tipping & Bishop, 1999)."""
+    vae, marginal = linear_vae(posterior_error=0.8)
+    images = marginal.sample((4_000,))
+    exact = marginal.log_prob(images).mean().item()
+    pictures = images.view(-1, 3, 2, 2)
+    bounds = [vae.importance_weighted_bound(pictures, k).mean().item() for k in (1, 2, 5, 20, 200)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == pytest.approx(vae.losses(pictures)["elbo_nats"].mean().item(), abs=0.05)
+    assert bounds[0] < exact - 0.3
+    assert bounds[-1] == pytest.approx(exact, abs=0.01)
+
+
+@torch.no_grad()
+def test_importance_weighted_bound_of_the_exact_posterior_is_the_likelihood_with_one_sample() -> None:
+    vae, marginal = linear_vae(posterior_error=0.0)
+    images = marginal.sample((100,))
+    bound = vae.importance_weighted_bound(images.view(-1, 3, 2, 2), 1)
+    torch.testing.assert_close(bound, marginal.log_prob(images), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("model", [tiny_vae(), tiny_autoencoder()], ids=lambda model: type(model).__name__)
 def test_model_overfits_a_handful_of_pictures(model: VAE | Autoencoder) -> None:
     torch.manual_seed(0)

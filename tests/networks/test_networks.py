@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from torch import nn
 from src.networks.conv_vae import ConvDecoder, ConvEncoder
 from src.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from src.networks.layers import channels_by_resolution, normalization_layer
+from src.networks.resnet_vae import ResidualBlock, ResNetDecoder, ResNetEncoder
 from src.schema import ImageSize, Normalization
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -21,6 +23,14 @@ def images(count: int, size: int) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+def conv_vae(size: ImageSize) -> tuple[nn.Module, nn.Module]:
+    return ConvEncoder(size, width=4, max_width=8), ConvDecoder(size, 5, width=4, max_width=8)
+
+
+def resnet_vae(size: ImageSize) -> tuple[nn.Module, nn.Module]:
+    return ResNetEncoder(size, width=4, max_width=8, blocks=2), ResNetDecoder(size, 5, width=4, max_width=8, blocks=2)
+
+
 def channels_of(network: nn.Module) -> list[int]:
     """Of the pictures between the layers."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
@@ -28,8 +38,11 @@ def channels_of(network: nn.Module) -> list[int]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_encoder_and_decoder_have_the_shapes_they_say(size: ImageSize) -> None:
-    encoder, decoder = ConvEncoder(size, width=4, max_width=8), ConvDecoder(size, 5, width=4, max_width=8)
+@pytest.mark.parametrize("build", [conv_vae, resnet_vae])
+def test_encoder_and_decoder_have_the_shapes_they_say(
+    build: Callable[[ImageSize], tuple[nn.Module, nn.Module]], size: ImageSize
+) -> None:
+    encoder, decoder = build(size)
     features, outputs = encoder(images(2, size)), decoder(torch.randn(2, 5))
     assert features.shape == (2, encoder.num_features)
     assert outputs.shape == (2, 3, size, size)
@@ -88,3 +101,10 @@ def test_default_networks_have_no_batch_normalization() -> None:
     OmegaConf.resolve(config)
     for network in (hydra.utils.instantiate(config.generator), hydra.utils.instantiate(config.discriminator)):
         assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
+def test_residual_block_starts_as_the_identity_and_can_leave_it() -> None:
+    block, features = ResidualBlock(8), torch.randn(2, 8, 4, 4)
+    assert torch.equal(block(features), features)
+    block(features).square().sum().backward()
+    assert block.layers[-1].weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
