@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from src.models.encoding_model import EncodingModel
 from src.models.generative_model import OptimizerFactory
 from src.objectives.likelihood import Likelihood
-from src.schema import PositiveInt
+from src.schedules import Schedule
+from src.schema import NonNegativeFloat, PositiveInt
 
 
 class Autoencoder(EncodingModel):
@@ -18,10 +19,13 @@ class Autoencoder(EncodingModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
+        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
         mixture_components: PositiveInt = 10,
         channels_last: bool = False,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, mixture_components, channels_last)
+        super().__init__(
+            encoder, decoder, likelihood, optimizer, latent_dim, learning_rate_factor, mixture_components, channels_last
+        )
         self.to_latent = nn.Linear(encoder.num_features, latent_dim)  # type: ignore[arg-type]
 
     def codes(self, images: Tensor) -> Tensor:

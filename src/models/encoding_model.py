@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from src.models.generative_model import GenerativeModel, OptimizerFactory
 from src.models.priors import GaussianMixture, Prior
 from src.objectives.likelihood import Likelihood
+from src.schedules import Schedule, as_schedule
 
 
 class EncodingModel(GenerativeModel):
     """An encoder, a decoder and the likelihood of pictures under what is decoded.
 
+    learning_rate_factor: multiplies the learning rate of the optimizer.
     mixture_components: Gaussians of the mixture that is fitted on the codes of training pictures at evaluations.
     channels_last: the memory layout of pictures and weights; faster on a CPU, and on a GPU in bf16.
     """
@@ -24,6 +26,7 @@ class EncodingModel(GenerativeModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: int,
+        learning_rate_factor: float | Schedule,
         mixture_components: int,
         channels_last: bool,
     ) -> None:
@@ -32,6 +35,7 @@ class EncodingModel(GenerativeModel):
         self.encoder, self.decoder = encoder.to(memory_format=memory_format), decoder.to(memory_format=memory_format)
         self.likelihood, self.optimizer = likelihood, optimizer
         self.latent_dim = latent_dim
+        self.scheduled["learning_rate_factor"] = as_schedule(learning_rate_factor)
         self.mixture = GaussianMixture(mixture_components, latent_dim)
 
     @abstractmethod
@@ -57,25 +61,30 @@ class EncodingModel(GenerativeModel):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decode(self.codes(images))
 
+    def outputs(self, latents: Tensor) -> Tensor:
+        """What the decoder says, unbounded: (N, latent_dim) -> (N, 3, H, W)."""
+        return self.decoder(latents)
+
     def decode(self, latents: Tensor) -> Tensor:
-        return self.likelihood.mean(self.decoder(latents))
+        return self.likelihood.mean(self.outputs(latents))
 
     def reconstruction_nats(self, images: Tensor, latents: Tensor) -> Tensor:
         """-log p(image | latent): (N, 3, H, W), (N, latent_dim) -> (N,), in the pictures' precision."""
-        return -self.likelihood.log_prob(images, self.decoder(latents).to(images.dtype))
+        return -self.likelihood.log_prob(images, self.outputs(latents).to(images.dtype))
 
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
         return self.losses(images)
 
-    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """What else a training step logs, once its losses are known; nothing by default."""
         return {}
 
-    def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
+        scheduled = self.apply_schedules()
         losses = self.losses(images)
         scalars = self.training_scalars(losses)
         self.count_images(images)
-        return {name: values.mean() for name, values in losses.items()} | scalars
+        return {name: values.mean() for name, values in losses.items()} | scalars | scheduled
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

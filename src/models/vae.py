@@ -29,10 +29,13 @@ class VAE(EncodingModel):
         latent_dim: PositiveInt,
         beta: NonNegativeFloat | Schedule = 1.0,
         free_nats: NonNegativeFloat = 0.0,
+        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
         mixture_components: PositiveInt = 10,
         channels_last: bool = False,
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, mixture_components, channels_last)
+        super().__init__(
+            encoder, decoder, likelihood, optimizer, latent_dim, learning_rate_factor, mixture_components, channels_last
+        )
         self.to_posterior = nn.Linear(encoder.num_features, 2 * latent_dim)  # type: ignore[arg-type]
         self.beta, self.free_nats = as_schedule(beta), free_nats
 
@@ -85,7 +88,7 @@ class VAE(EncodingModel):
             log_weights.append(log_ratio - self.reconstruction_nats(images, latents))
         return torch.stack(log_weights).logsumexp(dim=0) - math.log(num_samples)
 
-    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor | float]:
         beta = torch.as_tensor(self.beta(self.images_seen), device=self.device)
         if isinstance(self.beta, TargetKL):
             self.beta.observe(losses["kl_nats"])
