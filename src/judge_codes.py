@@ -69,7 +69,9 @@ def judge_reconstructions(
     for images, ours in pairs("reconstructions of {} pictures"):
         psnr.update(ours.float(), images.float())
         ssim.update(ours.float(), images.float())
-    results = {"psnr": psnr.compute().item(), "ssim": float(ssim.compute())}
+    similarity = ssim.compute()
+    assert isinstance(similarity, Tensor)
+    results = {"psnr": psnr.compute().item(), "ssim": similarity.item()}
     for metrics in networks:
         real = real_statistics(metrics.to(model.device), data, reference, 64, cache_dir, most)
         found = metrics.summarize(ours for _, ours in pairs("statistics of {} reconstructions"))
