@@ -54,6 +54,7 @@ def config_of(*overrides: str, name: str = "train") -> dict[str, Any]:
         "sample": "src.sample.sample",
         "latents": "src.latents.latents",
         "story": "src.story.story",
+        "inspect_data": "src.inspect_data.inspect_data",
     }[name]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

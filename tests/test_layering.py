@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parent.parent / "src"
-ENTRY_POINTS = {"train", "evaluate", "sample", "latents", "story"}
+ENTRY_POINTS = {"train", "evaluate", "sample", "latents", "story", "inspect_data"}
 FRAMEWORKS = {"lightning", "hydra", "omegaconf", "wandb"}
 # What each package may import of this project, besides itself.
 ALLOWED = {
@@ -70,7 +70,7 @@ def test_nothing_is_called_utils() -> None:
 def test_composing_a_config_imports_no_torch() -> None:
     code = f"""if True:
         import sys
-        import src.train, src.evaluate, src.sample, src.latents, src.story
+        import src.train, src.evaluate, src.sample, src.latents, src.story, src.inspect_data
         from tests.commands import config_of
         config_of("model=gan")
         print(sorted({FRAMEWORKS - {"hydra", "omegaconf"} | {"torch", "numpy"}} & sys.modules.keys()))"""

@@ -88,7 +88,7 @@ def clean_as_published(images: np.ndarray, names: Sequence[str], digest: str | N
 
 def names_digest(names: Sequence[str]) -> str:
     """SHA-256 (hex) of the names, one a line, newline at the end."""
-    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode(errors="surrogateescape")).hexdigest()
 
 
 def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:

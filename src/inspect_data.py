@@ -1,0 +1,32 @@
+"""`python -m src.inspect_data data=folder data.root=PATH`: writes a page that shows what is in a set of pictures."""
+
+from src.cli import run
+from src.schema import Chosen, NewFolder, NonNegativeFloat, PositiveInt
+
+
+def inspect_data(
+    data: Chosen,
+    output: NewFolder,
+    too_dark: NonNegativeFloat,
+    low_contrast: NonNegativeFloat,
+    examples: PositiveInt,
+    contact_sheet: PositiveInt,
+) -> None:
+    """Writes index.html, self-contained, and the pictures on it as PNGs into the folder output."""
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+
+    from src.inspection import Limits, Subject, report
+
+    pictures = instantiate(data, _convert_="all")
+    print(f"data: {pictures.source.description}", flush=True)
+    limits = Limits(too_dark, low_contrast, examples, contact_sheet)
+    numbers = report(Subject.of(pictures, data), limits, Path(output))
+    for name, number in numbers.items():
+        print(f"{number:10,.0f}  {name}")
+    print(f"look at {Path(output) / 'index.html'}")
+
+
+if __name__ == "__main__":
+    run("inspect_data", inspect_data)
