@@ -3,7 +3,8 @@
 Dependencies point one way; tests/test_layering.py holds them to it:
 
     train, evaluate, sample,
-    latents, story             entry points: wiring only, and no torch until the config is checked
+    latents, story,
+    inspect_data               entry points: wiring only, and no torch until the config is checked
       -> cli, check            from the command line to a config that fits the constructors it names
       -> sweep, cluster        the jobs of a sweep; processes that torchrun or SLURM started
       -> launch, fit, summary  the processes of a run, and what one of them does
@@ -13,6 +14,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> story_page            the runs of src.story, what is measured on them, the page
       -> latent_pictures,
          latent_space          directions, paths and maps of codes, and the files that show them
+      -> inspection            numbers and examples of a set of pictures, and the page that shows them
       -> callbacks, logger     what happens beside the training steps
       -> models                LightningModules; networks and objectives are injected
       -> data                  one LightningDataModule over sources of pictures

@@ -111,7 +111,7 @@ def report(subject: Subject, limits: Limits, folder: Path) -> dict[str, float]:
     mean, deviation = _rounded(statistics.mean), _stretched(statistics.deviation)
 
     for name, sheet in sheets.items():
-        _save(list(sheet[:]) if len(sheet) else [], folder / f"{name}.png", columns=12)
+        _save(list(sheet[:]), folder / f"{name}.png", columns=12)
     columns = min(COPIES_SHOWN, max(map(len, shown_groups), default=1))
     _save(_rows(pictures, shown_groups, columns), folder / "near_duplicates.png", columns)
     _save([mean, deviation], folder / "mean.png", columns=2)
@@ -221,8 +221,7 @@ def _spread(pictures: Pictures, count: int) -> Pictures:
 
 
 def _cells(pictures: Pictures) -> list[dict[str, str]]:
-    shown = pictures[:] if len(pictures) else []
-    return [{"name": name, "uri": _uri(picture)} for name, picture in zip(pictures.names, shown, strict=True)]
+    return [{"name": name, "uri": _uri(picture)} for name, picture in zip(pictures.names, pictures[:], strict=True)]
 
 
 def _copies(pictures: Pictures, in_use: set[str]) -> list[dict[str, Any]]:

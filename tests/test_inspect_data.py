@@ -20,7 +20,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.text, self.loaded, self.open = "", [], list[str]()
+        self.text, self.loaded, self.open = "", list[str](), list[str]()
         self.feed(path.read_text())
         assert self.open == []
 

@@ -81,9 +81,11 @@ def state(root: Path, subfolder: str) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if settled else ""
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Sorting key: cat_2 before cat_10."""
-    return [int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))], name
+    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]
+    # Of numbers the longer is the larger, however many digits that Python would read.
+    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)], name
 
 
 @contextmanager

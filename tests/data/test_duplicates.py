@@ -97,6 +97,18 @@ def test_no_pictures_have_no_groups() -> None:
     assert near_duplicate_groups(nothing).shape == mean_absolute_laplacian(nothing).shape == (0,)
 
 
+def test_rounded_thumbnails_are_pillows() -> None:
+    images = copies_of_noise()
+    pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in images]
+    box = Image.Resampling.BOX
+    for thumbnail, small in (
+        ("rounded means", [picture.convert("L").resize((16, 16), box) for picture in pictures]),
+        ("grey of rounded means", [picture.resize((16, 16), box).convert("L") for picture in pictures]),
+    ):
+        expected = np.stack([np.asarray(picture).ravel() for picture in small])
+        assert np.array_equal(duplicates._thumbnails(images, "rounded luma", thumbnail), expected)
+
+
 def test_laplacian_is_scipys() -> None:
     images = copies_of_noise()
     greys = greys_by_pillow(images)
@@ -131,7 +143,7 @@ def test_published_digest_chooses_the_reading_of_the_rule() -> None:
     assert found.tolist() == clean.tolist()
     found, reading, fits = clean_as_published(images, names, "0" * 64)
     assert not fits
-    assert reading == "grey: rounded luma, border: left out"
+    assert reading == "grey: rounded luma, thumbnail: means, border: left out"
     assert found.tolist() == clean_by_brute_force(images)
 
 
