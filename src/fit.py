@@ -1,5 +1,6 @@
 """One run in one process (of perhaps several): builds what the config names, fits, sums up."""
 
+import errno
 import logging
 import signal
 import time
@@ -15,6 +16,7 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from src.callbacks.checkpoints import last_sound
 from src.callbacks.stop_signals import STOPPED, Stopped
 from src.checkpoint import load_weights, read_checkpoint
 from src.data.datamodule import ImageDataModule
@@ -23,6 +25,8 @@ from src.launch import count_processes
 from src.models.generative_model import GenerativeModel
 from src.resume import reported_until, run_of, take_along
 from src.summary import print_summary, write_summary
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fit(config: dict[str, Any]) -> None:
@@ -58,6 +62,10 @@ def fit(config: dict[str, Any]) -> None:
         exit_code = 0
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise UserError(f"can't write {error.filename or run_dir}: {error.strerror}; {last_sound(trainer)}") from error
     except Stopped as stop:
         exit_code = STOPPED
         if trainer.is_global_zero:

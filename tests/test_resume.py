@@ -13,7 +13,7 @@ from tests.killed_runs import config_of_a_run, finish, kill, start
 from tests.tiny import assert_same
 
 MODELS = ["autoencoder", "vae", "gan"]
-OF_THE_CLOCK = {"train/images_per_second"}
+OF_THE_CLOCK = {"train/images_per_second", "train/data_wait_fraction"}
 
 
 def load(path: Path) -> dict[str, Any]:

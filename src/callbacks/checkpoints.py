@@ -37,6 +37,12 @@ def all_numbered(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
 
+def last_sound(trainer: Trainer) -> str:
+    """Where to go on from when a run breaks off, in words."""
+    newest = next((callback.newest for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)  # type: ignore[attr-defined]
+    return f"the last sound checkpoint is {newest}" if newest else "there is no checkpoint yet"
+
+
 def link(source: Path, target: Path) -> None:
     """A second name for a file, which outlives the first; a copy where the file system has no links."""
     partial = target.with_name(f"{target.name}.part")
@@ -145,6 +151,7 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer, model: GenerativeModel, improved: bool) -> None:
         self.reported = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.refuse_broken_numbers(trainer, model)
         is_best = improved or self.monitor is None
         if is_best:
             self.best = {"images_seen": model.images_seen, **self.reported}
@@ -152,14 +159,30 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(path)
         failure = trainer.strategy.broadcast(self.io.failure)
         if failure:
-            sound = f"the last sound checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
-            raise UserError(f"{failure}; {sound}")
+            raise UserError(f"{failure}; {last_sound(trainer)}")
         self.newest, self.saved_at = path, time.monotonic()
         if trainer.is_global_zero:
             link(path, self.folder / "last.ckpt")
             if is_best or not self.best:
                 link(path, self.folder / "best.ckpt")
             self.prune(model.images_seen)
+
+    def refuse_broken_numbers(self, trainer: Trainer, model: GenerativeModel) -> None:
+        """A checkpoint holds no weight and no memory of an optimizer that is not finite."""
+        tensors = dict(model.state_dict())
+        for number, optimizer in enumerate(trainer.optimizers):
+            for index, memory in enumerate(optimizer.state.values()):
+                values = {name: value for name, value in memory.items() if isinstance(value, torch.Tensor)}
+                tensors |= {f"optimizer {number}'s {name} {index}": value for name, value in values.items()}
+        # One wait for the device, not one for each tensor.
+        finite = torch.stack([tensor.isfinite().all().to(model.device) for tensor in tensors.values()]).tolist()
+        broken = next((name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite), None)
+        if not trainer.strategy.reduce_boolean_decision(broken is None, all=True):
+            what = broken or "a number of another process"
+            raise UserError(
+                f"{what} is not finite after {model.images_seen:,} images, so no checkpoint is written; "
+                f"{last_sound(trainer)}"
+            )
 
     def prune(self, images_seen: int) -> None:
         """Leaves the newest `keep`; one beyond the images seen is of a part that is being done anew."""

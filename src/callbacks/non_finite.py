@@ -1,0 +1,149 @@
+"""Numbers that break: a loss, a penalty or a gradient that is not finite."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor, distributed, nn
+
+from src.callbacks.agreement import Agreement
+from src.callbacks.checkpoints import last_sound
+from src.callbacks.report import report_metrics
+from src.callbacks.run_length import due
+from src.errors import UserError
+from src.models.generative_model import GenerativeModel
+from src.schema import PositiveInt
+
+
+class Step(NamedTuple):
+    """What one training step is judged by: for each name whether the number was finite, perhaps still on its way."""
+
+    images_seen: int
+    names: list[str]
+    finite: Tensor
+    arrived: torch.cuda.Event | None
+
+
+class NonFinite(Callback):
+    """Looks at every loss, every gradient and every value that a training step returns.
+
+    action=stop ends the run in a sentence with the first name, the images seen and the last sound checkpoint.
+    action=skip leaves the weights and the optimizer as they were, and logs train/skipped_steps, the optimizer steps
+    left out so far. (Buffers that a network updates in its forward pass, such as batch normalization's, are not
+    brought back.)
+
+    On a CPU the weights never take up such a gradient. On a GPU nothing waits for the device: a fused optimizer leaves
+    out the step by itself; another one does so with action=skip, which then waits for the device; with stop the run
+    ends a few steps later, and Checkpoints writes no broken weights meanwhile. With 16-mixed, gradients are the
+    business of Lightning's scaler.
+    """
+
+    def __init__(self, action: Literal["stop", "skip"], every_images: PositiveInt) -> None:
+        self.action, self.every_images = action, every_images
+        self.agreement = Agreement()
+        self.names: list[str] = []
+        self.finite: list[Tensor] = []
+        self.on_the_way: list[Step] = []
+        self.failure: str | None = None
+        self.skipped: Tensor | int = 0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.names, self.finite, self.loss_is_finite = [], [], None
+
+    loss_is_finite: Tensor | None
+
+    def on_before_backward(self, trainer: Trainer, model: GenerativeModel, loss: Tensor) -> None:  # type: ignore[override]
+        self.loss_is_finite = loss.detach().isfinite().reshape(1)
+        self.names.append("loss")
+        self.finite.append(self.loss_is_finite)
+
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: Trainer, model: GenerativeModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if trainer.precision == "16-mixed":
+            return
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        if not weights:
+            return
+        finite = torch.stack(torch._foreach_norm([weight.grad for weight in weights])).isfinite()
+        self.names += names_of(model, weights)
+        self.finite.append(finite)
+        sound = finite.all()
+        if self.action == "skip":
+            sound = self.of_all_processes(trainer, sound)
+        supports_skipping = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if supports_skipping:
+            # What torch's own gradient scaler tells a fused optimizer: it then does nothing, on the device.
+            optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
+            self.skipped = self.skipped + (~sound).long()
+        elif (self.action == "skip" or sound.device.type == "cpu") and not sound:
+            for weight in weights:
+                weight.grad = None
+            self.skipped = self.skipped + 1
+
+    def of_all_processes(self, trainer: Trainer, sound: Tensor) -> Tensor:
+        """Gradients are the same everywhere, a process's loss is its own: one that is not finite counts for all."""
+        if self.loss_is_finite is not None:
+            sound = sound & self.loss_is_finite.all()
+        if trainer.world_size == 1:
+            return sound
+        everywhere = sound.int()
+        distributed.all_reduce(everywhere, distributed.ReduceOp.MIN)
+        return everywhere.bool()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, model: GenerativeModel, outputs: dict[str, Any], *args: Any
+    ) -> None:
+        if self.action == "skip":
+            if due(trainer, model, self.every_images):
+                report_metrics(trainer, {"train/skipped_steps": float(self.skipped)}, model.images_seen)
+            return
+        values = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
+        if values:
+            self.names += [f"output {name}" for name in values]
+            self.finite.append(torch.stack([value.float() for value in values.values()]).isfinite())
+        self.on_the_way.append(send(model.images_seen, self.names, torch.cat(self.finite)))
+        while self.on_the_way and (self.on_the_way[0].arrived is None or self.on_the_way[0].arrived.query()):
+            step = self.on_the_way.pop(0)
+            if self.failure is None and not step.finite.all():
+                self.failure = f"{culprit(step)} is not finite after {step.images_seen:,} images"
+        if self.agreement(int(self.failure is not None)):
+            raise UserError(f"{self.failure_of_all(trainer)}; {last_sound(trainer)}")
+
+    def failure_of_all(self, trainer: Trainer) -> str:
+        """The first process's that has one. Every process calls it at the same step."""
+        failures: list[str | None] = [self.failure] * trainer.world_size
+        if trainer.world_size > 1:
+            distributed.all_gather_object(failures, self.failure)
+        return next(failure for failure in failures if failure)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": int(self.skipped)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = state_dict["skipped"]
+
+
+def names_of(model: nn.Module, weights: list[nn.Parameter]) -> list[str]:
+    names = {weight: name for name, weight in model.named_parameters()}
+    return [f"the gradient of {names[weight]}" for weight in weights]
+
+
+def send(images_seen: int, names: list[str], finite: Tensor) -> Step:
+    """From a GPU to here without waiting."""
+    if finite.device.type != "cuda":
+        return Step(images_seen, names, finite.cpu(), None)
+    here = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
+    here.copy_(finite, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return Step(images_seen, names, here, event)
+
+
+def culprit(step: Step) -> str:
+    """What broke first. A loss is told by those of its parts that broke too."""
+    broken = [name for name, finite in zip(step.names, step.finite.tolist(), strict=True) if not finite]
+    if broken[0].startswith("the gradient of"):
+        return broken[0]
+    parts = [name.removeprefix("output ") for name in broken if name.startswith("output ")]
+    return " and ".join(parts) or "the loss"
