@@ -1,20 +1,32 @@
 """A checkpoint explains itself: the resolved config is inside, so a model is rebuilt from the file alone."""
 
 import ast
+import itertools
+import math
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from src.check import OPTIMIZERS, check, find_definition
+from src.check import OPTIMIZERS, check, check_value, find_definition
 from src.data.public import AFHQCat, CatFaces
 from src.errors import UserError
 from src.models.generative_model import GenerativeModel
+from src.schema import KINDS
 from src.seal import is_damaged
+from src.untrusted import Refused, read_plain
 
 # All that a config inside a checkpoint may name: classes that these modules define, and these optimizers.
 OWN = (
@@ -25,7 +37,15 @@ OWN = (
     "src.data.augmentation",
     "src.schedules",
 )
+LONGEST_TEXT = 4096  # as long as a path may be
+# Of larger ones the user must say that they are meant.
+LARGEST = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
 PUBLIC_URLS = (CatFaces.URL, AFHQCat.URL)
+REGISTRATIONS = (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 Built = TypeVar("Built")
 SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")
 
@@ -40,7 +60,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if is_damaged(Path(path)):
         raise UserError(f"the checkpoint {path} is damaged: its content is not what its digest says; give another one")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_plain(Path(path))
     except OSError as error:
         raise UserError(f"can't read the checkpoint {path}: {error.strerror or error}") from error
     except (
@@ -51,8 +71,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError,
         TypeError,
         AttributeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        Refused,
     ) as error:
-        reason = str(error).strip().split("\n")[0].split(". ")[0]
+        reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
         raise UserError(
             f"{path} is no checkpoint that can be trusted and read ({reason}); give one of a run folder"
         ) from error
@@ -72,18 +95,24 @@ def vet(node: Any, path: str) -> None:
     """
     if isinstance(node, dict):
         for key, value in node.items():
-            if not isinstance(key, str) or key in ("_args_", "_convert_", "_recursive_"):
+            if not isinstance(key, str) or not key.isidentifier() or key in ("_args_", "_convert_", "_recursive_"):
                 raise UserError(
-                    f"the checkpoint's {path} has a key {key}, which no config of this project has: refused"
+                    f"the checkpoint's {path} has a key {key!r:.80}, which no config of this project has: refused"
                 )
+            vet(value, f"{path}.{key}")
             if key == "_target_" and not may_be_named(value):
                 raise UserError(f"the checkpoint's {path} asks for {value}, which is no part of this project: refused")
             if key == "url" and value not in PUBLIC_URLS:
                 raise UserError(f"the checkpoint's {path} would download from {value}; if you want that, add data=...")
-            vet(value, f"{path}.{key}")
+            if isinstance(value, int | float) and value > LARGEST.get(key, math.inf):
+                raise UserError(
+                    f"the checkpoint's {path} asks for {key}={value}; {LARGEST[key]:,} is the most: refused"
+                )
     elif isinstance(node, list):
         for index, value in enumerate(node):
             vet(value, f"{path}[{index}]")
+    elif isinstance(node, str) and not (node.isprintable() and len(node) < LONGEST_TEXT):
+        raise UserError(f"the checkpoint's {path} holds {node!r:.80}, which is no text of a config: refused")
     elif isinstance(node, str) and "${" in node:
         raise UserError(f"the checkpoint's {path} holds {node}, a reference to something outside of it: refused")
     elif not isinstance(node, str | int | float | bool | None):
@@ -106,7 +135,13 @@ def may_be_named(target: Any) -> bool:
 def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
     """Instantiates a part of a checkpoint's config, once vetted: a `kind`, or UserError."""
     vet(config, path)
-    built = instantiate(check(config, path), _convert_="all")
+    try:
+        built = instantiate(check(config, path), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise UserError(f"the checkpoint's {path} can't be built: {' '.join(str(cause).split())[:200]}") from error
     if not isinstance(built, kind):
         raise UserError(f"the checkpoint's {path} is no {kind.__name__}: refused")
     return built
@@ -120,10 +155,16 @@ def with_recipe_of(checkpoint: dict[str, Any], config: dict[str, Any], typed: li
     stored = checkpoint["config"]
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
     for part in ("model", "data", "seed"):
+        if part not in stored:
+            raise UserError(f"the checkpoint's config lacks {part}; give another one")
         vet(stored[part], part)
+        if part == "seed":
+            check_value(f"the checkpoint's {part}", stored[part], [KINDS["Seed"]])
+        check(stored[part], part)
         if asked & {part, "experiment", "debug"} and config[part] != stored[part]:
             keys = ", ".join(differences(config[part], stored[part], part))
             raise UserError(f"a resumed run keeps its model, data and seed, but {keys} would change; leave it out")
+    refuse_misfit(checkpoint)
     return config | {part: stored[part] for part in ("model", "data", "seed")}
 
 
@@ -135,9 +176,42 @@ def differences(ours: Any, theirs: Any, path: str) -> list[str]:
     return [found for key in keys for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
 
 
-def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
+def refuse_misfit(checkpoint: dict[str, Any]) -> None:
+    """UserError unless the config's model and the file's tensors fit, found out without memory for the model."""
+    state = checkpoint["state_dict"]
+    with torch.device("meta"), at_most_parts(100 + 20 * len(state)):
+        model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    floating = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
+    load_weights(model, checkpoint, assign=True)
+    for name, is_floating in floating.items():
+        if state[name].is_floating_point() != is_floating:
+            raise UserError(
+                f"the checkpoint's weights do not fit the model of the config: {name} is {state[name].dtype}"
+            )
+
+
+@contextmanager
+def at_most_parts(most: int) -> Iterator[None]:
+    """UserError as soon as what is built has more modules and tensors than that."""
+    parts = itertools.count(1)
+
+    def count(*args: Any) -> None:
+        if next(parts) > most:
+            raise UserError(
+                "the checkpoint's weights do not fit the model of the config: it has far more than the file"
+            )
+
+    hooks = [register(count) for register in REGISTRATIONS]
     try:
-        model.load_state_dict(checkpoint["state_dict"])
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def load_weights(model: GenerativeModel, checkpoint: dict[str, Any], assign: bool = False) -> None:
+    try:
+        model.load_state_dict(checkpoint["state_dict"], assign=assign)
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the checkpoint's weights do not fit the model of the config: {reason}") from error
@@ -146,6 +220,7 @@ def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
 
 def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> GenerativeModel:
     """The model as it was trained, in evaluation mode."""
+    refuse_misfit(checkpoint)
     model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
     load_weights(model, checkpoint)
     return model.eval().to(device)

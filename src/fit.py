@@ -75,6 +75,13 @@ def fit(config: dict[str, Any]) -> None:
     except SIGTERMException as error:
         # Lightning's own status would be that of a success.
         raise SystemExit(128 + signal.SIGTERM) from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"the checkpoint {config['resume']} holds a state that can't be restored ({reason}); give another"
+        ) from error
     finally:
         for run_logger in loggers:
             if hasattr(run_logger, "finish"):

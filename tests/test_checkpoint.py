@@ -136,7 +136,7 @@ def test_what_is_no_plain_value_is_refused(value: object, content: Checkpoint, t
 
 def test_model_of_another_kind_is_refused(content: Checkpoint, tmp_path: Path) -> None:
     data = copy.deepcopy(content)
-    data["config"]["model"] = {"_target_": "src.objectives.likelihood.Gaussian"}
+    data["config"]["model"] = {"_target_": "src.objectives.adversarial.Hinge"}
     assert "is no GenerativeModel" in refusal(data, tmp_path)
 
 

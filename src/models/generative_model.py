@@ -119,6 +119,8 @@ class GenerativeModel(LightningModule):
         self.images_seen += len(images) * self.trainer.world_size
 
     def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            refuse_foreign_state(optimizer)
         self.training_since = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -131,3 +133,14 @@ class GenerativeModel(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
+
+
+def refuse_foreign_state(optimizer: torch.optim.Optimizer) -> None:
+    """UserError where the state a checkpoint brought does not fit the weights; torch would notice in the first step."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
+                raise UserError(
+                    f"the checkpoint's optimizer has a state {name} of shape {list(value.shape)} for a weight of shape "
+                    f"{list(weight.shape)}; give another checkpoint"
+                )
