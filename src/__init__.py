@@ -9,7 +9,7 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> sweep, cluster        the jobs of a sweep; processes that torchrun or SLURM started
       -> launch, fit, summary  the processes of a run, and what one of them does
       -> resume                what a run that goes on takes along
-      -> checkpoint, judge     a model from its file alone; what it is judged by
+      -> checkpoint, untrusted a model from its file alone, which nobody vouches for
       -> generalization        whether its samples are copies
       -> story_page            the runs of src.story, what is measured on them, the page
       -> latent_pictures,

@@ -84,6 +84,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(refused)
     if not all(isinstance(checkpoint["config"].get(part), dict) for part in ("model", "data")):
         raise UserError(refused)
+    states = checkpoint.get("callbacks", {})
+    if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
+        raise UserError(f"the checkpoint {path} holds callbacks' states that are none; give another one")
     return checkpoint
 
 

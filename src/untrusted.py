@@ -12,7 +12,7 @@ from torch import Tensor
 # All that the pickle of tensors and plain values names.
 NAMED = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage|torch Size")
 OTHER_WAYS_TO_NAME = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
-MOST_VALUES, DEEPEST, LONGEST_NUMBER = 1_000_000, 48, 64  # values in a file, levels of nesting, bits
+MOST_VALUES, DEEPEST, LONGEST_NUMBER = 300_000, 48, 64  # values in a file, levels of nesting, bits
 
 
 class Refused(Exception):
@@ -44,8 +44,8 @@ def inspect_archive(path: Path) -> None:
             raise Refused("it is another kind of archive")
         for operation, argument, _ in pickletools.genops(archive.read(pickles[0])):
             if operation.name == "GLOBAL" and not NAMED.fullmatch(str(argument)):
-                name = ascii(argument)[1:-1].replace(" ", ".")
-                raise Refused(f"it asks for {name:.100}")
+                asked = ascii(argument)[1:-1].replace(" ", ".")
+                raise Refused(f"it asks for {asked:.100}")
             if operation.name in OTHER_WAYS_TO_NAME:
                 raise Refused("it builds objects of its own")
 

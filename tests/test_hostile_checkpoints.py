@@ -170,6 +170,7 @@ CONTENTS = {
     "batch of a trillion": ("batch_size", 10**12, "65,536 is the most"),
 }
 STATES: dict[str, Callable[[Checkpoint], Any]] = {
+    "callback": lambda content: {"callbacks": {name: [3] for name in content["callbacks"]}},
     "callbacks": lambda content: {"callbacks": {name: {"seed": 1} for name in content["callbacks"]}},
     "optimizer": lambda content: {"optimizer_states": [{"state": {}, "param_groups": []}]},
     "moments": lambda content: {
