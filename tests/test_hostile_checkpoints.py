@@ -40,7 +40,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def enter(door: str, path: Path) -> None:
     """Hands the file to an entry point."""
     if door == "sample":
-        sample(str(path), 2, 0, str(path.parent / "samples"), batch_size=2, device="cpu")
+        options = [f"checkpoint={path}", "num_images=2", f"output={path.parent}/samples", "device=cpu"]
+        sample(**config_of(*options, name="sample"))
     elif door == "evaluate":
         options = [f"checkpoint={path}", "metrics=none", f"output={path.parent}", "device=cpu"]
         evaluate(**config_of(*options, name="evaluate"))
