@@ -225,7 +225,7 @@ def _cells(pictures: Pictures) -> list[dict[str, str]]:
 
 
 def _copies(pictures: Pictures, in_use: set[str]) -> list[dict[str, Any]]:
-    smoothest = pictures.columns["smoothest"].tolist() if "smoothest" in pictures.columns else [0] * len(pictures)
+    smoothest = pictures.columns["smoothest"].tolist()
     return [
         {**cell, "used": cell["name"] in in_use, "smoothest": bool(is_smoothest)}
         for cell, is_smoothest in zip(_cells(pictures), smoothest, strict=True)
