@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 TINY_NETWORKS = {
     "vae": ["model.encoder.width=8", "model.encoder.max_width=16"],
     "autoencoder": ["model.encoder.width=8", "model.encoder.max_width=16"],
+    "vae_gan": ["model.encoder.width=8", "model.encoder.max_width=16", "model.discriminator.width=8"],
     "gan": ["model.generator.width=8", "model.generator.max_width=16", "model.discriminator.width=8"],
 }
 

@@ -20,9 +20,9 @@ OWNERS = {
     "dcgan": ["gan"],
     "likelihood": ["vae", "autoencoder"],
     "beta": ["vae"],
-    "adversarial_loss": ["gan"],
+    "adversarial_loss": ["gan", "vae_gan"],
     "gradient_penalty": ["gan"],
-    "augmentation": ["gan"],
+    "augmentation": ["gan", "vae_gan"],
 }
 
 

@@ -31,8 +31,9 @@ class EncodingModel(GenerativeModel):
         channels_last: bool,
     ) -> None:
         super().__init__()
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.encoder, self.decoder = encoder.to(memory_format=memory_format), decoder.to(memory_format=memory_format)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.encoder = encoder.to(memory_format=self.memory_format)
+        self.decoder = decoder.to(memory_format=self.memory_format)
         self.likelihood, self.optimizer = likelihood, optimizer
         self.latent_dim = latent_dim
         self.scheduled["learning_rate_factor"] = as_schedule(learning_rate_factor)

@@ -56,14 +56,19 @@ class VAE(EncodingModel):
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """The loss and the parts of the ELBO, one value per image: (N,) each. Only training has free nats."""
+        return self.losses_and_outputs(images)[0]
+
+    def losses_and_outputs(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses, and what the decoder made of a draw of each posterior: (N, 3, H, W)."""
         mean, log_variance = self.encode(images)
         latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        reconstruction = self.reconstruction_nats(images, latents)
+        outputs = self.outputs(latents).to(images.dtype)
+        reconstruction = -self.likelihood.log_prob(images, outputs)
         kl_by_dimension = kl_per_dimension(mean, log_variance)
         kl = kl_by_dimension.sum(dim=1)
         paid = kl_beyond_free_bits(kl_by_dimension, self.free_nats) if self.training and self.free_nats else kl
         negative_elbo = reconstruction + kl
-        return {
+        losses = {
             "loss": reconstruction + self.beta(self.images_seen) * paid,
             "elbo_nats": -negative_elbo,
             "reconstruction_nats": reconstruction,
@@ -72,6 +77,7 @@ class VAE(EncodingModel):
                 negative_elbo, images[0].numel(), self.likelihood.log_levels_per_unit
             ),
         }
+        return losses, outputs
 
     def importance_weighted_bound(self, images: Tensor, num_samples: int) -> Tensor:
         """A lower bound of log p(image) that tightens with the samples of each posterior: (N, 3, H, W) -> nats (N,).

@@ -1,4 +1,4 @@
-"""The pair of a course notebook of 2021: 3x3 convolutions of stride 2, all of one width, with ReLU."""
+"""The networks of a course notebook of 2021: 3x3 convolutions of stride 2, all of one width, with ReLU."""
 
 import math
 
@@ -33,6 +33,32 @@ class NotebookDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
+
+
+class NotebookEncoder(nn.Module):
+    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+
+    def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels in [3] + [width] * (num_doublings(image_size) - 1):
+            layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.num_features = width * 4 * 4
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class NotebookDecoder(nn.Module):
+    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W): the generator without its last tanh."""
+
+    def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
+        super().__init__()
+        self.layers = NotebookGenerator(image_size, latent_dim, width).layers[:-1]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
 
 
 def num_doublings(image_size: int) -> int:

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from src.callbacks.step_seeds import StepSeeds, step_seed
 from src.errors import UserError
 from src.images import from_uint8
+from src.models.adversarial_training import share_told_apart
 from src.models.ema import update_ema
-from src.models.gan import GAN, share_told_apart
+from src.models.gan import GAN
 from src.objectives.adversarial import AdversarialLoss, Hinge, RelativisticPairing
 from src.objectives.gradient_penalty import GradientPenalty, Interpolated, ZeroCentred
 from src.schedules import Linear

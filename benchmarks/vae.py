@@ -1,0 +1,90 @@
+"""How good a VAE gets: `python -m benchmarks.vae data=folder data.root=cats.zip`.
+
+likelihoods        three likelihoods on the same network and as many pictures, twenty minutes on one core each; every
+                   one sampled from N(0, I) and from the mixture
+vae_gan            the best of them with a discriminator, on as many pictures
+disentanglement    beta 4 and beta 1 on drawn cats, three seeds each, three minutes on one core a run
+
+Rows that are done stay done, and one that was interrupted goes on: start the same command again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROWS = {
+    "optimal variance": ["experiment=vae_cat_faces"],
+    "unit variance": ["experiment=vae_cat_faces", "model/likelihood=gaussian_fixed"],
+    "Bernoulli": ["experiment=vae_cat_faces", "model/likelihood=bernoulli"],
+    "VAE-GAN": ["experiment=vae_gan_cat_faces"],
+    "beta 4": ["experiment=vae_beta4_drawn_cats"],
+    "beta 1": ["experiment=vae_beta4_drawn_cats", "model.beta=1"],
+}
+TABLES = {
+    "likelihoods": (["optimal variance", "unit variance", "Bernoulli"], [0]),
+    "vae_gan": (["optimal variance", "VAE-GAN"], [0]),
+    "disentanglement": (["beta 4", "beta 1"], [0, 1, 2]),
+}
+MEASURES = {
+    "likelihoods": ["fd_lite0", "fd_lite0_mixture", "fd_lite0_reconstruction", "psnr", "ssim", "kl_nats", "active_units"],
+    "vae_gan": ["fd_lite0", "fd_lite0_mixture", "fd_lite0_reconstruction", "psnr", "ssim", "kl_nats", "active_units"],
+    "disentanglement": ["mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "kl_nats"],
+}  # fmt: skip
+
+
+def measures_of(folder: Path, overrides: list[str], num_images: int) -> dict[str, Any] | None:
+    """What src.evaluate says of the run in the folder, which begins, goes on or is done; None if something fails."""
+    summary, report, last = (folder / name for name in ("summary.json", "metrics.json", "checkpoints/last.ckpt"))
+    commands = []
+    if not summary.exists():
+        resume = [f"resume={last}"] if last.exists() else []
+        commands.append(["src.train", f"run_dir={folder}", *overrides, *resume])
+    if not report.exists():
+        commands.append(["src.evaluate", f"checkpoint={last}", f"num_images={num_images}"])
+    for command in commands:
+        if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+            return None
+    return json.loads(report.read_text()) | {"training": json.loads(summary.read_text())}
+
+
+def row_of(name: str, measures: list[str], reports: list[dict[str, Any]]) -> str:
+    """A line of the table; over several seeds the mean, and the lowest and highest."""
+    cells = []
+    for measure in measures:
+        values = [report[measure] for report in reports]
+        spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.4g}{spread}")
+    seconds = statistics.mean(report["training"]["wall_time_seconds"] for report in reports)
+    return f"| {' | '.join([name, *cells])} | {reports[0]['images_seen']:,} | {seconds:.0f} |"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--folder", type=Path, default=Path("outputs/vae"), help="of the runs, one each")
+    parser.add_argument("--num-images", type=int, default=5_000, help="samples that a model is judged by")
+    parser.add_argument("--drawn", nargs="*", default=[], help="overrides of the runs on drawn cats")
+    parser.add_argument("overrides", nargs="*", help="of the runs on real cats: data=folder data.root=cats.zip")
+    options = parser.parse_intermixed_args(arguments)
+    for table in options.tables:
+        names, seeds = TABLES[table]
+        lines = [f"| {' | '.join([table, *MEASURES[table], 'images', 'wall time, s'])} |"]
+        lines.append("|---" * (len(MEASURES[table]) + 3) + "|")
+        for name in names:
+            given = options.drawn if table == "disentanglement" else options.overrides
+            folders = [options.folder.absolute() / f"{name.replace(' ', '_')}-seed{seed}" for seed in seeds]
+            reports = [
+                measures_of(folder, [*ROWS[name], f"seed={seed}", *given], options.num_images)
+                for folder, seed in zip(folders, seeds, strict=True)
+            ]
+            done = [report for report in reports if report]
+            lines.append(row_of(name, MEASURES[table], done) if done else f"| {name} | failed |")
+        print("\n".join(["", *lines]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from src.callbacks.step_seeds import StepSeeds
+from src.images import from_uint8
+from src.models.vae_gan import VAEGAN, ratio_of_root_mean_squares
+from src.networks.dcgan import DCGANDiscriminator
+from src.objectives.adversarial import RelativisticPairing
+from src.objectives.gradient_penalty import ZeroCentred
+from tests.metrics.stand_ins import smooth_pictures
+from tests.tiny import ADAM, autoencoder_parts, identical, snapshot, tiny_data, tiny_vae, train
+
+REAL = from_uint8(smooth_pictures(6, seed=0, size=32))
+
+
+def tiny_vae_gan(kind: type[VAEGAN] = VAEGAN, **options: Any) -> VAEGAN:
+    parts = autoencoder_parts() | {
+        "discriminator": DCGANDiscriminator(32, width=8, max_width=16, normalization="none"),
+        "adversarial_loss": RelativisticPairing(),
+        "gradient_penalty": ZeroCentred(1.0, 1.0),
+        "discriminator_optimizer": ADAM,
+    }
+    return kind(**(parts | options))
+
+
+class Stepped(VAEGAN):
+    """Takes steps without a Trainer, and remembers the gradients of the last one."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.both = self.configure_optimizers()
+        self.trainer = cast(Trainer, SimpleNamespace(world_size=1))
+
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        return self.both
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        loss.backward()
+
+
+def step_of(model: VAEGAN) -> dict[str, Any]:
+    torch.manual_seed(7)
+    return model.training_step(REAL, 0)
+
+
+def test_without_adversarial_weight_the_step_is_the_vaes() -> None:
+    model, vae = tiny_vae_gan(Stepped, adversarial_weight=0.0), tiny_vae()
+    with torch.no_grad():
+        for ours, theirs in zip(model.to_posterior.parameters(), vae.to_posterior.parameters(), strict=True):
+            theirs.copy_(ours)
+    step_of(model)
+    torch.manual_seed(7)
+    optimizer = vae.configure_optimizers()
+    vae.losses(REAL)["loss"].mean().backward()
+    optimizer.step()
+    for ours, theirs in zip(model.decoder.parameters(), vae.decoder.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("weight", [0.3, 2.0])
+def test_pull_of_the_discriminator_is_as_strong_as_its_weight_says(weight: float) -> None:
+    """Next to that of the likelihood, both of them at the decoder's outputs."""
+    model = tiny_vae_gan(Stepped, adversarial_weight=weight)
+    before = snapshot(model)
+    scalars = step_of(model)
+    model.load_state_dict(before)
+    torch.manual_seed(7)
+    losses, outputs = model.losses_and_outputs(REAL)
+    samples = model.outputs(torch.randn(3, model.latent_dim))
+    generated = torch.cat([outputs[3:], samples]).detach().requires_grad_()
+    # As the step's own discriminator was when it pulled: one step further.
+    model.train_discriminator(model.both[1], REAL, model.likelihood.mean(generated), 0)
+    adversarial = model.generator_loss(REAL, model.likelihood.mean(generated)).mean()
+    (pull,) = torch.autograd.grad(adversarial, generated)
+    (other,) = torch.autograd.grad(losses["reconstruction_nats"].mean(), outputs)
+    assert scalars["generator_loss"].item() == pytest.approx(adversarial.item(), rel=1e-3)
+    ratio = scalars["adversarial_factor"] * pull.square().mean().sqrt() / other.square().mean().sqrt()
+    assert ratio.item() == pytest.approx(weight, rel=1e-2)
+
+
+def test_training_moves_every_part_and_the_average_follows_the_decoder() -> None:
+    model = tiny_vae_gan(ema_halflife_images=4.0, ema_rampup=100.0)
+    before = snapshot(model)
+    train(model, tiny_data(batch_size=4), 24, [StepSeeds(0)])
+    for part in ("encoder", "decoder", "discriminator", "to_posterior", "decoder_ema"):
+        mine = {name.removeprefix(f"{part}."): value for name, value in before.items() if name.startswith(f"{part}.")}
+        assert not identical(getattr(model, part), mine)
+    for average, weight in zip(model.decoder_ema.parameters(), model.decoder.parameters(), strict=True):
+        assert (average - weight).norm() < 0.5 * weight.norm() + 1e-3
+        assert not average.requires_grad
+
+
+def test_pictures_and_held_out_losses_are_those_of_the_averaged_decoder() -> None:
+    model = tiny_vae_gan().eval()
+    with torch.no_grad():
+        for weight in model.decoder.parameters():
+            weight.zero_()
+        latents = torch.randn(3, model.latent_dim)
+        torch.testing.assert_close(model.decode(latents), model.decoder_ema(latents).tanh())
+        assert model.losses(REAL)["reconstruction_nats"].std() > 0
+
+
+def test_gradient_of_the_discriminator_is_not_that_of_the_decoder() -> None:
+    """What the decoder's step leaves behind in the discriminator's gradients is nothing."""
+    model = tiny_vae_gan(Stepped)
+    step_of(model)
+    assert all(weight.requires_grad for weight in model.discriminator.parameters())
+    after = snapshot(model.discriminator)
+    model.both[0].step()
+    assert identical(model.discriminator, after)
+
+
+def test_ratio_is_of_root_mean_squares() -> None:
+    a, b = torch.randn(5, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    expected = (a.square().mean() / b.square().mean()).sqrt()
+    torch.testing.assert_close(ratio_of_root_mean_squares(a, b), expected)
