@@ -29,11 +29,12 @@ TABLES = {
     "vae_gan": (["optimal variance", "VAE-GAN"], [0]),
     "disentanglement": (["beta 4", "beta 1"], [0, 1, 2]),
 }
+OF_PICTURES = "fd_lite0 fd_lite0_mixture fd_lite0_reconstruction psnr ssim kl_nats active_units"
 MEASURES = {
-    "likelihoods": ["fd_lite0", "fd_lite0_mixture", "fd_lite0_reconstruction", "psnr", "ssim", "kl_nats", "active_units"],
-    "vae_gan": ["fd_lite0", "fd_lite0_mixture", "fd_lite0_reconstruction", "psnr", "ssim", "kl_nats", "active_units"],
-    "disentanglement": ["mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "kl_nats"],
-}  # fmt: skip
+    "likelihoods": OF_PICTURES.split(),
+    "vae_gan": OF_PICTURES.split(),
+    "disentanglement": "mig dci_disentanglement dci_completeness dci_informativeness kl_nats".split(),
+}
 
 
 def measures_of(folder: Path, overrides: list[str], num_images: int) -> dict[str, Any] | None:
