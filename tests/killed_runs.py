@@ -2,15 +2,52 @@
 
 import multiprocessing
 import os
+import resource
+import sys
+import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from lightning import Callback, Trainer
+
+from src.errors import UserError
 from src.launch import free_port
+from src.models.generative_model import GenerativeModel
 from tests.commands import TINY_NETWORKS, config_of
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.killed_runs", "src.fit", "src.judge", "src.resume", "tests.tiny"])
+
+
+class Pause(Callback):
+    """At so many images seen says so with a file `paused` and waits for a file `released`."""
+
+    def __init__(self, folder: str, at: int) -> None:
+        self.folder, self.at = Path(folder), at
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        if model.images_seen == self.at and trainer.is_global_zero and not (self.folder / "released").exists():
+            (self.folder / "paused").touch()
+            wait_for_file(self.folder / "released")
+
+
+class FullDisk(Callback):
+    """From so many images seen on no file can grow beyond 10 kB."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        if model.images_seen == self.at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+
+
+def wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.01)
 
 
 def config_of_a_run(model: str, folder: Path, *overrides: str) -> dict[str, Any]:
@@ -33,8 +70,8 @@ def config_of_a_run(model: str, folder: Path, *overrides: str) -> dict[str, Any]
     )
 
 
-def go_on(config: dict[str, Any], environment: dict[str, str]) -> None:
-    """What src.train does with resume=last, its words in a file of the run's folder."""
+def run_rank(config: dict[str, Any], environment: dict[str, str]) -> None:
+    """What src.train does in one process, its words in a file of the run's folder. resume may be last."""
     os.environ.update(environment)
     folder = Path(config["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,22 +81,33 @@ def go_on(config: dict[str, Any], environment: dict[str, str]) -> None:
     from src.fit import fit
     from src.resume import newest_sound
 
-    newest = newest_sound(folder)
-    fit(config | {"resume": str(newest) if newest else None})
+    try:
+        if config["resume"] == "last":
+            newest = newest_sound(folder)
+            config["resume"] = str(newest) if newest else None
+        fit(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
-def start(config: dict[str, Any], processes: int = 1) -> list[BaseProcess]:
+def begin() -> BaseProcess:
+    """A process that does nothing, for the fork server to be there."""
+    process: BaseProcess = FORKS.Process(target=int)
+    process.start()
+    return process
+
+
+def start(config: dict[str, Any], resume: str | None = "last") -> list[BaseProcess]:
     """The processes of a run."""
+    count = int(config["trainer"]["devices"])
     ranks: list[dict[str, str]] = [{}]
-    if processes > 1:
-        shared = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()),
-            "NODE_RANK": "0",
-            "WORLD_SIZE": str(processes),
-        }
-        ranks = [shared | {"LOCAL_RANK": str(rank), "RANK": str(rank)} for rank in range(processes)]
-    started: list[BaseProcess] = [FORKS.Process(target=go_on, args=(config, rank)) for rank in ranks]
+    if count > 1:
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+        ranks = [
+            shared | {"WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "RANK": str(rank)} for rank in range(count)
+        ]
+    started: list[BaseProcess] = [FORKS.Process(target=run_rank, args=(config | {"resume": resume}, r)) for r in ranks]
     for process in started:
         process.start()
     return started
@@ -79,3 +127,8 @@ def kill(processes: list[BaseProcess]) -> None:
         process.kill()
     for process in processes:
         process.join()
+
+
+def words(folder: Path) -> str:
+    """What a run has printed."""
+    return (folder / "output.txt").read_text()
