@@ -119,6 +119,13 @@ def test_laplacian_is_scipys() -> None:
         np.testing.assert_allclose(mean_absolute_laplacian(images, border=border), expected)
 
 
+@pytest.mark.parametrize("grey", duplicates.GREYS)
+def test_equal_pictures_are_equally_rough(grey: str) -> None:
+    images = copies_of_noise()[:3]
+    roughness = mean_absolute_laplacian(np.concatenate([images] * 999), grey)
+    assert (roughness.reshape(999, 3) == roughness[:3]).all()
+
+
 def test_smoothest_of_each_and_of_equals_the_first() -> None:
     groups = np.array([0, 1, 0, 1, 4, 0])
     roughness = np.array([3.0, 2.0, 1.0, 2.0, 0.0, 1.0])
