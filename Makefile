@@ -48,7 +48,8 @@ format: .venv/.ready  ## put the code into its format
 	$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: .venv/.ready  ## what src.train costs over a bare PyTorch loop
+bench: .venv/.ready  ## what src.train costs over a bare PyTorch loop; data against torchvision's ImageFolder
+	@$(BIN)/python -m benchmarks.data
 	@$(BIN)/python -m benchmarks.overhead
 
 .PHONY: bench-gpu

@@ -58,10 +58,10 @@ class ImageDataModule(LightningDataModule):
             return
         pictures = self.source.load(self.image_size, self.store_dir)
         if pictures.left_out and self.process()[0] == 0:
-            name, reason = pictures.left_out[0]
+            count, (name, reason) = len(pictures.left_out), pictures.left_out[0]
             print(
-                f"data: {len(pictures.left_out):,} pictures are left out, among them {name} ({reason}); "
-                f"all are listed in {pictures.manifest}",
+                f"data: {count:,} of {count + len(pictures):,} pictures left out: {name} ({reason})"
+                f"{', ...' if count > 1 else ''}; listed in {pictures.manifest}",
                 file=sys.stderr,
             )
         if self.deduplicate and "smoothest" in pictures.columns:

@@ -103,8 +103,14 @@ class FilesRecipe:
     def columns(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
         """group; and smoothest: 1 for the one of each group that data.deduplicate keeps."""
         groups = near_duplicate_groups(images)
+        # Who is alone in its group is its smoothest.
+        in_company = np.flatnonzero(np.bincount(groups)[groups] > 1)
+        roughness = np.zeros(len(groups))
+        for start in range(0, len(in_company), 256):
+            some = in_company[start : start + 256]
+            roughness[some] = mean_absolute_laplacian(images[some])
         smoothest = np.zeros(len(groups), np.int64)
-        smoothest[smoothest_of_each(groups, mean_absolute_laplacian(images), at_least=1)] = 1
+        smoothest[smoothest_of_each(groups, roughness, at_least=1)] = 1
         return {"group": groups, "smoothest": smoothest}
 
     def factors(self) -> None:

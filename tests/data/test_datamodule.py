@@ -1,15 +1,18 @@
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from src.data.datamodule import ImageDataModule
+from src.data.datamodule import DrawnCatsDataModule, FolderDataModule, ImageDataModule
+from src.data.drawn_cats import draw_cats
 from src.errors import UserError
 from src.images import from_uint8
 from src.models.generative_model import GenerativeModel
+from src.pictures import save_picture
 from tests.tiny import ScriptedModel, as_process, random_pictures, tiny_data, train
 
 
@@ -105,3 +108,40 @@ def test_seed_orders_and_split_seed_splits() -> None:
     data, reordered, resplit = tiny_data(), tiny_data(seed=1), tiny_data(split_seed=1)
     assert data.pictures("val").names == reordered.pictures("val").names != resplit.pictures("val").names
     assert not torch.equal(first_batches(data)[0], first_batches(reordered)[0])
+
+
+def test_one_of_each_group_is_kept_on_request_and_groups_stay_on_one_side_anyway(tmp_path: Path) -> None:
+    originals = random_pictures(20, size=32)
+    (tmp_path / "cats").mkdir()
+    for number, picture in enumerate(originals):
+        for copy in ("a", "b"):
+            save_picture(picture, tmp_path / "cats" / f"{number}{copy}.png")
+    whole = FolderDataModule(str(tmp_path / "cats"), image_size=32, val_fraction=0.25)
+    assert [len(whole.pictures(side)) for side in ("train", "val")] == [30, 10]
+    cats = [{name[:-5] for name in whole.pictures(side).names} for side in ("train", "val")]
+    assert not cats[0] & cats[1]
+    one_each = FolderDataModule(str(tmp_path / "cats"), image_size=32, val_fraction=0.25, deduplicate=True)
+    assert [len(one_each.pictures(side)) for side in ("train", "val")] == [15, 5]
+    assert {name[-5] for side in ("train", "val") for name in one_each.pictures(side).names} == {"a"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_is_left_out_is_counted_on_the_screen_by_one_process(
+    rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cats").mkdir()
+    for number, picture in enumerate(random_pictures(40, size=32)):
+        save_picture(picture, tmp_path / "cats" / f"{number}.png")
+    (tmp_path / "cats" / "broken.png").write_bytes(b"")
+    data = FolderDataModule(str(tmp_path / "cats"), image_size=32, batch_size=4)
+    as_process(data, rank, 2).setup()
+    said = capsys.readouterr().err
+    assert ("1 of 41 pictures left out: broken.png (" in said) == (rank == 0)
+    assert ("manifest.json" in said) == (rank == 0)
+
+
+@pytest.mark.parametrize("reference", ["train", "val"])
+def test_factors_belong_to_the_pictures_of_their_side(reference: Literal["train", "val"]) -> None:
+    pictures = DrawnCatsDataModule(30, 0, image_size=32, val_fraction=0.2).pictures(reference)
+    assert pictures.factors is not None
+    assert torch.equal(pictures[:], torch.from_numpy(draw_cats(pictures.factors.numpy(), 32)))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
 from src.data.files import picture_files
 from src.data.public import AFHQCat, CatFaces, listing_digest
 from src.errors import UserError
@@ -126,6 +127,19 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
     for index in (0, 1500):
         truth = np.asarray(Image.open(tmp_path / "truth" / top / "cats" / pictures.names[index]))
         assert np.array_equal(pictures[:][index].permute(1, 2, 0), truth)
+
+
+def test_clean_pictures_are_the_smoothest_of_each_group_whatever_size_is_asked_for(
+    shared_cats: Path, file_server: FileServer, tmp_path: Path
+) -> None:
+    file_server.content = (shared_cats / "cat-faces-raw-sample.tar.gz").read_bytes()
+    raw = CatFaces(tmp_path, file_server.url, digest=None, clean=False).load(64)
+    images = raw[:].numpy()
+    expected = smoothest_of_each(near_duplicate_groups(images), mean_absolute_laplacian(images), at_least=2)
+    clean = CatFaces(tmp_path, file_server.url, digest=None)
+    for image_size in (64, 32):
+        assert clean.load(image_size).names == [raw.names[index] for index in expected]
+    assert len(expected) == 458
 
 
 def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tmp_path: Path) -> None:

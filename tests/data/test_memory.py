@@ -1,0 +1,75 @@
+"""Memory stays flat: what a process that trains on many pictures needs of it, measured in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from src.data.sources import FilesRecipe
+from src.data.store import Made, open_store
+from tests.tiny import ImageDataModule, ScriptedModel, train
+
+COUNT, SIZE = 100_000, 128
+
+
+class Patterns:
+    title = identity = "patterns"
+    image_size = SIZE
+    options = {"size": SIZE}
+    sorted_by = staticmethod(len)
+
+    def state(self): return "as ever"
+
+    def digests(self): raise AssertionError
+
+    def work(self):
+        def make(start):
+            pixels = np.random.default_rng(start).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)
+            names = [f"{start + index:06d}" for index in range(100)]
+            return [Made(name, "00" * 32, picture, (SIZE, SIZE)) for name, picture in zip(names, pixels)]
+        return make, range(0, COUNT, 100), COUNT
+
+    columns = FilesRecipe.columns
+
+    def factors(self): return None
+
+
+class Source:
+    description = "patterns"
+
+    def load(self, image_size, store_dir=None): return open_store(Patterns(), store_dir)
+
+
+class Model(ScriptedModel):
+    def training_step(self, images, batch_idx):
+        assert images.shape[1:] == (3, SIZE, SIZE)
+        return super().training_step(images, batch_idx)
+
+
+data = ImageDataModule(Source(), image_size=SIZE, batch_size=64, store_dir=sys.argv[1])
+model = Model()
+train(model, data, COUNT)
+for reference in ("train", "val"):
+    assert sum(len(batch) for batch in data.share(reference, 64)) == len(data.pictures(reference))
+status = Path("/proc/self/status").read_text()
+print(model.images_seen, next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of a process's memory")
+def test_a_hundred_thousand_pictures_of_128_pixels_fit_into_a_gigabyte_and_a_half(tmp_path: Path) -> None:
+    """They are 4.6 GiB; made, grouped, stored, trained on and read for metrics in one process."""
+    command = [sys.executable, "-c", CODE, str(tmp_path)]
+    run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    images_seen, kilobytes = run.stdout.split()[-2:]
+    assert int(images_seen) >= 100_000
+    assert int(kilobytes) / 2**20 < 1.5
