@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from src.data.datamodule import ImageDataModule
 from src.metrics.frechet import Statistics
@@ -31,7 +32,7 @@ def judge_generalization(
 ) -> tuple[dict[str, float], Tensor]:
     """Of num_images samples (at most MOST_SAMPLES) and at most so many training pictures, in one process:
 
-    nearest_<network>       median distance of a sample to its nearest training picture
+    nearest_<network>       median distance of a sample to its nearest training picture, features scaled to length 1
     nearest_<network>_val   the same of held-out pictures: what pictures are like that are no copies
     copied_<network>        share of samples that lie nearer than all but AS_NEAR of the held-out pictures
     <distance>_train, _val  each distance, to held-out pictures and to as many training pictures: few pictures make a
@@ -60,7 +61,8 @@ def judge_generalization(
             yield features
             position += len(images)
 
-    distances, positions = nearest(queries, training_features(), NEIGHBOURS)
+    # Directions: by plain distance a dark picture, whose features are short, is near to everything unusual.
+    distances, positions = nearest(normalize(queries, dim=-1), map(normalize, training_features()), NEIGHBOURS)
     to_sample, to_held_out = distances[: len(samples), 0], distances[len(samples) :, 0]
     values = {f"nearest_{name}": float(to_sample.median())}
     if len(held_out) > 1:

@@ -92,10 +92,10 @@ def test_two_ranks_with_unequal_shares_match_one_process(tmp_path: Path) -> None
     for rank in range(2):
         unequal, empty = torch.load(tmp_path / f"shares{rank}.pt", weights_only=True)
         cached = torch.load(tmp_path / f"cached{rank}.pt", weights_only=True)
-        for name in metrics.distances:
-            torch.testing.assert_close(unequal[name], real[name])
-            torch.testing.assert_close(empty[name], generated[name])
-        torch.testing.assert_close(cached["fd"], real["fd"])
+        for key in metrics.gathered:
+            torch.testing.assert_close(unequal[key], real[key])
+            torch.testing.assert_close(empty[key], generated[key])
+        torch.testing.assert_close(cached["moments"], real["moments"])
         expected = metrics.compare(real, generated)
         assert metrics.compare(cached, empty) == pytest.approx(expected, rel=1e-6)
     assert list((tmp_path / "cache0").iterdir())
