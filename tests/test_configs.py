@@ -110,10 +110,12 @@ def test_metrics_are_made(name: str, choice: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("choice", choices("data"))
-def test_evaluation_takes_every_data_set(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_commands_take_every_data_set(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.cli.check", lambda values: values)
     root = ["data.root=/tmp"] if choice == "folder" else []
-    assert "data" in config_of(f"data={choice}", "checkpoint=some.ckpt", *root, name="evaluate")
+    for name in ("evaluate", "latents"):
+        assert "data" in config_of(f"data={choice}", "checkpoint=some.ckpt", *root, name=name)
+    assert "data" in config_of(f"data={choice}", *root, name="story")
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
