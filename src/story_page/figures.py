@@ -45,7 +45,14 @@ def distances(groups: dict[str, tuple[Tensor, str]]) -> Figure:
     for row, (numbers, colour) in zip(rows, groups.values(), strict=True):
         median = numbers.median().item()
         axes.plot([median, median], [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
-        axes.annotate(f"{median:.3g}", (median, row + 0.3), ha="center", va="bottom", fontsize=9, annotation_clip=False)
+        axes.annotate(
+            f"{median:.3g}",
+            (numbers.max().item(), row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+        )
     axes.set_yticks(list(rows), list(groups))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", linewidth=0.6)

@@ -136,9 +136,8 @@ def figures_of(
     groups = {"held-out pictures": (real.distances, figures.REAL)}
     for name, result in measured.items():
         if result.encoded:
-            groups[f"{NAMES[name]}\nreconstructions"] = (result.encoded.judgement.distances, COLOURS[name])
-    for name, result in measured.items():
-        groups[f"{NAMES[name]}\nfrom N(0, I)"] = (result.judgement.distances, COLOURS[name])
+            groups[f"{NAMES[name]}:\nreconstructions"] = (result.encoded.judgement.distances, COLOURS[name])
+        groups[f"{NAMES[name]}:\ncodes of N(0, I)"] = (result.judgement.distances, COLOURS[name])
     codes = {NAMES[name]: (result.encoded.codes, COLOURS[name]) for name, result in measured.items() if result.encoded}
     drawn = {
         "distances": figures.themed(lambda: figures.distances(groups)),
