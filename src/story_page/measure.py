@@ -12,7 +12,6 @@ from src.metrics.features import FeatureNetwork
 from src.metrics.frechet import FeatureMoments, frechet_distance
 from src.models.encoding_model import EncodingModel
 from src.models.generative_model import GenerativeModel
-from src.models.vae import VAE
 
 READ_AT_ONCE = 64
 
@@ -59,10 +58,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder makes of pictures.
+    """What there is of a model that encodes.
 
-    codes: (N, D), of training pictures, drawn from their posteriors where there are any: the aggregate posterior.
+    codes: (N, D), of training pictures, as the decoder met them in training (of a VAE: the aggregate posterior).
     reconstructions: of the held-out pictures, uint8; psnr: theirs, in decibels; kl_nats: of the held-out pictures.
+    mixture_samples: uint8, from the mixture fitted on training codes.
     """
 
     codes: Tensor
@@ -70,6 +70,8 @@ class Encoded:
     judgement: Judgement
     psnr: float
     kl_nats: float | None
+    mixture_samples: Tensor
+    mixture_judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ class Measured:
     encoded: Encoded | None
 
 
-def measure(
-    model: GenerativeModel, training: Tensor, held_out: Tensor, yardstick: Yardstick, num_samples: int, seed: int
-) -> Measured:
-    """training, held_out: uint8 pictures to encode."""
-    samples = torch.cat(list(model.sample_uint8(num_samples, seed, READ_AT_ONCE)))
+def measure(model: GenerativeModel, training: Tensor, held_out: Tensor, yardstick: Yardstick, seed: int) -> Measured:
+    """training, held_out: uint8 pictures to encode; as many samples are drawn as pictures are held out.
+
+    The mixture of a model that encodes must be fitted.
+    """
+    samples = torch.cat(list(model.sample_uint8(len(held_out), seed, READ_AT_ONCE)))
     encoded = measure_encoder(model, training, held_out, yardstick, seed) if isinstance(model, EncodingModel) else None
     return Measured(samples, yardstick.judge(samples), encoded)
 
@@ -94,18 +97,20 @@ def measure(
 def measure_encoder(
     model: EncodingModel, training: Tensor, held_out: Tensor, yardstick: Yardstick, seed: int
 ) -> Encoded:
-    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    codes = [model.draw_codes(from_uint8(batch), generator) for batch in training.split(READ_AT_ONCE)]
     reconstructions = decode(model, encode(model, held_out))
     error = (reconstructions.float() - held_out.float()).square().mean(dim=(1, 2, 3))
     psnr = (10 * (255**2 / error.clamp(min=1e-9)).log10()).mean().item()
-    codes, kl_nats = encode(model, training), None
-    if isinstance(model, VAE):
-        codes = torch.cat([posterior_draws(model, batch) for batch in training.split(READ_AT_ONCE)])
-        losses = [model.losses(from_uint8(batch))["kl_nats"] for batch in held_out.split(READ_AT_ONCE)]
-        kl_nats = torch.cat(losses).mean().item()
-    return Encoded(codes, reconstructions, yardstick.judge(reconstructions), psnr, kl_nats)
-
-
-def posterior_draws(model: VAE, pictures: Tensor) -> Tensor:
-    mean, log_variance = model.encode(from_uint8(pictures))
-    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    losses = [model.losses(from_uint8(batch)).get("kl_nats") for batch in held_out.split(READ_AT_ONCE)]
+    kl_nats = [values for values in losses if values is not None]
+    mixture_samples = torch.cat(list(model.sample_uint8(len(held_out), seed, READ_AT_ONCE, "mixture")))
+    return Encoded(
+        torch.cat(codes),
+        reconstructions,
+        yardstick.judge(reconstructions),
+        psnr,
+        torch.cat(kl_nats).mean().item() if kl_nats else None,
+        mixture_samples,
+        yardstick.judge(mixture_samples),
+    )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from src.checkpoint import build, load_model, read_checkpoint
 from src.data.datamodule import ImageDataModule
+from src.judge import fit_prior
 from src.latent_space import closed, decode, encode, linear, spherical
 from src.metrics.features import EfficientNetLite0, FeatureNetwork
 from src.models.encoding_model import EncodingModel
@@ -70,9 +71,9 @@ def render(runs: Mapping[str, Run], data: ImageDataModule, network: FeatureNetwo
     yardstick = Yardstick(network, training)
     real = yardstick.judge(held_out)
     encoded = training[:]
-    measured = {
-        name: measure(run.model, encoded, held_out, yardstick, len(held_out), seed) for name, run in runs.items()
-    }
+    for run in runs.values():
+        fit_prior(run.model, data)
+    measured = {name: measure(run.model, encoded, held_out, yardstick, seed) for name, run in runs.items()}
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -111,6 +112,7 @@ def pictures_of(
             restored = result.encoded.reconstructions[: 2 * COLUMNS]
             rows = [row for pair in zip(shown.split(COLUMNS), restored.split(COLUMNS), strict=True) for row in pair]
             found[f"{name}_reconstructions"] = grid(torch.cat(rows), COLUMNS)
+            found[f"{name}_mixture"] = grid(result.encoded.mixture_samples[:SAMPLES], COLUMNS)
     for name, run in runs.items():
         still, moving = interpolations(run.model, held_out, seed)
         found[f"{name}_path"], found[f"{name}_moving"] = grid(still, STEPS), moving
@@ -138,6 +140,8 @@ def figures_of(
         if result.encoded:
             groups[f"{NAMES[name]}:\nreconstructions"] = (result.encoded.judgement.distances, COLOURS[name])
         groups[f"{NAMES[name]}:\ncodes of N(0, I)"] = (result.judgement.distances, COLOURS[name])
+        if result.encoded:
+            groups[f"{NAMES[name]}:\ncodes of a mixture"] = (result.encoded.mixture_judgement.distances, COLOURS[name])
     codes = {NAMES[name]: (result.encoded.codes, COLOURS[name]) for name, result in measured.items() if result.encoded}
     drawn = {
         "distances": figures.themed(lambda: figures.distances(groups)),

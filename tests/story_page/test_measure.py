@@ -4,14 +4,21 @@ import pytest
 import torch
 
 from src.data.pictures import Pictures
+from src.judge import fit_prior
+from src.models.generative_model import GenerativeModel
 from src.story_page.measure import Yardstick, measure
 from tests.metrics.stand_ins import PatchMeans, smooth_pictures
-from tests.tiny import LATENT_DIM, random_pictures, tiny_autoencoder, tiny_gan, tiny_vae
+from tests.tiny import LATENT_DIM, random_pictures, tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
 
 
 def yardstick(count: int = 30) -> Yardstick:
     images = smooth_pictures(count, seed=0, size=32)
     return Yardstick(PatchMeans(), Pictures.of(images, [str(index) for index in range(count)]))
+
+
+def fitted(model: GenerativeModel) -> GenerativeModel:
+    fit_prior(model.eval(), tiny_data())
+    return model
 
 
 def test_training_pictures_are_at_no_distance_and_shifted_ones_at_their_shift() -> None:
@@ -34,14 +41,16 @@ def test_share_beyond_counts_what_is_farther_than_most_of_the_others() -> None:
 def test_models_are_measured_by_what_they_offer() -> None:
     ruler, pictures = yardstick(), random_pictures(10)
     for model in (tiny_autoencoder(), tiny_vae(), tiny_gan()):
-        result = measure(model.eval(), pictures, pictures[:6], ruler, 5, seed=0)
-        assert result.samples.shape == (5, 3, 32, 32)
-        assert len(result.judgement.distances) == 5
+        result = measure(fitted(model), pictures, pictures[:6], ruler, seed=0)
+        assert result.samples.shape == (6, 3, 32, 32)
+        assert len(result.judgement.distances) == 6
         assert (result.encoded is None) == (type(model).__name__ == "GAN")
         if result.encoded:
             assert result.encoded.codes.shape == (10, LATENT_DIM)
             error = (result.encoded.reconstructions.double() - pictures[:6].double()).square().mean(dim=(1, 2, 3))
             assert result.encoded.psnr == pytest.approx((20 * torch.tensor(255.0).log10() - 10 * error.log10()).mean())
+            assert result.encoded.mixture_samples.shape == (6, 3, 32, 32)
+            assert not torch.equal(result.encoded.mixture_samples, result.samples)
             assert (result.encoded.kl_nats is None) == (type(model).__name__ == "Autoencoder")
 
 
@@ -49,7 +58,7 @@ def test_aggregate_posterior_has_the_noise_of_the_posteriors() -> None:
     vae, pictures = tiny_vae(), random_pictures(1).repeat(2000, 1, 1, 1)
     with torch.no_grad():
         vae.to_posterior.bias[LATENT_DIM:] = 2.0  # log-variances of nearly 2
-    result = measure(vae.eval(), pictures, pictures[:2], yardstick(), 2, seed=0)
+    result = measure(fitted(vae), pictures, pictures[:2], yardstick(), seed=0)
     assert result.encoded is not None
     _, log_variance = vae.encode(pictures[:1] / 127.5 - 1)
     torch.testing.assert_close(result.encoded.codes.var(dim=0), log_variance[0].exp().detach(), rtol=0.15, atol=0)
