@@ -319,6 +319,19 @@ def test_special_files_of_a_folder_are_passed_over(tmp_path: Path) -> None:
     assert loaded(root, tmp_path).names == ["cat.png"]
 
 
+def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+    root = tmp_path / "cats"
+    root.mkdir()
+    sound = {os.fsdecode(b"\xff\xfe%d.png" % index): picture(index) for index in range(30)}
+    broken = os.fsdecode(b"broken\xff.png")
+    for name, content in (sound | {broken: b""}).items():
+        (root / name).write_bytes(content)
+    pictures = loaded(root, tmp_path)
+    assert set(pictures.names) == set(sound)
+    assert [name for name, _ in pictures.left_out] == [broken]
+    assert len(pictures.digest) == 64
+
+
 def test_a_members_promise_of_a_terabyte_is_not_waited_for(tmp_path: Path) -> None:
     info = tarfile.TarInfo("huge.png")
     info.size = 2**40
