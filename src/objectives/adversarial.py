@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from src.objectives.all_processes import differentiable_mean_of_all
+
 
 class AdversarialLoss(ABC):
     # Whether the generator's loss looks at real_logits; if not, any (N,) will do.
@@ -72,13 +74,16 @@ class RelativisticPairing(AdversarialLoss):
 class RelativisticAverage(AdversarialLoss):
     """RaSGAN: compares each picture with the average of the other kind (Jolicoeur-Martineau, 2019).
 
-    The averages are those of the batch a process sees.
+    The averages are those of the batch of all processes.
     """
 
     relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        real_advantage, fake_advantage = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
+        real_advantage, fake_advantage = (
+            real_logits - differentiable_mean_of_all(fake_logits),
+            fake_logits - differentiable_mean_of_all(real_logits),
+        )
         return 0.5 * (softplus(-real_advantage) + softplus(fake_advantage))
 
     def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -91,7 +96,10 @@ class RelativisticAverageLeastSquares(AdversarialLoss):
     relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        real_advantage, fake_advantage = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
+        real_advantage, fake_advantage = (
+            real_logits - differentiable_mean_of_all(fake_logits),
+            fake_logits - differentiable_mean_of_all(real_logits),
+        )
         return 0.5 * ((real_advantage - 1).square() + (fake_advantage + 1).square())
 
     def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

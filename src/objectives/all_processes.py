@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
 
 
 @torch.no_grad()
@@ -15,3 +16,14 @@ def mean_of_all(values: Tensor) -> tuple[Tensor, int]:
         distributed.all_reduce(mean)
         mean, count = mean / distributed.get_world_size(), count * distributed.get_world_size()
     return mean, count
+
+
+def differentiable_mean_of_all(values: Tensor) -> Tensor:
+    """The mean of the values (N,) of all processes together, with its gradient on each of them: ().
+
+    Every process must call it, with as many values as the others, and go backward through it.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values.mean()
+    total: Tensor = all_reduce(values.mean())
+    return total / distributed.get_world_size()
