@@ -33,7 +33,7 @@ OF_PICTURES = "fd_lite0 fd_lite0_mixture fd_lite0_reconstruction psnr ssim kl_na
 MEASURES = {
     "likelihoods": OF_PICTURES.split(),
     "vae_gan": OF_PICTURES.split(),
-    "disentanglement": "mig dci_disentanglement dci_completeness dci_informativeness kl_nats".split(),
+    "disentanglement": ["mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "kl_nats"],
 }
 
 

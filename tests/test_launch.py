@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from src.launch import count_processes, process_environment, wait_for
+from src.errors import UserError
+from src.launch import Ending, count_processes, explain, process_environment, run_rank, wait_for
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -63,6 +64,36 @@ def test_failing_rank_ends_the_others_and_its_status_comes_back(failing: int) ->
 def test_rank_that_a_signal_killed_counts_as_failed() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, None)
+
+
+def test_only_the_first_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors: list[Exception] = [UserError("no such picture"), ValueError("its consequence")]
+
+    def fit(config: dict[str, Any]) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr("src.fit.fit", fit)
+    for rank, code in ((1, 2), (0, 1)):
+        with pytest.raises(SystemExit) as ended:
+            run_rank({"run_dir": str(tmp_path)}, rank, 2)
+        assert ended.value.code == code
+    assert capsys.readouterr().err == "error: no such picture\n"
+    assert (tmp_path / "error.txt").read_text() == "no such picture\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "statuses", "reason"),
+    [
+        (Ending(137), [-15, -9], "process 1 of 2 was killed by SIGKILL"),
+        (Ending(137), [-9], "the process was killed by SIGKILL"),
+        (Ending(75, signal.SIGINT), [75, 75], "ended by SIGINT"),
+        (Ending(3), [3, -15], "exit status 3"),
+    ],
+)
+def test_ending_is_explained(ending: Ending, statuses: list[int], reason: str, tmp_path: Path) -> None:
+    assert explain(ending, statuses, tmp_path) == reason
 
 
 def test_termination_of_the_launcher_ends_the_ranks() -> None:
