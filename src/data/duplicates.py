@@ -13,8 +13,8 @@ BLOCK = 2048  # pictures compared at a time: 16 MiB of correlations
 
 # Pillow's convert("L"), in whole numbers. The rest are other readings of the word grey; see clean_as_published.
 GREYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "rounded luma": lambda rgb: (
-        (rgb[:, 0] * np.uint32(19595) + rgb[:, 1] * np.uint32(38470) + rgb[:, 2] * np.uint32(7471) + 0x8000) >> 16
+    "rounded luma": lambda rgb: np.right_shift(
+        rgb[:, 0] * np.uint32(19595) + rgb[:, 1] * np.uint32(38470) + rgb[:, 2] * np.uint32(7471) + 0x8000, 16
     ),
     "luma": lambda rgb: np.tensordot(rgb.astype(np.float64), (0.299, 0.587, 0.114), (1, 0)),
     "mean of the channels": lambda rgb: rgb.mean(1, dtype=np.float64),

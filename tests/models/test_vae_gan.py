@@ -74,7 +74,7 @@ def test_pull_of_the_discriminator_is_as_strong_as_its_weight_says(weight: float
     samples = model.outputs(torch.randn(3, model.latent_dim))
     generated = torch.cat([outputs[3:], samples]).detach().requires_grad_()
     # As the step's own discriminator was when it pulled: one step further.
-    model.train_discriminator(model.both[1], REAL, model.likelihood.mean(generated), 0)
+    model.train_discriminator(cast(Any, model).both[1], REAL, model.likelihood.mean(generated), 0)
     adversarial = model.generator_loss(REAL, model.likelihood.mean(generated)).mean()
     (pull,) = torch.autograd.grad(adversarial, generated)
     (other,) = torch.autograd.grad(losses["reconstruction_nats"].mean(), outputs)
@@ -111,7 +111,7 @@ def test_gradient_of_the_discriminator_is_not_that_of_the_decoder() -> None:
     step_of(model)
     assert all(weight.requires_grad for weight in model.discriminator.parameters())
     after = snapshot(model.discriminator)
-    model.both[0].step()
+    cast(Any, model).both[0].step()
     assert identical(model.discriminator, after)
 
 
