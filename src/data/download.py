@@ -6,7 +6,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -37,13 +37,21 @@ def download(
     What arrived stays in path.part; a retry or the next call goes on from there. The wait between retries doubles from
     backoff_s. UserError, saying what else the user can do, when the file can't be had.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(f"{path.name}.lock")):
-        if not path.exists():
-            logger.info("downloading %s from %s to %s", title, url, path)
-            _fetch_patiently(url, path, title, timeout_s, retries, backoff_s)
-        if check:
-            check(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Where nobody may write, nobody fetches.
+        read_only = path.exists() and not os.access(path.parent, os.W_OK)
+        with nullcontext() if read_only else _locked(path.with_name(f"{path.name}.lock")):
+            if not path.exists():
+                logger.info("downloading %s from %s to %s", title, url, path)
+                _fetch_patiently(url, path, title, timeout_s, retries, backoff_s)
+            if check:
+                check(path)
+    except OSError as error:
+        raise UserError(
+            f"can't keep {title} in {path.parent}: {error.strerror or error}; make room there or give another folder "
+            "with data.root=..."
+        ) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ class _PublicSet(Source):
                 f"the file is now {aside}; run again to fetch it anew, give your own pictures with data=folder "
                 "data.root=... or use data=drawn_cats"
             )
-        marker.write_text(state)
+        with suppress(OSError):  # where nobody may write, it is checked again
+            marker.write_text(state)
 
 
 class CatFaces(_PublicSet):

@@ -145,3 +145,21 @@ def test_check_is_called_on_new_and_kept_files(server: FileServer, tmp_path: Pat
     for _ in range(2):
         fetch(server.url, tmp_path / "file", check=checked.append)
     assert checked == [tmp_path / "file"] * 2
+
+
+def test_full_disk_and_folders_in_the_way_are_one_sentence(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"can't keep test cats in .*: No space left on device; .*data\.root="):
+        fetch(server.url, tmp_path / "file")
+    (tmp_path / "in the way").write_text("")
+    with pytest.raises(UserError, match=r"can't keep test cats in .*in the way"):
+        fetch(server.url, tmp_path / "in the way" / "file")
+
+
+def test_what_lies_in_a_folder_that_nobody_may_write_to_is_taken(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # of root everybody may
+    fetch(server.url, tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
