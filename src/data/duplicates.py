@@ -11,11 +11,16 @@ THUMBNAIL = 16
 CORRELATION = 0.97
 BLOCK = 2048  # pictures compared at a time: 16 MiB of correlations
 
-# Pillow's convert("L"), in whole numbers. The rest are other readings of the word grey; see clean_as_published.
+
+def _rounded_luma(rgb: np.ndarray) -> np.ndarray:
+    """Pillow's convert("L"), in whole numbers."""
+    red, green, blue = (rgb[:, channel].astype(np.uint32) for channel in range(3))
+    return np.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16)
+
+
+# The first is Pillow's. The rest are other readings of the word grey; see clean_as_published.
 GREYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "rounded luma": lambda rgb: np.right_shift(
-        rgb[:, 0] * np.uint32(19595) + rgb[:, 1] * np.uint32(38470) + rgb[:, 2] * np.uint32(7471) + 0x8000, 16
-    ),
+    "rounded luma": _rounded_luma,
     "luma": lambda rgb: np.tensordot(rgb.astype(np.float64), (0.299, 0.587, 0.114), (1, 0)),
     "mean of the channels": lambda rgb: rgb.mean(1, dtype=np.float64),
 }
@@ -31,7 +36,13 @@ def near_duplicate_groups(images: np.ndarray, grey: str = GREY, thumbnail: str =
     Two are near-duplicates when their mean-free grey 16x16 thumbnails correlate above 0.97 (or are equal); groups are
     transitive. Memory grows with N, not with its square; 30,000 pictures of 64x64 take seconds.
     """
-    return groups_of_thumbnails(np.concatenate([_thumbnails(chunk, grey, thumbnail) for chunk in _chunks(images)]))
+    # One array from the start: small ones kept between large ones that come and go would tear the memory to pieces.
+    thumbnails = np.empty((len(images), THUMBNAIL**2), np.float32)
+    start = 0
+    for chunk in _chunks(images):
+        thumbnails[start : start + len(chunk)] = _thumbnails(chunk, grey, thumbnail)
+        start += len(chunk)
+    return groups_of_thumbnails(thumbnails)
 
 
 def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
