@@ -51,6 +51,9 @@ def launch(config: dict[str, Any], always_apart: bool = False) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     num_processes, num_nodes = count_processes(config["trainer"]), config["trainer"]["num_nodes"]
     here = place()
+    if not here or here.rank == 0:
+        # Of an earlier attempt in this folder.
+        (run_dir / "error.txt").unlink(missing_ok=True)
     if here:
         if here.world_size != num_processes * num_nodes:
             raise UserError(
@@ -69,7 +72,6 @@ def launch(config: dict[str, Any], always_apart: bool = False) -> None:
         fit(config)
         return
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (run_dir / "error.txt").unlink(missing_ok=True)
     command = [sys.executable, "-m", "src.launch", str(run_dir / "config.yaml")]
     port = str(free_port())
     # In a process group of their own they get a signal from here, once, and not from the terminal too.
