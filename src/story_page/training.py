@@ -24,7 +24,11 @@ class Part:
     @property
     def command(self) -> str:
         """As a user types it."""
-        return shlex.join(["python", "-m", "src.train", *self.overrides, f"run_dir={self.folder}"])
+        return shlex.join(["python", "-m", "src.train", *self.options(self.folder)])
+
+    def options(self, folder: Path) -> list[str]:
+        """Those of src.train; a run that was interrupted goes on."""
+        return [*self.overrides, f"run_dir={folder}", "resume=last"]
 
     @property
     def checkpoint(self) -> Path:
@@ -56,8 +60,8 @@ def train(parts: list[Part]) -> None:
         check_ahead("train", "src.train.train", part.overrides, [])
     for part in missing:
         print(f"\n{part.command}", flush=True)
-        arguments = [*part.overrides, f"run_dir={part.folder.absolute()}"]
-        exit_code = subprocess.run([sys.executable, "-m", "src.train", *arguments], cwd=REPOSITORY, check=False)
-        if exit_code.returncode:
-            raise SystemExit(exit_code.returncode)
+        arguments = [sys.executable, "-m", "src.train", *part.options(part.folder.absolute())]
+        finished = subprocess.run(arguments, cwd=REPOSITORY, check=False)
+        if finished.returncode:
+            raise SystemExit(finished.returncode)
         part.record.write_text(part.command + "\n")

@@ -16,6 +16,10 @@ STORY = config_of(name="story")
 MODELS = ("autoencoder", "vae", "gan")
 
 
+def folder_of(command: list[str]) -> Path:
+    return next(Path(option.removeprefix("run_dir=")) for option in command if option.startswith("run_dir="))
+
+
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The command lines of runs that are started, which end at once and well."""
@@ -23,8 +27,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def start(command: list[str], **options: Any) -> CompletedProcess:
         started.append(command)
-        folder = Path(command[-1].removeprefix("run_dir="))
-        folder.mkdir(parents=True)
+        folder_of(command).mkdir(parents=True)
         return CompletedProcess(command, returncode=0)
 
     monkeypatch.setattr("src.story_page.training.subprocess.run", start)
@@ -49,12 +52,13 @@ def test_each_run_is_the_command_that_the_page_shows(tmp_path: Path, runs: list[
     assert [command[:3] for command in runs] == [[sys.executable, "-m", "src.train"]] * 3
     for command, part in zip(runs, parts(tmp_path, "seed=3"), strict=True):
         assert " ".join(["python", *command[1:]]) == part.command
+        assert "resume=last" in command  # what was interrupted goes on
 
 
 def test_finished_runs_are_not_trained_again(tmp_path: Path, runs: list[list[str]]) -> None:
     train(parts(tmp_path)[:2])
     train(parts(tmp_path))
-    assert [command[-1].rpartition("/")[2] for command in runs] == list(MODELS)
+    assert [folder_of(command).name for command in runs] == list(MODELS)
 
 
 def test_a_folder_of_another_story_is_refused(tmp_path: Path, runs: list[list[str]]) -> None:
