@@ -226,6 +226,18 @@ def test_schedules_know_no_past() -> None:
         assert gan.both[0].param_groups[0]["lr"] == pytest.approx(2e-3 * (1 - images_seen / 100))
 
 
+def test_schedules_go_on_after_a_checkpoint() -> None:
+    before, after = (stepped_gan(learning_rate_factor=Linear(1.0, 0.0, over_images=40)) for _ in range(2))
+    for _ in range(3):
+        before.training_step(REAL, 0)
+    for restored, optimizer in zip(after.both, before.both, strict=True):
+        restored.load_state_dict(optimizer.state_dict())
+    after.images_seen = before.images_seen
+    for gan in (before, after):
+        gan.apply_schedules()
+        assert gan.both[0].param_groups[0]["lr"] == pytest.approx(2e-3 * (1 - 12 / 40))
+
+
 def test_beta2_wants_an_optimizer_that_has_one() -> None:
     sgd: dict[str, Any] = {"generator_optimizer": partial(torch.optim.SGD, lr=0.1)}
     with pytest.raises(UserError, match=r"model\.beta2: SGD has no beta2"):
