@@ -44,6 +44,7 @@ class Clock(Callback):
                 images=model.images_seen,
                 training_s=now - self.began,
                 warm_up_s=self.warm - self.began,
+                warm_up_images=self.warm_images,
                 images_per_s=(model.images_seen - self.warm_images) / (now - self.warm),
             )
 

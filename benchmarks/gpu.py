@@ -11,6 +11,7 @@ import contextlib
 import gc
 import io
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,9 @@ def main(arguments: list[str] | None = None) -> list[list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.5, help="of training for each recipe")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each switch, after its warm-up")
+    parser.add_argument(
+        "--float32", action="store_true", help="gan_cat_faces once more, all switches off, as many images"
+    )
     parser.add_argument("overrides", nargs="*", help="of every run: data=folder data.root=cats.zip")
     options = parser.parse_intermixed_args(arguments)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -94,13 +98,14 @@ def main(arguments: list[str] | None = None) -> list[list[str]]:
 
     # The schedules are to end when the time does.
     seconds = 60 * options.minutes
-    max_images = max(int(fastest["images_per_s"] * (seconds - fastest["warm_up_s"])), 1_000)
+    warm = fastest["warm_up_images"]
+    max_images = max(int(warm + fastest["images_per_s"] * (seconds - fastest["warm_up_s"])), 2 * warm)
     given = [*([] if card else ALL_OFF), *added, f"max_images={max_images}"]
-    for name, overrides in (
-        ("gan_cat_faces", [*ours, *given]),
-        ("gan_relativistic_2018", theirs),
-    ):
-        rows.append(line(name, run([*overrides, *options.overrides], seconds, after_warm_up=False), None))
+    recipes = [("gan_cat_faces", [*ours, *given], seconds), ("gan_relativistic_2018", theirs, seconds)]
+    if options.float32:
+        recipes.append(("gan_cat_faces, float32, eager", [*ours, *ALL_OFF, f"max_images={max_images}"], math.inf))
+    for name, overrides, limit in recipes:
+        rows.append(line(name, run([*overrides, *options.overrides], limit, after_warm_up=False), None))
         print(f"{name}: fd_lite0 {rows[-1][-1]}", flush=True)
 
     print(f"\n{card or 'CPU'}, torch {torch.__version__}; {' '.join(options.overrides)}\n")

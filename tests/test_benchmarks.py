@@ -21,14 +21,22 @@ TINY = [
 ]
 
 
-def test_gpu_benchmark_fills_its_table_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = gpu.main(["--minutes", "0.03", "--seconds", "0.2", *TINY])
+def test_gpu_benchmark_fills_its_table_on_a_cpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.clock.WARM_UP_STEPS", 3)
+    rows = gpu.main(["--minutes", "0.01", "--seconds", "0.1", "--float32", *TINY])
     names = [name for name in gpu.SWITCHES if "compiled" not in name]
-    assert [row[0] for row in rows] == [*names, "gan_cat_faces", "gan_relativistic_2018"]
+    assert [row[0] for row in rows] == [
+        *names,
+        "gan_cat_faces",
+        "gan_relativistic_2018",
+        "gan_cat_faces, float32, eager",
+    ]
     table = [dict(zip(gpu.COLUMNS, row, strict=True)) for row in rows]
     assert all(float(row["images/s"]) > 0 and int(row["images"].replace(",", "")) > 0 for row in table)
-    assert [bool(row["gain"]) for row in table] == [True] * len(names) + [False] * 2
-    assert [float(row["fd_lite0"]) > 0 for row in table[-2:]] == [True, True]
+    assert [bool(row["gain"]) for row in table] == [True] * len(names) + [False] * 3
+    assert [float(row["fd_lite0"]) > 0 for row in table[-3:]] == [True] * 3
     assert capsys.readouterr().out.count("\n| ") == len(rows) + 1
 
 
