@@ -77,6 +77,7 @@ def test_run_folder_holds_what_was_promised(vae_run: Path) -> None:
     files = {str(path.relative_to(vae_run)) for path in vae_run.rglob("*") if path.is_file()}
     assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "summary.json", "config.yaml"} <= files
     pictures = {f"images/{kind}_{seen:09d}.png" for kind in ("samples", "reconstructions") for seen in (0, 128, 256)}
+    pictures |= {f"images/samples_mixture_{seen:09d}.png" for seen in (128, 256)}  # fitted at evaluations
     assert pictures == {name for name in files if name.endswith(".png")}
     assert yaml.safe_load((vae_run / "config.yaml").read_text())["max_images"] == 250
 

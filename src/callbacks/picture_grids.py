@@ -1,4 +1,4 @@
-"""Sample grids from fixed noise over time, and reconstructions for models that encode."""
+"""Sample grids from fixed noise over time, of each prior, and reconstructions for models that encode."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from src.schema import PositiveInt, Seed
 
 
 class PictureGrids(Callback):
-    """Writes images/samples_<images seen>.png and, for encoders, images/reconstructions_<images seen>.png, whose rows
-    are held-out pictures and below each what the model makes of it. seed fixes the noise."""
+    """Writes images/samples_<images seen>.png and, for encoders, reconstructions_<images seen>.png, whose rows are
+    held-out pictures and below each what the model makes of it, and samples_mixture_<images seen>.png once a mixture
+    has been fitted on the codes. seed fixes the noise."""
 
     def __init__(
         self,
@@ -43,8 +44,12 @@ class PictureGrids(Callback):
         if not trainer.is_global_zero:
             return
         model.eval()
-        samples = model.sample(self.num_images, torch.Generator().manual_seed(self.seed))
-        grids = {"samples": samples}
+        grids = {
+            "samples" if prior == "normal" else f"samples_{prior}": model.sample(
+                self.num_images, torch.Generator().manual_seed(self.seed), prior
+            )
+            for prior in model.priors()
+        }
         data = trainer.datamodule  # type: ignore[attr-defined]
         originals = data.pictures("val" if len(data.val) else "train")[: max(self.num_images // 2, 1)]
         originals = model.like_weights(from_uint8(originals))
@@ -62,7 +67,7 @@ class PictureGrids(Callback):
         for name, images in grids.items():
             path = self.folder / f"{name}_{model.images_seen:09d}.png"
             # Fewer held-out pictures than columns: what the model makes of them still stands below them.
-            columns = self.columns if name == "samples" else min(self.columns, len(originals))
+            columns = self.columns if name != "reconstructions" else min(self.columns, len(originals))
             picture = save_grid(to_uint8(images), path, columns)
             report_picture(trainer, name, picture, model.images_seen)
             self.written.append(path)
