@@ -23,7 +23,7 @@ from src.data.datamodule import ImageDataModule
 from src.errors import UserError
 from src.launch import count_processes
 from src.models.generative_model import GenerativeModel
-from src.resume import reported_until, run_of, take_along
+from src.resume import inside, reported_until, run_of, take_along
 from src.summary import print_summary, write_summary
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -98,7 +98,7 @@ def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[An
     loggers = [instantiate(run_logger, _convert_="all") for run_logger in configs]
     for run_logger in loggers:
         if config["resume"] and hasattr(run_logger, "resume"):
-            run_id = checkpoint.get("logger_versions", {}).get(run_logger.name)
+            run_id = inside(checkpoint, str, "logger_versions", run_logger.name)
             run_logger.resume(run_id, reported_until(run_of(config["resume"])))
     return loggers
 

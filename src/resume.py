@@ -7,13 +7,14 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from src.callbacks.checkpoints import all_numbered, link, numbered
 from src.checkpoint import read_checkpoint
 from src.errors import UserError
 
 HISTORY = "metrics.csv"
+T = TypeVar("T")
 
 
 def newest_sound(run_dir: Path) -> Path | None:
@@ -74,7 +75,7 @@ def take_along(resume: str | None, run_dir: Path, checkpoint: dict[str, Any]) ->
 
 def take_best_along(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
     """best.ckpt becomes the one that was best then, or goes if that one is gone."""
-    best = checkpoint.get("callbacks", {}).get("Checkpoints", {}).get("best", {}).get("images_seen")
+    best = inside(checkpoint, int, "callbacks", "Checkpoints", "best", "images_seen")
     candidates = [folder / "best.ckpt", resume.with_name("best.ckpt"), resume]
     candidates += [numbered(resume.parent, best)] if best is not None else []
     for path in candidates:
@@ -86,6 +87,13 @@ def take_best_along(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> N
                 link(path, folder / "best.ckpt")
             return
     (folder / "best.ckpt").unlink(missing_ok=True)
+
+
+def inside(checkpoint: Any, kind: type[T], *keys: str) -> T | None:
+    """A value deep in a checkpoint, None where there is none of this kind."""
+    for key in keys:
+        checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
+    return checkpoint if isinstance(checkpoint, kind) else None
 
 
 def keep_rows(source: Path, target: Path, seen: int) -> None:

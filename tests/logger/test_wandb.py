@@ -17,6 +17,7 @@ from src.callbacks.training_scalars import TrainingScalars
 from src.errors import UserError
 from src.fit import fit
 from src.logger.wandb import WandbLogger, choose_mode
+from tests.commands import config_of
 from tests.tiny import ScriptedModel, tiny_data, train
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -137,3 +138,19 @@ def test_each_run_is_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         logger.log_metrics({"images_seen": 4, "job": float(job)})
         logger.finish(0)
     assert [history(records(tmp_path / job))[0]["job"] for job in ("0", "1")] == [0.0, 1.0]
+
+
+def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed after 32 images and goes on from its checkpoint of 16."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
+                 "metrics=none", "callbacks.training_scalars.every_images=8", "checkpoint.every_images=16",
+                 "callbacks.data_wait=null", "callbacks.picture_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
+    for folder, resume, max_images in (("first", None, 32), ("second", "images_000000016.ckpt", 48)):
+        config = config_of(*overrides, f"run_dir={tmp_path}/{folder}", f"max_images={max_images}")
+        fit(config | {"resume": resume and str(tmp_path / "first" / "checkpoints" / resume)})
+    first, second = records(tmp_path / "first"), records(tmp_path / "second")
+    ids = {record.run.run_id for record in [*first, *second] if record.WhichOneof("record_type") == "run"}
+    assert len(ids) == 1
+    seen = [row["images_seen"] for row in history(first) + history(second) if "train/loss" in row]
+    assert seen == [8, 16, 24, 32, 40, 48]
