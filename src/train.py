@@ -10,6 +10,8 @@ from src.cli import run
 from src.errors import UserError
 from src.schema import CheckpointPath, Chosen, NewFolder, PositiveInt, Seed
 
+FOLDERS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
+
 
 def train(
     max_images: PositiveInt,
@@ -27,21 +29,21 @@ def train(
     """Trains until all processes together have seen max_images; see conf/train.yaml."""
     config = locals()
     typed = list(HydraConfig.get().overrides.task)
+    folders = [*typed, *HydraConfig.get().overrides.hydra]
+    if resume == "last" and not any(item.startswith(FOLDERS) for item in folders):
+        raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
+    if not resume and any(Path(run_dir, "checkpoints").glob("*.ckpt")):
+        raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
     if resume:
         from src.checkpoint import read_checkpoint, with_recipe_of
         from src.resume import newest_sound
 
         if resume == "last":
-            folders = [*typed, *HydraConfig.get().overrides.hydra]
-            if not any(item.startswith(("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")) for item in folders):
-                raise UserError("resume=last goes on in the folder of a run: add run_dir=RUN")
             newest = newest_sound(Path(run_dir))
             config["resume"] = str(newest) if newest else None
             print(f"resume=last: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
         if config["resume"]:
             config = with_recipe_of(read_checkpoint(config["resume"]), config, typed)
-    elif any(Path(run_dir, "checkpoints").glob("*.ckpt")):
-        raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
     from src.cluster import place
     from src.launch import launch
 

@@ -204,9 +204,24 @@ def test_autoencoder_trains_too(tmp_path: Path) -> None:
 
 
 def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp_path: Path) -> None:
-    resume = [f"resume={two_ranks}/checkpoints/last.ckpt", "max_images=288", f"run_dir={tmp_path}", "trainer.devices=2"]
-    succeeded("src.train", *tiny("gan"), *resume, "metrics=none")
-    assert load(tmp_path / "summary.json")["images_seen"] == 288
+    run = tmp_path / "run"
+    shutil.copytree(two_ranks, run)
+    options = ["resume=last", "max_images=288", f"run_dir={run}", "trainer.devices=2", "metrics=none"]
+    printed = succeeded("src.train", *tiny("gan"), *options)
+    assert f"resume=last: {run}/checkpoints/images_000000256.ckpt" in printed
+    assert load(run / "summary.json")["images_seen"] == 288
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["run_dir={run}"], "run_dir={run} holds a run; add resume=last to go on with it, or give another folder"),
+        (["resume=last"], "resume=last goes on in the folder of a run; add run_dir=RUN"),
+    ],
+)
+def test_runs_are_not_mixed_up(options: list[str], sentence: str, vae_run: Path) -> None:
+    result = command("src.train", *tiny("vae"), *[option.format(run=vae_run) for option in options])
+    assert (result.returncode, result.stderr) == (2, f"error: {sentence.format(run=vae_run)}\n")
 
 
 def test_resuming_past_the_end_is_refused_in_a_sentence(vae_run: Path, tmp_path: Path) -> None:
