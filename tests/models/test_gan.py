@@ -10,6 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks.step_seeds import StepSeeds, step_seed
+from src.data.augmentation import AdaptiveAugmentation
 from src.errors import UserError
 from src.images import from_uint8
 from src.models.adversarial_training import share_told_apart
@@ -258,7 +259,8 @@ def test_step_never_waits_for_the_device(loss: AdversarialLoss) -> None:
     def sgd(weights: Any) -> torch.optim.Optimizer:  # Adam reads its step counters, which lie on the host
         return torch.optim.SGD(weights, lr=0.01)
 
-    gan = stepped_gan(adversarial_loss=loss, generator_optimizer=sgd, discriminator_optimizer=sgd)
+    parts = {"generator_optimizer": sgd, "discriminator_optimizer": sgd, "augmentation": AdaptiveAugmentation()}
+    gan = stepped_gan(adversarial_loss=loss, **parts)
     with NoWaiting():
         gan.training_step(REAL, 0)
 
