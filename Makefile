@@ -30,7 +30,7 @@ story: .venv/.ready  ## autoencoder, VAE and GAN told apart on one page: outputs
 
 .PHONY: test
 test: .venv/.ready  ## the tests, at most 8 minutes on two cores
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: .venv/.ready  ## the slow tests too

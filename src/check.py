@@ -176,6 +176,8 @@ def check(node: Any, path: str = "") -> Any:
             checked[key] = check(check_value(name, value, signature.parameters[key].kinds), name)
         elif signature.takes_others:
             checked[key] = check(value, name)
+        elif value is None:
+            continue  # left open by the command's own defaults, for choices that have it
         else:
             options = listed(key, list(signature.parameters))
             raise Misfit(name, f": {node['_target_']} has no such option; it has {options}.")

@@ -155,7 +155,9 @@ def with_recipe_of(checkpoint: dict[str, Any], config: dict[str, Any], typed: li
 
     typed: the overrides on the command line. UserError if they ask for another model, other data or another seed.
     """
-    stored = checkpoint["config"]
+    stored = dict(checkpoint["config"])
+    # Where decoded pictures are kept is for today's command line to say, not for a file.
+    stored["data"] = elsewhere(stored["data"], config["data"].get("store_dir"))
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
     for part in ("model", "data", "seed"):
         if part not in stored:
@@ -169,6 +171,11 @@ def with_recipe_of(checkpoint: dict[str, Any], config: dict[str, Any], typed: li
             raise UserError(f"a resumed run keeps its model, data and seed, but {keys} would change; leave it out")
     refuse_misfit(checkpoint)
     return config | {part: stored[part] for part in ("model", "data", "seed")}
+
+
+def elsewhere(data: dict[str, Any], store_dir: str | None) -> dict[str, Any]:
+    """A data config whose decoded pictures are kept in another folder."""
+    return data | {"store_dir": store_dir} if "store_dir" in data else data
 
 
 def differences(ours: Any, theirs: Any, path: str) -> list[str]:
@@ -248,6 +255,7 @@ def data_config(
     run's own, reference=train means every picture.
     """
     given = {key: value for key, value in given.items() if value is not None}
+    of_the_run = elsewhere(of_the_run, None)
     if not given:
         return of_the_run
     other = {"limit_images": None} | ({"val_fraction": 0.0} if reference == "train" else {})

@@ -10,6 +10,8 @@ from src.errors import UserError
 # SLURM's numbers for the steps of a batch script and of an interactive shell, in which nobody started ranks.
 SHELL_STEPS = range(0xFFFFFFF0, 0x100000000)
 LONGEST_WAIT = timedelta(minutes=5)
+# The first process's end of the store: the others may still be reading when it has all it wants.
+kept_open: list[object] = []
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ def agree(here: Place, overrides: list[str], folder: str) -> str:
         store = distributed.TCPStore(  # type: ignore[attr-defined]
             address, port, is_master=keeps_it, timeout=LONGEST_WAIT, multi_tenant=True
         )
+        kept_open.append(store)
         if here.rank == 0:
             store.set(key, json.dumps([overrides, folder]))
         theirs, agreed = json.loads(store.get(key))
-        # Whoever keeps the store waits for those who read it.
+        # Whoever keeps the store waits for those who read it, should it end soon.
         if store.add(f"{key}/read", 1) == here.world_size:
             store.set(f"{key}/all", "")
         store.wait([f"{key}/all"], LONGEST_WAIT)

@@ -156,6 +156,11 @@ def test_data_given_for_evaluation_is_used_whole() -> None:
     assert data_config(own, {"root": "cats.zip"}, "val")["val_fraction"] == own["val_fraction"]
 
 
+def test_a_checkpoint_does_not_say_where_pictures_are_kept(tmp_path: Path) -> None:
+    own = config_of("data.limit_images=100")["data"]
+    assert data_config(own | {"store_dir": str(tmp_path)}, {"root": None}, "train") == own
+
+
 @pytest.mark.parametrize("width", [10**9, -1, "wide", None])
 def test_size_that_is_none_is_refused(width: object, content: Checkpoint, tmp_path: Path) -> None:
     refusal(edited(content, "encoder", "width", to=width), tmp_path)

@@ -1,5 +1,6 @@
 """Every YAML of conf/ composes, fits the constructors that it names, and makes its object."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,13 @@ def test_metrics_are_made(name: str, choice: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("choice", choices("data"))
-def test_other_commands_take_every_data_set(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.cli.check", lambda values: values)
-    root = ["data.root=/tmp"] if choice == "folder" else []
+def test_other_commands_take_every_data_set(choice: str, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").touch()
+    checkpoint = tmp_path / "some.ckpt"
+    zipfile.ZipFile(checkpoint, "w").close()
+    root = [f"data.root={tmp_path}"] if choice == "folder" else []
     for name in ("evaluate", "latents"):
-        assert "data" in config_of(f"data={choice}", "checkpoint=some.ckpt", *root, name=name)
+        assert "_target_" in config_of(f"data={choice}", f"checkpoint={checkpoint}", *root, name=name)["data"]
     assert "data" in config_of(f"data={choice}", *root, name="story")
 
 

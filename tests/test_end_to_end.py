@@ -180,7 +180,9 @@ def test_every_precision_trains_on_the_cpu(model: list[str], precision: str, tmp
     run = train_here(tmp_path / "run", *tiny(*model, f"trainer.precision={precision}", "max_images=64"))
     state = checkpoint_of(run)["state_dict"]
     expected = torch.float64 if precision == "64-true" else torch.float32
-    assert all(value.isfinite().all() and value.dtype == expected for value in state.values())
+    assert all(
+        value.isfinite().all() and value.dtype == expected for value in state.values() if value.is_floating_point()
+    )
 
 
 def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:

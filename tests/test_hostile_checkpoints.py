@@ -151,7 +151,7 @@ HOSTILE: dict[str, tuple[Callable[[Checkpoint, Path], Any], str]] = {
         ),
         "can't be built",
     ),
-    "latent of a trillion": (with_model("latent_dim", to=10**12), "weights do not fit"),
+    "latent of a trillion": (with_model("latent_dim", to=10**12), "can't be built"),
     "missing tensors": (lambda content, folder: content | {"state_dict": {}}, "weights do not fit"),
     "wrong shapes": (with_weights(lambda weight: weight[None].repeat(2, *[1] * weight.ndim)), "weights do not fit"),
     "wrong types": (with_weights(lambda weight: weight.to(torch.int32)), "weights do not fit"),
