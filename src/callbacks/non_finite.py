@@ -46,11 +46,11 @@ class NonFinite(Callback):
         self.on_the_way: list[Step] = []
         self.failure: str | None = None
         self.skipped: Tensor | int = 0
+        self.loss_is_finite: Tensor | None = None
+        self.names_of_weights: dict[nn.Parameter, str] = {}
 
     def on_train_batch_start(self, *args: Any) -> None:
         self.names, self.finite, self.loss_is_finite = [], [], None
-
-    loss_is_finite: Tensor | None
 
     def on_before_backward(self, trainer: Trainer, model: GenerativeModel, loss: Tensor) -> None:  # type: ignore[override]
         self.loss_is_finite = loss.detach().isfinite().reshape(1)
@@ -66,7 +66,9 @@ class NonFinite(Callback):
         if not weights:
             return
         finite = torch.stack(torch._foreach_norm([weight.grad for weight in weights])).isfinite()
-        self.names += names_of(model, weights)
+        if not self.names_of_weights:
+            self.names_of_weights = {weight: name for name, weight in model.named_parameters()}
+        self.names += [f"the gradient of {self.names_of_weights[weight]}" for weight in weights]
         self.finite.append(finite)
         sound = finite.all()
         if self.action == "skip":
@@ -122,11 +124,6 @@ class NonFinite(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skipped = state_dict["skipped"]
-
-
-def names_of(model: nn.Module, weights: list[nn.Parameter]) -> list[str]:
-    names = {weight: name for name, weight in model.named_parameters()}
-    return [f"the gradient of {names[weight]}" for weight in weights]
 
 
 def send(images_seen: int, names: list[str], finite: Tensor) -> Step:
