@@ -23,7 +23,9 @@ ROWS = {
     "augmentation, probability 0.3": "model/augmentation=fixed",
     "augmentation, adaptive": "model/augmentation=ada",
     "no average of the generator": "model.ema_halflife_images=0",
-    "constant learning rate": "model.learning_rate_factor=1",
+    "falling learning rate": (
+        "model.learning_rate_factor={_target_:src.schedules.Cosine,start:1,end:0.1,over_images:${max_images}}"
+    ),
     "R3GAN's networks": "model/networks=r3gan",
 }
 
