@@ -141,6 +141,9 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
     except ValueError as error:  # Hydra's word for data=null
         raise UserError(f"a group takes the name of one of its choices ({error}).") from error
     HydraConfig.instance().set_config(config)
+    for group, choice in HydraConfig.get().runtime.choices.items():
+        if choice == "base":
+            raise UserError(f"{group}=base: base is what the choices of {group} share; take one of them.")
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
@@ -182,7 +185,8 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     message = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name}: there is no such choice; {group} is one of {listed(name, list(error.options))}."
+        choices = [choice for choice in error.options if choice != "base"]  # what the others share
+        return f"{group}={name}: there is no such choice; {group} is one of {listed(name, choices)}."
     unknown = re.search(r"Could not override '([^'@]+)", message)
     if unknown:
         return explain_key(unknown[1], config_name, arguments)

@@ -41,7 +41,8 @@ def answer(line: str, name: str = "train") -> str:
         ("--multirun model=gan,vea", "model=vea: there is no such choice; model is one of vae, "),
         ("experiment=quickstrat", "experiment=quickstrat: there is no such choice; experiment is one of quickstart"),
         ("model=", "model=: there is no such choice; model is one of "),
-        ("data=base", "data: not allowed here; give a choice that makes an object"),
+        ("data=base", "data=base: base is what the choices of data share; "),
+        ("model=gan model/augmentation=base", "model/augmentation=base: base is what "),
         # A group.
         ("modle=gan", "modle: there is no such option; there are model, "),
         ("model/likelihod=laplace", "model/likelihod: there is no such group; model=vae has model/likelihood, "),
