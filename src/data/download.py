@@ -1,12 +1,11 @@
 """Fetches one file, once, over a network that may fail."""
 
-import fcntl
 import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.request import Request, urlopen
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from src.data.locks import locked
 from src.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ def download(
         path.parent.mkdir(parents=True, exist_ok=True)
         # Where nobody may write, nobody fetches.
         read_only = path.exists() and not os.access(path.parent, os.W_OK)
-        with nullcontext() if read_only else _locked(path.with_name(f"{path.name}.lock")):
+        message = f"another process is fetching {title}; waiting for it"
+        with nullcontext() if read_only else locked(path.with_name(f"{path.name}.lock"), message):
             if not path.exists():
                 logger.info("downloading %s from %s to %s", title, url, path)
                 _fetch_patiently(url, path, title, timeout_s, retries, backoff_s)
@@ -52,13 +53,6 @@ def download(
             f"can't keep {title} in {path.parent}: {error.strerror or error}; make room there or give another folder "
             "with data.root=..."
         ) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by the death of the process
-        yield
 
 
 def _fetch_patiently(url: str, path: Path, title: str, timeout_s: float, retries: int, backoff_s: float) -> None:

@@ -16,7 +16,8 @@ from src.data.drawn_cats import draw_cats, draw_factors
 from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
 from src.data.files import PictureFile, digests, natural, num_pictures, picture_files, state
 from src.data.pictures import Pictures
-from src.data.store import Made, OnError, Work, open_store
+from src.data.recipe import Made, Work
+from src.data.store import OnError, open_store
 from src.errors import UserError
 
 CHUNK = 16  # pictures that a thread makes at a time

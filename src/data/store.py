@@ -12,130 +12,33 @@ their contents are read and compared, not decoded. It is built in a hidden folde
 killed build leaves nothing that is taken for a store; the next build sweeps it away.
 """
 
-import fcntl
 import hashlib
 import io
-import json
-import math
 import os
 import re
 import secrets
 import shutil
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
 
+from src.data.locks import is_locked, locked
+from src.data.manifest import DAMAGE, Manifest, file_digest, open_folder, write
 from src.data.parallel import in_threads
 from src.data.pictures import Pictures, StoredPixels
+from src.data.recipe import FORMAT, Made, Recipe, content_of, known_content, lock_id, read_content, remember, store_key
 from src.errors import UserError
 from src.progress import watched
 
-FORMAT = 1  # raise it when what is stored changes its meaning
 MOST_UNREADABLE = 0.05
 EXAMPLES = 5
-DAMAGE = (OSError, ValueError, LookupError, TypeError)  # what reading a store raises that is not whole
 
 OnError = Literal["skip", "stop"]
-Work = tuple[Callable[[Any], "list[Made]"], Iterable[Any], int | None]
-
-
-@dataclass(frozen=True)
-class Made:
-    """One picture, or the reason why there is none; digest: SHA-256 (hex) of what it was made from."""
-
-    name: str
-    digest: str
-    pixels: np.ndarray | None = None  # uint8 (3, S, S)
-    size: tuple[int, int] = (0, 0)  # width and height before it was resized
-    reason: str = ""
-    unreadable: bool = False
-
-
-class Recipe(Protocol):
-    """What a store is made from, and how."""
-
-    @property
-    def title(self) -> str:
-        """For people: the name of the folder, archive or set."""
-
-    @property
-    def identity(self) -> str:
-        """Where the pictures come from, whatever is there now."""
-
-    @property
-    def image_size(self) -> int: ...
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """All that decides about pixels besides the pictures' content: plain values."""
-
-    def state(self) -> str:
-        """Changes whenever the pictures may have changed, without reading them; empty: not known."""
-
-    def digests(self) -> Iterator[tuple[str, str]]:
-        """Name and digest of everything that make() would tell of, decoded or not."""
-
-    def work(self) -> Work:
-        """A function for threads, what to call it on, and how many pictures that will be, if known."""
-
-    def sorted_by(self, name: str) -> Any:
-        """The order of the pictures."""
-
-    def columns(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-        """What else is to be known of each picture, int64 (N,); "group" among it where there are near-duplicates."""
-
-    def factors(self) -> np.ndarray | None:
-        """float32 (N, F), in order."""
-
-
-@dataclass
-class Manifest:
-    """What a store holds, in the order of its pictures."""
-
-    names: list[str]
-    digests: list[str]
-    sizes: list[tuple[int, int]]
-    rows: list[int]
-    columns: dict[str, list[int]]
-    left_out: list[tuple[str, str]]
-    about: dict[str, Any] = field(default_factory=dict)
-
-    HEAD = ("name", "sha256", "width", "height", "row")
-
-    def write(self, folder: Path) -> None:
-        columns = zip(*self.columns.values(), strict=True) if self.columns else [()] * len(self.names)
-        lines = [
-            json.dumps([name, digest, *size, row, *others])
-            for name, digest, size, row, others in zip(
-                self.names, self.digests, self.sizes, self.rows, columns, strict=True
-            )
-        ]
-        head = self.about | {"left_out": self.left_out, "columns": [*self.HEAD, *self.columns]}
-        text = json.dumps(head, indent=1)[:-2] + ',\n "pictures": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-        _write(folder / "manifest.json", text.encode())
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        _write(folder / "manifest.sha256", f"{digest}  manifest.json\n".encode())
-
-    @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """ValueError: damaged."""
-        content = (folder / "manifest.json").read_bytes()
-        if (folder / "manifest.sha256").read_text().split()[:1] != [hashlib.sha256(content).hexdigest()]:
-            raise ValueError("manifest.json has changed")
-        about = json.loads(content)
-        names, digests, widths, heights, rows, *others = zip(*about.pop("pictures"), strict=True)
-        columns = dict(zip(about.pop("columns")[len(cls.HEAD) :], map(list, others), strict=True))
-        sizes = list(zip(widths, heights, strict=True))
-        left_out = [(name, reason) for name, reason in about.pop("left_out")]
-        return cls(list(names), list(digests), sizes, list(rows), columns, left_out, about)
 
 
 def default_store_dir() -> Path:
@@ -149,12 +52,14 @@ def open_store(recipe: Recipe, store_dir: str | Path | None = None, on_error: On
     on_error=stop: no picture may be left out. UserError: more than 5% can't be read, or the store can't be written.
     """
     root = Path(store_dir).expanduser().absolute() if store_dir else default_store_dir()
-    pictures = _find(recipe, root, _known_content(recipe, root))
+    pictures = _find(recipe, root, known_content(recipe, root))
     if pictures is None:
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with _locked(root, _lock_id(recipe), f"another process is decoding {recipe.title}; waiting for it"):
-                pictures = _find(recipe, root, _read_content(recipe, root)) or _build(recipe, root, on_error)
+            (root / "locks").mkdir(parents=True, exist_ok=True)
+            with locked(
+                root / "locks" / lock_id(recipe), f"another process is decoding {recipe.title}; waiting for it"
+            ):
+                pictures = _find(recipe, root, read_content(recipe, root)) or _build(recipe, root, on_error)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
@@ -166,60 +71,9 @@ def open_store(recipe: Recipe, store_dir: str | Path | None = None, on_error: On
     return pictures
 
 
-def _key(recipe: Recipe, content: str) -> str:
-    return _short_digest(FORMAT, content, sorted(recipe.options.items()))
-
-
-def _lock_id(recipe: Recipe) -> str:
-    return _short_digest(recipe.identity, sorted(recipe.options.items()))
-
-
 def _folder(recipe: Recipe, root: Path, content: str) -> Path:
     title = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe.title).strip(".-") or "pictures"
-    return root / f"{title[:60]}-{recipe.image_size}px-{_key(recipe, content)}"
-
-
-def _record(recipe: Recipe, root: Path) -> Path:
-    return root / "known" / f"{_short_digest(recipe.identity)}.json"
-
-
-def _known_content(recipe: Recipe, root: Path, whatever_the_state: bool = False) -> str | None:
-    """What the source held when it was last read, unless it may have changed since."""
-    try:
-        record = json.loads(_record(recipe, root).read_bytes())
-        if whatever_the_state or (record["state"] and record["state"] == recipe.state()):
-            return str(record["content"])
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
-    return None
-
-
-def _read_content(recipe: Recipe, root: Path) -> str | None:
-    """What the source holds, for which it is read if it has been before: then it is likely the same."""
-    known = _known_content(recipe, root)
-    if known is None and _known_content(recipe, root, whatever_the_state=True):
-        state = recipe.state()
-        known = _content(recipe.digests())
-        _remember(recipe, root, state, known)
-    return known
-
-
-def _remember(recipe: Recipe, root: Path, state: str, content: str) -> None:
-    path = _record(recipe, root)
-    path.parent.mkdir(exist_ok=True)
-    unchanged = state == recipe.state()
-    record = {"of": recipe.identity, "state": state if unchanged else "", "content": content}
-    written = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    written.write_text(json.dumps(record))
-    os.replace(written, path)
-
-
-def _content(digests: Iterable[tuple[str, str]]) -> str:
-    return _short_digest(sorted(digests))
-
-
-def _short_digest(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return root / f"{title[:60]}-{recipe.image_size}px-{store_key(recipe, content)}"
 
 
 def _find(recipe: Recipe, root: Path, content: str | None) -> Pictures | None:
@@ -227,54 +81,16 @@ def _find(recipe: Recipe, root: Path, content: str | None) -> Pictures | None:
     if content is None:
         return None
     try:
-        return _open(_folder(recipe, root, content))
+        return open_folder(_folder(recipe, root, content))
     except DAMAGE:  # told when it is replaced
         return None
 
 
-def _open(folder: Path) -> Pictures:
-    """Raises one of DAMAGE."""
-    manifest = Manifest.read(folder)
-    size = manifest.about["image_size"]
-    pixels = StoredPixels(
-        folder / "pixels",
-        (len(manifest.names), 3, size, size),
-        _short_digest(manifest.about["format"], sorted(manifest.about["options"].items())),
-    )
-    stat = os.stat(folder / "pixels")
-    num_bytes = math.prod(pixels.shape)
-    if stat.st_size != num_bytes:
-        raise ValueError(f"{stat.st_size} bytes instead of {num_bytes}")
-    # Hashing all of it takes its time; nobody writes to it, so its time tells.
-    if stat.st_mtime_ns != manifest.about["modified_ns"] and _file_digest(pixels.path) != manifest.about["sha256"]:
-        raise ValueError("the pixels have changed")
-    factors = None
-    if manifest.about["factors_sha256"]:
-        if _file_digest(folder / "factors.npy") != manifest.about["factors_sha256"]:
-            raise ValueError("factors.npy has changed")
-        factors = torch.from_numpy(np.load(folder / "factors.npy"))
-    columns = {name: torch.tensor(values) for name, values in manifest.columns.items()}
-    columns["size"] = torch.tensor(manifest.sizes)
-    origins = bytearray.fromhex("".join(manifest.digests))
-    columns["sha256"] = torch.frombuffer(origins, dtype=torch.uint8).view(-1, 32)
-    return Pictures(
-        pixels,
-        torch.tensor(manifest.rows),
-        manifest.names,
-        columns.pop("group"),
-        factors,
-        columns,
-        left_out=tuple(manifest.left_out),
-        manifest=folder / "manifest.json",
-    )
-
-
 def _build(recipe: Recipe, root: Path, on_error: OnError) -> Pictures:
     """Makes the store and publishes it; the lock is held."""
-    lock_id = _lock_id(recipe)
-    _sweep(root, lock_id)
+    _sweep(root, lock_id(recipe))
     state = recipe.state()
-    folder = root / f".building-{lock_id}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = root / f".building-{lock_id(recipe)}-{os.getpid()}-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
         manifest, content = _fill(recipe, folder, on_error)
@@ -283,8 +99,8 @@ def _build(recipe: Recipe, root: Path, on_error: OnError) -> Pictures:
         _publish(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _remember(recipe, root, state, content)
-    return _open(target)
+    remember(recipe, root, state, content)
+    return open_folder(target)
 
 
 def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, str]:
@@ -317,7 +133,7 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
     if factors is not None:
         array = io.BytesIO()
         np.save(array, factors)
-        _write(folder / "factors.npy", array.getvalue())
+        write(folder / "factors.npy", array.getvalue())
     about = {
         "format": FORMAT,
         "of": recipe.identity,
@@ -325,7 +141,7 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
         "image_size": recipe.image_size,
         "sha256": sha256.hexdigest(),
         "modified_ns": os.stat(folder / "pixels").st_mtime_ns,
-        "factors_sha256": _file_digest(folder / "factors.npy") if factors is not None else None,
+        "factors_sha256": file_digest(folder / "factors.npy") if factors is not None else None,
     }
     manifest = Manifest(
         names,
@@ -336,7 +152,7 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
         sorted((picture.name, picture.reason) for picture in left_out),
         about,
     )
-    return manifest, _content((picture.name, picture.digest) for picture in [*made, *left_out])
+    return manifest, content_of((picture.name, picture.digest) for picture in [*made, *left_out])
 
 
 class _Rows:
@@ -378,7 +194,7 @@ def _publish(folder: Path, target: Path) -> None:
         if not target.is_dir():
             raise
         try:
-            _open(target)  # somebody else has made it, from the same pictures elsewhere
+            open_folder(target)  # somebody else has made it, from the same pictures elsewhere
         except DAMAGE as error:
             print(f"the decoded pictures in {target} were damaged ({error}) and are made anew", file=sys.stderr)
             damaged = folder.with_name(f"{folder.name}-damaged")
@@ -389,52 +205,11 @@ def _publish(folder: Path, target: Path) -> None:
 
 
 def _sweep(root: Path, own_lock_id: str) -> None:
-    """Removes what killed builds have left: that whose lock nobody holds."""
+    """Removes what killed builds have left: that whose lock nobody else holds."""
     for leftover in root.glob(".building-*"):
-        lock_id = leftover.name.split("-")[1]
-        file = os.open(root / "locks" / lock_id, os.O_RDONLY | os.O_CREAT, 0o666) if lock_id != own_lock_id else None
-        try:
-            if file is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        builder = leftover.name.split("-")[1]
+        if builder == own_lock_id or not is_locked(root / "locks" / builder):
             shutil.rmtree(leftover, ignore_errors=True)
-        except OSError:
-            pass  # it is being built
-        finally:
-            if file is not None:
-                os.close(file)
-
-
-@contextmanager
-def _locked(root: Path, lock_id: str, message: str, patience_s: float = 2.0) -> Iterator[None]:
-    """Holds the lock, which ends with the process whatever happens to it; the message is shown to who waits long."""
-    (root / "locks").mkdir(exist_ok=True)
-    file = os.open(root / "locks" / lock_id, os.O_RDONLY | os.O_CREAT, 0o666)
-    try:
-        message_at = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if message and time.monotonic() > message_at:
-                    print(message, file=sys.stderr, flush=True)
-                    message = ""
-                time.sleep(0.05)
-        yield
-    finally:
-        os.close(file)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.store import Made, open_store
+from src.data.recipe import Made
+from src.data.store import open_store
 from tests.tiny import ImageDataModule, ScriptedModel, train
 
 COUNT, SIZE = 100_000, 128

@@ -17,13 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data import sources, store
+from src.data import sources
 from src.data.decoding import Decoding
 from src.data.drawn_cats import draw_cats
 from src.data.files import digests
+from src.data.locks import locked
+from src.data.manifest import Manifest
 from src.data.pictures import Pictures
+from src.data.recipe import lock_id
 from src.data.sources import DrawnCats, FilesRecipe, Folder, drawer_digest
-from src.data.store import Manifest, default_store_dir
+from src.data.store import default_store_dir
 from src.errors import UserError
 from tests.building import build, pixels_digest
 
@@ -346,7 +349,7 @@ def start(folder: Path, store_dir: Path, result: Path) -> BaseProcess:
 
 def test_who_finds_a_store_being_built_waits_and_says_so(tmp_path: Path) -> None:
     folder, said = fill(tmp_path / "cats"), tmp_path / "result.err"
-    with locked(tmp_path / "store", Folder(folder)):
+    with building(tmp_path / "store", folder):
         waiting = start(folder, tmp_path / "store", tmp_path / "result")
         wait_until(lambda: said.exists() and "another process is decoding cats; waiting for it" in said.read_text())
         assert waiting.is_alive()
@@ -354,10 +357,10 @@ def test_who_finds_a_store_being_built_waits_and_says_so(tmp_path: Path) -> None
     assert (tmp_path / "result").read_text() == pixels_digest(Folder(folder).load(32, tmp_path / "store"))
 
 
-def locked(store_dir: Path, source: Folder) -> AbstractContextManager[None]:
-    recipe = FilesRecipe(source.root, "", Decoding(32))
-    store_dir.mkdir()
-    return store._locked(store_dir, store._lock_id(recipe), "")
+def building(store_dir: Path, folder: Path) -> AbstractContextManager[None]:
+    """As if this process were making the folder's store."""
+    (store_dir / "locks").mkdir(parents=True)
+    return locked(store_dir / "locks" / lock_id(FilesRecipe(folder, "", Decoding(32))))
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
@@ -394,11 +397,11 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_a_store(kills: int, tmp
 
 def test_what_killed_builds_left_is_swept_and_what_is_being_built_is_not(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats")
-    with locked(tmp_path / "store", Folder(folder)):
-        lock_id = store._lock_id(FilesRecipe(folder, "", Decoding(32)))
-        for name in (f".building-{lock_id}-1-a", ".building-0123-2-b"):
+    with building(tmp_path / "store", folder):
+        own = f".building-{lock_id(FilesRecipe(folder, '', Decoding(32)))}-1-a"
+        for name in (own, ".building-0123-2-b"):
             (tmp_path / "store" / name).mkdir()
         DrawnCats(2, seed=0).load(32, tmp_path / "store")
-        assert [path.name for path in (tmp_path / "store").glob(".building*")] == [f".building-{lock_id}-1-a"]
+        assert [path.name for path in (tmp_path / "store").glob(".building*")] == [own]
     Folder(folder).load(32, tmp_path / "store")
     assert not list((tmp_path / "store").glob(".building*"))
