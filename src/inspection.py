@@ -48,17 +48,16 @@ class Statistics:
 
     @classmethod
     def of(cls, pictures: Pictures, batch_size: int = 512) -> "Statistics":
-        brightness, contrast = [], []
+        brightness, contrast = torch.empty(2, len(pictures))
         total = torch.zeros(2, *pictures.pixels.shape[1:], dtype=torch.float64)
-        for batch in pictures.batches(batch_size):
-            values = batch.float()
+        for part in torch.arange(len(pictures)).split(batch_size):
+            values = pictures[part].float()
             luma = (values * LUMA).sum(1).flatten(1)
-            brightness.append(luma.mean(1))
-            contrast.append(luma.std(1, correction=0))
+            brightness[part], contrast[part] = luma.mean(1), luma.std(1, correction=0)
             total += torch.stack([values.sum(0), values.square().sum(0)])
         mean, square = total / len(pictures)
         deviation = (square - mean.square()).clamp(min=0).sqrt()
-        return cls(torch.cat(brightness), torch.cat(contrast), mean, deviation)
+        return cls(brightness, contrast, mean, deviation)
 
 
 @dataclass(frozen=True)

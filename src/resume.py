@@ -36,10 +36,6 @@ def newest_sound(run_dir: Path) -> Path | None:
     return None
 
 
-def holds_a_run(run_dir: Path) -> bool:
-    return any((run_dir / "checkpoints").glob("*.ckpt"))
-
-
 def run_of(checkpoint: str | Path) -> Path:
     """The run folder that a checkpoint lies in."""
     return Path(checkpoint).absolute().parent.parent

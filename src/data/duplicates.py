@@ -36,23 +36,19 @@ def near_duplicate_groups(images: np.ndarray, grey: str = GREY, thumbnail: str =
     Two are near-duplicates when their mean-free grey 16x16 thumbnails correlate above 0.97 (or are equal); groups are
     transitive. Memory grows with N, not with its square; 30,000 pictures of 64x64 take seconds.
     """
-    # One array from the start: small ones kept between large ones that come and go would tear the memory to pieces.
     thumbnails = np.empty((len(images), THUMBNAIL**2), np.float32)
-    start = 0
-    for chunk in _chunks(images):
-        thumbnails[start : start + len(chunk)] = _thumbnails(chunk, grey, thumbnail)
-        start += len(chunk)
-    return groups_of_thumbnails(thumbnails)
+    return groups_of_thumbnails(_fill(thumbnails, images, lambda chunk: _thumbnails(chunk, grey, thumbnail)))
 
 
 def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
     """float32 (N, D) -> int64 (N,), as near_duplicate_groups."""
-    # What is equal is compared once, however many copies there are.
-    rows = np.ascontiguousarray(thumbnails).view(f"V{thumbnails.itemsize * thumbnails.shape[1]}").ravel()
-    _, first, copy_of = np.unique(rows, return_index=True, return_inverse=True)
+    # What is equal is compared once, however many copies there are; by digest, as sorting copies what it sorts.
+    digests = b"".join(hashlib.sha256(row).digest() for row in np.ascontiguousarray(thumbnails))
+    _, first, copy_of = np.unique(np.frombuffer(digests, "V32"), return_index=True, return_inverse=True)
     distinct, copy_of = np.sort(first), np.argsort(np.argsort(first))[copy_of]
 
-    directions = thumbnails[distinct] - thumbnails[distinct].mean(1, keepdims=True)
+    directions = thumbnails[distinct]
+    directions -= directions.mean(1, keepdims=True)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     directions /= np.where(lengths > 0, lengths, 1)
     labels = np.arange(len(distinct))
@@ -66,7 +62,8 @@ def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
 
 def mean_absolute_laplacian(images: np.ndarray, grey: str = GREY, border: str = BORDER) -> np.ndarray:
     """How rough each picture is: uint8 (N, 3, S, S) -> float64 (N,), four neighbours against the middle, in greys."""
-    return np.concatenate([_roughness(GREYS[grey](chunk).astype(np.float64), border) for chunk in _chunks(images)])
+    roughness = np.empty(len(images), np.float64)
+    return _fill(roughness, images, lambda chunk: _roughness(GREYS[grey](chunk).astype(np.float64), border))
 
 
 def smoothest_of_each(groups: np.ndarray, roughness: np.ndarray, at_least: int) -> np.ndarray:
@@ -108,6 +105,19 @@ def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
     """A few MiB at a time."""
     step = max(1, 2**23 // max(1, images[:1].nbytes))
     yield from (np.asarray(images[start : start + step]) for start in range(0, max(1, len(images)), step))
+
+
+def _fill(values: np.ndarray, images: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """values, after what `of` makes of each chunk has been written there.
+
+    One array from the start: small ones kept between the large ones that come and go leave holes in which no chunk
+    finds room, until the process has grown by as much as all chunks together.
+    """
+    start = 0
+    for chunk in _chunks(images):
+        values[start : start + len(chunk)] = of(chunk)
+        start += len(chunk)
+    return values
 
 
 def _thumbnails(rgb: np.ndarray, grey: str, thumbnail: str) -> np.ndarray:

@@ -59,7 +59,7 @@ def num_pictures(root: Path, subfolder: str) -> int | None:
 
 
 def digests(root: Path, subfolder: str = "") -> Iterator[tuple[str, str]]:
-    """Name and SHA-256 (hex) of every picture file; of one that can't be read, nothing."""
+    """Name and SHA-256 (hex) of every picture file; of one that can't be read, no digest."""
     for file in picture_files(root, subfolder):
         try:
             yield file.name, hashlib.sha256(file.read()).hexdigest()

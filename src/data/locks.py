@@ -12,7 +12,7 @@ from pathlib import Path
 @contextmanager
 def locked(path: Path, message: str = "", patience_s: float = 2.0) -> Iterator[None]:
     """Holds the lock of this file; the message is shown to who waits long."""
-    file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    file = _open(path)
     try:
         message_at = time.monotonic() + patience_s
         while not _lock(file):
@@ -27,11 +27,18 @@ def locked(path: Path, message: str = "", patience_s: float = 2.0) -> Iterator[N
 
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock."""
-    file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    file = _open(path)
     try:
         return not _lock(file)
     finally:
         os.close(file)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # a network file system locks only what may be written
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)  # another user's
 
 
 def _lock(file: int) -> bool:

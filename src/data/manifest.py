@@ -13,7 +13,7 @@ import torch
 
 from src.data.pictures import Pictures, StoredPixels
 
-DAMAGE = (OSError, ValueError, LookupError, TypeError)  # what opening raises that is not whole
+DAMAGE = (OSError, ValueError, LookupError, TypeError)  # what reading raises that is not whole
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Manifest:
         ]
         head = self.about | {"left_out": self.left_out, "columns": [*self.HEAD, *self.columns]}
         text = json.dumps(head, indent=1)[:-2] + ',\n "pictures": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-        write(folder / "manifest.json", text.encode())
+        write_synced(folder / "manifest.json", text.encode())
         digest = hashlib.sha256(text.encode()).hexdigest()
-        write(folder / "manifest.sha256", f"{digest}  manifest.json\n".encode())
+        write_synced(folder / "manifest.sha256", f"{digest}  manifest.json\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -104,7 +104,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
+    """It is on the disk when this returns."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

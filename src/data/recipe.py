@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from src.data.manifest import short_digest
+from src.data.manifest import DAMAGE, short_digest
 
 FORMAT = 1  # raise it when what is stored changes its meaning
 
@@ -51,7 +51,7 @@ class Recipe(Protocol):
         """Changes whenever the pictures may have changed, without reading them; empty: not known."""
 
     def digests(self) -> Iterator[tuple[str, str]]:
-        """Name and digest of everything that make() would tell of, decoded or not."""
+        """Name and digest of everything that work() leads to, decoded or not."""
 
     def work(self) -> Work:
         """A function for threads, what to call it on, and how many pictures that will be, if known."""
@@ -85,7 +85,7 @@ def known_content(recipe: Recipe, root: Path, whatever_the_state: bool = False) 
         record = json.loads(_record(recipe, root).read_bytes())
         if whatever_the_state or (record["state"] and record["state"] == recipe.state()):
             return str(record["content"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except DAMAGE:
         pass
     return None
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from src.data.locks import is_locked, locked
-from src.data.manifest import DAMAGE, Manifest, file_digest, open_folder, write
+from src.data.manifest import DAMAGE, Manifest, file_digest, open_folder, write_synced
 from src.data.parallel import in_threads
 from src.data.pictures import Pictures, StoredPixels
 from src.data.recipe import FORMAT, Made, Recipe, content_of, known_content, lock_id, read_content, remember, store_key
@@ -56,9 +56,8 @@ def open_store(recipe: Recipe, store_dir: str | Path | None = None, on_error: On
     if pictures is None:
         try:
             (root / "locks").mkdir(parents=True, exist_ok=True)
-            with locked(
-                root / "locks" / lock_id(recipe), f"another process is decoding {recipe.title}; waiting for it"
-            ):
+            message = f"another process is decoding {recipe.title}; waiting for it"
+            with locked(root / "locks" / lock_id(recipe), message):
                 pictures = _find(recipe, root, read_content(recipe, root)) or _build(recipe, root, on_error)
         except OSError as error:
             reason = error.strerror or str(error)
@@ -133,7 +132,7 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
     if factors is not None:
         array = io.BytesIO()
         np.save(array, factors)
-        write(folder / "factors.npy", array.getvalue())
+        write_synced(folder / "factors.npy", array.getvalue())
     about = {
         "format": FORMAT,
         "of": recipe.identity,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.recipe import Made
+from src.data.sources import FilesRecipe
 from src.data.store import open_store
 from tests.tiny import ImageDataModule, ScriptedModel, train
 
@@ -36,7 +37,7 @@ class Patterns:
             return [Made(name, "00" * 32, picture, (SIZE, SIZE)) for name, picture in zip(names, pixels)]
         return make, range(0, COUNT, 100), COUNT
 
-    def columns(self, images, names): return {"group": np.arange(COUNT)}
+    columns = FilesRecipe.columns
 
     def factors(self): return None
 
@@ -67,7 +68,7 @@ print(model.images_seen, next(line.split()[1] for line in status.splitlines() if
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of a process's memory")
 def test_a_hundred_thousand_pictures_of_128_pixels_fit_into_a_gigabyte_and_a_half(tmp_path: Path) -> None:
-    """They are 4.6 GiB; made, stored, trained on and read for metrics in one process."""
+    """They are 4.6 GiB; made, grouped, stored, trained on and read for metrics in one process."""
     command = [sys.executable, "-c", CODE, str(tmp_path)]
     run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     images_seen, kilobytes = run.stdout.split()[-2:]
