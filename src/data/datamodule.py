@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.data.augmentation import Augmentation
-from src.data.decoding import Crop, Upscale
 from src.data.pictures import Pictures, split
 from src.data.public import AFHQCat, CatFaces
 from src.data.sources import DrawnCats, Folder, Source
-from src.data.store import OnError
 from src.data.stream import PictureStream, StreamPositions
 from src.errors import UserError
 from src.images import from_uint8
@@ -148,10 +146,10 @@ class FolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: PicturesPath,
-        crop: Crop = "center",
+        crop: Literal["center", "pad", "stretch"] = "center",
         background: Colour = "white",
-        upscale: Upscale = "allow",
-        on_error: OnError = "skip",
+        upscale: Literal["allow", "refuse"] = "allow",
+        on_error: Literal["skip", "stop"] = "skip",
         **options: Any,
     ) -> None:
         super().__init__(Folder(root, "", crop, background, upscale, on_error), **options)
