@@ -5,12 +5,11 @@ that are done stay done, and one that was interrupted goes on: start the same co
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from benchmarks.runs import summary_of
 
 ROWS = {
     "gan_cpu": "",
@@ -28,17 +27,6 @@ ROWS = {
     ),
     "R3GAN's networks": "model/networks=r3gan",
 }
-
-
-def train(folder: Path, overrides: list[str]) -> dict[str, Any] | None:
-    """The summary of the run in the folder, which begins, goes on or is done; None if it fails."""
-    summary, last = folder / "summary.json", folder / "checkpoints" / "last.ckpt"
-    if not summary.exists():
-        resume = [f"resume={last}"] if last.exists() else []
-        command = [sys.executable, "-m", "src.train", "experiment=gan_cpu", f"run_dir={folder}", *overrides, *resume]
-        if subprocess.run(command, check=False).returncode:
-            return None
-    return json.loads(summary.read_text())
 
 
 def row_of(name: str, override: str, summaries: list[dict[str, Any]]) -> str:
@@ -65,10 +53,17 @@ def main(arguments: list[str] | None = None) -> None:
     table = ["| row | override | fd_lite0 | images/s | parameters, millions (G / D) |", "|---|---|---|---|---|"]
     for name in options.rows:
         override = ROWS[name]
-        given = [f"max_images={options.images}", *options.overrides, *([override] if override else [])]
+        given = [
+            "experiment=gan_cpu",
+            f"max_images={options.images}",
+            *options.overrides,
+            *([override] if override else []),
+        ]
         label = "".join(letter if letter.isalnum() else "_" for letter in name.lower())
         folders = [options.folder.absolute() / f"{label}-{options.images}-seed{seed}" for seed in options.seeds]
-        runs = [train(folder, [*given, f"seed={seed}"]) for folder, seed in zip(folders, options.seeds, strict=True)]
+        runs = [
+            summary_of(folder, [*given, f"seed={seed}"]) for folder, seed in zip(folders, options.seeds, strict=True)
+        ]
         summaries = [run for run in runs if run]
         table.append(row_of(name, override, summaries) if summaries else f"| {name} | `{override}` | failed | | |")
     print("\n".join(["", *table]))

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import summary_of
+
 ROWS = {
     "optimal variance": ["experiment=vae_cat_faces"],
     "unit variance": ["experiment=vae_cat_faces", "model/likelihood=gaussian_fixed"],
@@ -39,17 +41,16 @@ MEASURES = {
 
 def measures_of(folder: Path, overrides: list[str], num_images: int) -> dict[str, Any] | None:
     """What src.evaluate says of the run in the folder, which begins, goes on or is done; None if something fails."""
-    summary, report, last = (folder / name for name in ("summary.json", "metrics.json", "checkpoints/last.ckpt"))
-    commands = []
-    if not summary.exists():
-        resume = [f"resume={last}"] if last.exists() else []
-        commands.append(["src.train", f"run_dir={folder}", *overrides, *resume])
+    training = summary_of(folder, overrides)
+    if training is None:
+        return None
+    report = folder / "metrics.json"
     if not report.exists():
-        commands.append(["src.evaluate", f"checkpoint={last}", f"num_images={num_images}"])
-    for command in commands:
-        if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+        checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
+        command = [sys.executable, "-m", "src.evaluate", checkpoint, f"num_images={num_images}"]
+        if subprocess.run(command, check=False).returncode:
             return None
-    return json.loads(report.read_text()) | {"training": json.loads(summary.read_text())}
+    return json.loads(report.read_text()) | {"training": training}
 
 
 def row_of(name: str, measures: list[str], reports: list[dict[str, Any]]) -> str:

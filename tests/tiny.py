@@ -90,8 +90,8 @@ def tiny_gan(kind: type[GAN] = GAN, **options: Any) -> GAN:
     return kind(**(parts | options))
 
 
-class SteppedGAN(GAN):
-    """Takes steps without a Trainer."""
+class Stepped(GenerativeModel):
+    """Of an adversarial model: takes steps without a Trainer."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
@@ -103,6 +103,10 @@ class SteppedGAN(GAN):
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         loss.backward()
+
+
+class SteppedGAN(Stepped, GAN):
+    pass
 
 
 def stepped_gan(**options: Any) -> SteppedGAN:

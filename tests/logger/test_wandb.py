@@ -54,6 +54,8 @@ def messages(log: bytes) -> Iterator[bytes]:
             position += BLOCK - position % BLOCK
             continue
         length, kind = int.from_bytes(log[position + 4 : position + 6], "little"), log[position + 6]
+        if position + HEADER + length > len(log):
+            return  # still being written
         message += log[position + HEADER : position + HEADER + length]
         position += HEADER + length
         if kind in (1, 4):  # whole, or the last part

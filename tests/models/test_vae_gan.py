@@ -1,10 +1,7 @@
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-from lightning import Trainer
-from torch import Tensor
 
 from src.callbacks.step_seeds import StepSeeds
 from src.images import from_uint8
@@ -13,7 +10,7 @@ from src.networks.dcgan import DCGANDiscriminator
 from src.objectives.adversarial import RelativisticPairing
 from src.objectives.gradient_penalty import ZeroCentred
 from tests.metrics.stand_ins import smooth_pictures
-from tests.tiny import ADAM, autoencoder_parts, identical, snapshot, tiny_data, tiny_vae, train
+from tests.tiny import ADAM, Stepped, autoencoder_parts, identical, snapshot, tiny_data, tiny_vae, train
 
 REAL = from_uint8(smooth_pictures(6, seed=0, size=32))
 
@@ -28,19 +25,8 @@ def tiny_vae_gan(kind: type[VAEGAN] = VAEGAN, **options: Any) -> VAEGAN:
     return kind(**(parts | options))
 
 
-class Stepped(VAEGAN):
-    """Takes steps without a Trainer, and remembers the gradients of the last one."""
-
-    def __init__(self, **parts: Any) -> None:
-        super().__init__(**parts)
-        self.both = self.configure_optimizers()
-        self.trainer = cast(Trainer, SimpleNamespace(world_size=1))
-
-    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
-        return self.both
-
-    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        loss.backward()
+class SteppedVAEGAN(Stepped, VAEGAN):
+    pass
 
 
 def step_of(model: VAEGAN) -> dict[str, Any]:
@@ -49,7 +35,7 @@ def step_of(model: VAEGAN) -> dict[str, Any]:
 
 
 def test_without_adversarial_weight_the_step_is_the_vaes() -> None:
-    model, vae = tiny_vae_gan(Stepped, adversarial_weight=0.0), tiny_vae()
+    model, vae = tiny_vae_gan(SteppedVAEGAN, adversarial_weight=0.0), tiny_vae()
     with torch.no_grad():
         for ours, theirs in zip(model.to_posterior.parameters(), vae.to_posterior.parameters(), strict=True):
             theirs.copy_(ours)
@@ -65,7 +51,7 @@ def test_without_adversarial_weight_the_step_is_the_vaes() -> None:
 @pytest.mark.parametrize("weight", [0.3, 2.0])
 def test_pull_of_the_discriminator_is_as_strong_as_its_weight_says(weight: float) -> None:
     """Next to that of the likelihood, both of them at the decoder's outputs."""
-    model = tiny_vae_gan(Stepped, adversarial_weight=weight)
+    model = tiny_vae_gan(SteppedVAEGAN, adversarial_weight=weight)
     before = snapshot(model)
     scalars = step_of(model)
     model.load_state_dict(before)
@@ -107,7 +93,7 @@ def test_pictures_and_held_out_losses_are_those_of_the_averaged_decoder() -> Non
 
 def test_gradient_of_the_discriminator_is_not_that_of_the_decoder() -> None:
     """What the decoder's step leaves behind in the discriminator's gradients is nothing."""
-    model = tiny_vae_gan(Stepped)
+    model = tiny_vae_gan(SteppedVAEGAN)
     step_of(model)
     assert all(weight.requires_grad for weight in model.discriminator.parameters())
     after = snapshot(model.discriminator)
