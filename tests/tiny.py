@@ -95,7 +95,7 @@ class Stepped(GenerativeModel):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self.both = self.configure_optimizers()
+        self.both: Any = self.configure_optimizers()
         self.trainer = cast(Trainer, SimpleNamespace(world_size=1))
 
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:
