@@ -66,6 +66,8 @@ def take_along(resume: str | None, run_dir: Path, checkpoint: dict[str, Any]) ->
             shutil.copyfile(picture, target)
     if (source / "tensorboard").is_dir() and not (run_dir / "tensorboard").exists():
         shutil.copytree(source / "tensorboard", run_dir / "tensorboard")
+    # It may have been killed before the checkpoint got this name, and may have nothing left to train.
+    link(Path(resume), run_dir / "checkpoints" / "last.ckpt")
     take_best_along(Path(resume), run_dir / "checkpoints", checkpoint)
 
 
@@ -78,9 +80,7 @@ def take_best_along(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> N
         with contextlib.suppress(UserError):
             if read_checkpoint(path)["images_seen"] != best:
                 continue
-            if path != folder / "best.ckpt":
-                folder.mkdir(parents=True, exist_ok=True)
-                link(path, folder / "best.ckpt")
+            link(path, folder / "best.ckpt")
             return
     (folder / "best.ckpt").unlink(missing_ok=True)
 

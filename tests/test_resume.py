@@ -152,6 +152,19 @@ def test_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     assert_same_run(reference, run)
 
 
+def test_killed_between_the_last_checkpoint_and_its_other_names_a_run_is_whole(
+    straight: Straight, tmp_path: Path
+) -> None:
+    """There is nothing left to train, and last.ckpt and best.ckpt are still the one before."""
+    reference, _ = straight("gan", 1)
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    for name in ("last.ckpt", "best.ckpt"):
+        shutil.copyfile(run / "checkpoints" / ONE_BEFORE, run / "checkpoints" / name)
+    assert finish(start(config_of_a_run("gan", run))) == [0], words(run)
+    assert_same_run(reference, run)
+
+
 def test_where_no_checkpoint_is_sound_nothing_begins_anew(straight: Straight, tmp_path: Path) -> None:
     shutil.copytree(straight("vae", 1)[0], tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():

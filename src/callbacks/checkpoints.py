@@ -45,7 +45,10 @@ def last_sound(trainer: Trainer) -> str:
 
 def link(source: Path, target: Path) -> None:
     """A second name for a file, which outlives the first; a copy where the file system has no links."""
+    if target.exists() and target.samefile(source):
+        return  # renaming one name of a file to another of its names would do nothing, and leave both
     partial = target.with_name(f"{target.name}.part")
+    partial.parent.mkdir(parents=True, exist_ok=True)
     partial.unlink(missing_ok=True)
     try:
         os.link(source, partial)
