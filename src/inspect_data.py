@@ -17,7 +17,7 @@ def inspect_data(
 
     from hydra.utils import instantiate
 
-    from src.inspection import Limits, Subject, report
+    from src.inspection_page.page import Limits, Subject, report
 
     pictures = instantiate(data, _convert_="all")
     print(f"data: {pictures.source.description}", flush=True)

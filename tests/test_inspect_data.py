@@ -9,7 +9,7 @@ from PIL import Image
 
 from src.data.drawn_cats import draw_cats, draw_factors
 from src.inspect_data import inspect_data
-from src.inspection import histogram, in_both_at_random
+from src.inspection_page.measures import histogram, in_both_at_random
 from tests.commands import config_of
 
 VOID = {"img", "meta", "line"}

@@ -15,8 +15,8 @@ FRAMEWORKS = {"lightning", "hydra", "omegaconf", "wandb"}
 ALLOWED = {
     "networks": {"schema"},
     "objectives": {"schema", "schedules"},
-    "metrics": {"schema", "errors", "images"},
-    "data": {"schema", "schedules", "errors", "images", "seeds", "progress"},
+    "metrics": {"schema", "errors", "images", "cache"},
+    "data": {"schema", "schedules", "errors", "images", "seeds", "progress", "cache"},
     "models": {"schema", "schedules", "errors", "images", "seeds", "networks", "objectives", "data"},
 }
 

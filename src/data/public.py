@@ -2,12 +2,12 @@
 
 import hashlib
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from src.cache import user_cache
 from src.data.decoding import Decoding
 from src.data.download import download
 from src.data.duplicates import clean_as_published
@@ -36,8 +36,7 @@ class _PublicSet(Source):
     licence: str
 
     def __init__(self, root: str | Path | None, url: str, digest: str | None) -> None:
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        self.root = Path(root or f"{cache}/cat-faces").expanduser()
+        self.root = Path(root or user_cache()).expanduser()
         self.url = url
         self.digest = digest
 

@@ -27,6 +27,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
+from src.cache import user_cache
 from src.data.locks import is_locked, locked
 from src.data.manifest import DAMAGE, Manifest, file_digest, open_folder, write_synced
 from src.data.parallel import in_threads
@@ -41,17 +42,12 @@ EXAMPLES = 5
 OnError = Literal["skip", "stop"]
 
 
-def default_store_dir() -> Path:
-    """`cat-faces/store` in the user's cache: $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cat-faces" / "store"
-
-
 def open_store(recipe: Recipe, store_dir: str | Path | None = None, on_error: OnError = "skip") -> Pictures:
     """The recipe's pictures, from the store; built first if there is none, by one process while the others wait.
 
     on_error=stop: no picture may be left out. UserError: more than 5% can't be read, or the store can't be written.
     """
-    root = Path(store_dir).expanduser().absolute() if store_dir else default_store_dir()
+    root = Path(store_dir).expanduser().absolute() if store_dir else user_cache() / "store"
     pictures = _find(recipe, root, known_content(recipe, root))
     if pictures is None:
         try:

@@ -12,16 +12,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
+from src.cache import user_cache
 from src.metrics.frechet import Statistics
 from src.metrics.generation import FeatureMetrics
 
 FORMAT = "2"  # raise it when a network's preprocessing or the content of the files changes
 T = TypeVar("T")
-
-
-def default_cache_dir() -> Path:
-    """`cat-faces/statistics` in the user's cache: $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cat-faces" / "statistics"
 
 
 def cached_statistics(
@@ -37,7 +33,7 @@ def cached_statistics(
     `data_digest` stands for the pictures' content, order and subset; `image_size` is in pixels; `num_images` counts
     those of all ranks. Every rank must call it; rank zero reads and writes the file. A damaged file is replaced.
     """
-    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    folder = Path(cache_dir).expanduser() if cache_dir else user_cache() / "statistics"
     path = folder / cache_name(metrics, data_digest, image_size, num_images)
     statistics = from_rank_zero(load(path, metrics) if is_rank_zero() else None, metrics.statistics_device)
     if statistics is None:

@@ -1,6 +1,5 @@
 """From three finished runs to one HTML file with everything in it."""
 
-import base64
 import io
 import json
 from collections.abc import Mapping
@@ -9,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
 from src.checkpoint import build, load_model, read_checkpoint
 from src.data.datamodule import ImageDataModule
+from src.html import data_uri, template
 from src.judge import fit_prior
 from src.latent_space import closed, decode, encode, linear, spherical
 from src.metrics.features import EfficientNetLite0, FeatureNetwork
@@ -74,14 +73,7 @@ def render(runs: Mapping[str, Run], data: ImageDataModule, network: FeatureNetwo
     for run in runs.values():
         fit_prior(run.model, data)
     measured = {name: measure(run.model, encoded, held_out, yardstick, seed) for name, run in runs.items()}
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("page.html")
-    return template.render(
+    return template(__file__).render(
         runs=runs,
         measured=measured,
         names=NAMES,
@@ -159,7 +151,3 @@ def grid(pictures: Tensor, columns: int) -> Markup:
     with io.BytesIO() as file:
         to_pillow(tile(pictures, columns)).save(file, "WEBP", quality=90, method=6)
         return data_uri("image/webp", file.getvalue())
-
-
-def data_uri(kind: str, content: bytes) -> Markup:
-    return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.metrics.cache import cache_name, cached_statistics, default_cache_dir
+from src.cache import user_cache
+from src.metrics.cache import cache_name, cached_statistics
 from src.metrics.frechet import FrechetDistance
 from src.metrics.generation import Distance, FeatureMetrics
 from src.metrics.kernel import KernelDistance
@@ -88,8 +89,9 @@ def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
     assert set(statistics) == {"moments", "sample-10000"}
 
 
-def test_default_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache_dir() == Path("/somewhere/cat-faces/statistics")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache/cat-faces/statistics"
+def test_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert user_cache() == Path.home() / ".cache/cat-faces"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached_statistics(metrics_of(), Source(), "digest", 64, 20)
+    assert len(list((tmp_path / "cat-faces" / "statistics").glob("*.pt"))) == 1

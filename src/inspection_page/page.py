@@ -1,27 +1,24 @@
-"""What can be told of a set of pictures at a glance: numbers, examples, and one page that shows them."""
+"""A set of pictures at a glance: numbers and examples on one page."""
 
-import base64
 import io
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from src.data.datamodule import ImageDataModule
 from src.data.pictures import Pictures
+from src.html import data_uri, template
+from src.inspection_page.measures import Statistics, below, histogram, in_both_at_random, members_of, original_sizes
 from src.pictures import save_grid
 
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 LARGEST_SHOWN = 128  # pixels of a picture on the page
 COPIES_SHOWN = 8  # of one group
 NAMES_SHOWN = 200  # of what could not be read
@@ -35,29 +32,6 @@ class Limits:
     low_contrast: float
     examples: int
     contact_sheet: int
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Of N pictures: luma's mean and standard deviation, each (N,); the mean and the deviation of all, (3, S, S)."""
-
-    brightness: Tensor
-    contrast: Tensor
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, pictures: Pictures, batch_size: int = 512) -> "Statistics":
-        brightness, contrast = torch.empty(2, len(pictures))
-        total = torch.zeros(2, *pictures.pixels.shape[1:], dtype=torch.float64)
-        for part in torch.arange(len(pictures)).split(batch_size):
-            values = pictures[part].float()
-            luma = (values * LUMA).sum(1).flatten(1)
-            brightness[part], contrast[part] = luma.mean(1), luma.std(1, correction=0)
-            total += torch.stack([values.sum(0), values.square().sum(0)])
-        mean, square = total / len(pictures)
-        deviation = (square - mean.square()).clamp(min=0).sqrt()
-        return cls(brightness, contrast, mean, deviation)
 
 
 @dataclass(frozen=True)
@@ -97,8 +71,8 @@ def report(subject: Subject, limits: Limits, folder: Path) -> dict[str, float]:
     """Writes index.html and its PNGs into the folder; returns the numbers, named."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures, statistics = subject.everything, Statistics.of(subject.everything)
-    groups = _members(pictures.groups)
-    dark, flat = _below(statistics.brightness, limits.too_dark), _below(statistics.contrast, limits.low_contrast)
+    groups = members_of(pictures.groups)
+    dark, flat = below(statistics.brightness, limits.too_dark), below(statistics.contrast, limits.low_contrast)
     numbers = {**_counts(subject, groups), "too dark": len(dark), "low contrast": len(flat)}
     sheets = {
         "train": _spread(subject.train, limits.contact_sheet),
@@ -116,7 +90,7 @@ def report(subject: Subject, limits: Limits, folder: Path) -> dict[str, float]:
     _save([mean, deviation], folder / "mean.png", columns=2)
 
     used = set(subject.train.names) | set(subject.val.names)
-    page = _template().render(
+    page = template(__file__).render(
         subject=subject,
         limits=limits,
         numbers=numbers,
@@ -129,7 +103,7 @@ def report(subject: Subject, limits: Limits, folder: Path) -> dict[str, float]:
         deviation=_uri(deviation),
         brightness=histogram(statistics.brightness.numpy(), 0, 256, 32, below=limits.too_dark),
         contrast=histogram(statistics.contrast.numpy(), 0, 128, 32, below=limits.low_contrast),
-        sizes=_sizes(subject.sizes),
+        sizes=original_sizes(subject.sizes),
         image_size=pictures.pixels.shape[-1],
         left_out=subject.left_out[:NAMES_SHOWN],
     )
@@ -150,66 +124,6 @@ def _counts(subject: Subject, groups: list[list[int]]) -> dict[str, float]:
         "groups in both": len(set(train.tolist()) & set(val.tolist())),
         "groups in both, if split at random": in_both_at_random(train, val),
     }
-
-
-def histogram(values: np.ndarray, low: float, high: float, bins: int, below: float = -np.inf) -> dict[str, Any]:
-    """Bars from low to high; what lies outside counts in the last. marked: bars of values below a limit.
-
-    left, width and height are shares of the chart; the fullest bar is 1 high, no bar with a picture under 1%.
-    """
-    counts, edges = np.histogram(np.clip(values, low, np.nextafter(high, low)), bins, (low, high))
-    bars = [
-        {
-            "from": float(start),
-            "to": float(end),
-            "count": int(count),
-            "left": index / bins,
-            "width": 0.9 / bins,
-            "height": max(0.01, count / counts.max()) if count else 0.0,
-            "marked": bool(end <= below),
-        }
-        for index, (count, start, end) in enumerate(zip(counts, edges[:-1], edges[1:], strict=True))
-    ]
-    return {"bars": bars, "low": low, "high": high}
-
-
-def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """The commonest original sizes, and a histogram of the shorter sides when they differ."""
-    counted = Counter(tuple(size) for size in sizes).most_common()
-    shorter = np.array([min(size) for size in sizes])
-    differ = shorter.min() < shorter.max()
-    return {
-        "common": counted[:6],
-        "others": len(counted) - 6,
-        "shortest": int(shorter.min()),
-        "not_square": sum(width != height for width, height in sizes),
-        "histogram": histogram(shorter, 0, float(shorter.max()) + 1, 32) if differ else None,
-    }
-
-
-def _members(groups: Tensor) -> list[list[int]]:
-    """Positions of each group's pictures, the largest group first."""
-    order = torch.argsort(groups, stable=True)
-    counts = torch.unique_consecutive(groups[order], return_counts=True)[1]
-    return sorted((part.tolist() for part in order.split(counts.tolist())), key=lambda part: (-len(part), part))
-
-
-def in_both_at_random(train: Tensor, val: Tensor) -> float:
-    """How many groups a split picture by picture, with as many held out, would be expected to divide."""
-    total = len(train) + len(val)
-    sizes = torch.unique(torch.cat([train, val]), return_counts=True)[1].tolist()
-    divided = {
-        size: 1
-        - sum(math.prod((side - taken) / (total - taken) for taken in range(size)) for side in map(len, (train, val)))
-        for size in set(sizes)
-    }
-    return sum(divided[size] for size in sizes if size > 1)
-
-
-def _below(values: Tensor, limit: float) -> list[int]:
-    """Positions of the values below a limit, the lowest first."""
-    order = torch.argsort(values, stable=True)
-    return order[: int((values < limit).sum())].tolist()
 
 
 def _spread(pictures: Pictures, count: int) -> Pictures:
@@ -238,7 +152,7 @@ def _uri(picture: Tensor) -> str:
         picture = _rounded(shown)
     content = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(content, "WEBP", quality=90)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+    return data_uri("image/webp", content.getvalue())
 
 
 def _rounded(values: Tensor) -> Tensor:
@@ -263,14 +177,3 @@ def _save(pictures: list[Tensor], path: Path, columns: int) -> None:
     path.unlink(missing_ok=True)
     if pictures:
         save_grid(pictures, path, columns)
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    environment.filters["stem"] = lambda name: PurePosixPath(name).stem
-    environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f}%" if whole else "0%"
-    return environment.get_template("inspection.html")
