@@ -10,7 +10,8 @@ Dependencies point one way; tests/test_layering.py holds them to it:
       -> cli, sweep            from the command line to a checked config; the jobs of a sweep
       -> fit, resume, summary  what one process of a run does, takes along from before, and leaves
       -> launch, cluster       the processes of a run; those that torchrun or SLURM started
-      -> checkpoint, untrusted a model from its file alone, which nobody vouches for
+      -> checkpoint, vetting,
+         untrusted             a model from its file alone, which nobody vouches for
       -> callbacks, logger     what happens beside the training steps
       -> judge, judge_codes,
          generalization        losses and distances, what codes know, whether samples are copies

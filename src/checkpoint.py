@@ -1,52 +1,34 @@
 """A checkpoint explains itself: the resolved config is inside, so a model is rebuilt from the file alone."""
 
-import ast
 import itertools
-import math
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
 
-from src.check import OPTIMIZERS, check, check_value, find_definition
-from src.data.public import AFHQCat, CatFaces
+from src.check import check, check_value
 from src.errors import UserError
 from src.models.generative_model import GenerativeModel
 from src.schema import KINDS
 from src.seal import is_damaged
 from src.untrusted import Refused, read_plain
+from src.vetting import build, vet
 
-# All that a config inside a checkpoint may name: classes that these modules define, and these optimizers.
-OWN = (
-    "src.models.",
-    "src.networks.",
-    "src.objectives.",
-    "src.data.datamodule",
-    "src.data.augmentation",
-    "src.schedules",
-)
-LONGEST_TEXT = 4096  # as long as a path may be
-# Of larger ones the user must say that they are meant.
-LARGEST = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
-PUBLIC_URLS = (CatFaces.URL, AFHQCat.URL)
 REGISTRATIONS = (
     register_module_buffer_registration_hook,
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-Built = TypeVar("Built")
 SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")
 
 
@@ -88,66 +70,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
         raise UserError(f"the checkpoint {path} holds callbacks' states that are none; give another one")
     return checkpoint
-
-
-def vet(node: Any, path: str) -> None:
-    """Raises UserError unless a checkpoint's config is plain data that names only what it may.
-
-    Nothing is left for Hydra to resolve (`${...}`) or to call beyond a constructor with named arguments, tuples, which
-    are lists to Hydra, among it.
-    """
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if not isinstance(key, str) or not key.isidentifier() or key in ("_args_", "_convert_", "_recursive_"):
-                raise UserError(
-                    f"the checkpoint's {path} has a key {key!r:.80}, which no config of this project has: refused"
-                )
-            vet(value, f"{path}.{key}")
-            if key == "_target_" and not may_be_named(value):
-                raise UserError(f"the checkpoint's {path} asks for {value}, which is no part of this project: refused")
-            if key == "url" and value not in PUBLIC_URLS:
-                raise UserError(f"the checkpoint's {path} would download from {value}; if you want that, add data=...")
-            if isinstance(value, int | float) and value > LARGEST.get(key, math.inf):
-                raise UserError(
-                    f"the checkpoint's {path} asks for {key}={value}; {LARGEST[key]:,} is the most: refused"
-                )
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            vet(value, f"{path}[{index}]")
-    elif isinstance(node, str) and not (node.isprintable() and len(node) < LONGEST_TEXT):
-        raise UserError(f"the checkpoint's {path} holds {node!r:.80}, which is no text of a config: refused")
-    elif isinstance(node, str) and "${" in node:
-        raise UserError(f"the checkpoint's {path} holds {node}, a reference to something outside of it: refused")
-    elif not isinstance(node, str | int | float | bool | None):
-        raise UserError(f"the checkpoint's {path} holds a {type(node).__name__}, which is no plain value: refused")
-
-
-def may_be_named(target: Any) -> bool:
-    """Whether it is a documented optimizer or a class that OWN modules define.
-
-    Read from the source: by importing, `src.launch.os.system` would be found too.
-    """
-    definition = find_definition(target) if isinstance(target, str) and target.startswith(OWN) else None
-    return target in OPTIMIZERS or (
-        definition is not None
-        and isinstance(definition[1], ast.ClassDef)
-        and definition[0] == target.rpartition(".")[0]
-    )
-
-
-def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
-    """Instantiates a part of a checkpoint's config, once vetted: a `kind`, or UserError."""
-    vet(config, path)
-    try:
-        built = instantiate(check(config, path), _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from error
-        raise UserError(f"the checkpoint's {path} can't be built: {' '.join(str(cause).split())[:200]}") from error
-    if not isinstance(built, kind):
-        raise UserError(f"the checkpoint's {path} is no {kind.__name__}: refused")
-    return built
 
 
 def with_recipe_of(checkpoint: dict[str, Any], config: dict[str, Any], typed: list[str]) -> dict[str, Any]:

@@ -34,13 +34,14 @@ def evaluate(
     import torch
     from hydra.utils import instantiate
 
-    from src.checkpoint import build, choose_device, data_config, load_model, read_checkpoint
+    from src.checkpoint import choose_device, data_config, load_model, read_checkpoint
     from src.data.datamodule import ImageDataModule
     from src.generalization import NEIGHBOURS, judge_generalization
     from src.judge import fit_prior, judge_losses, judge_samples
     from src.judge_codes import Limits, judge_codes
     from src.models.encoding_model import EncodingModel
     from src.pictures import save_grid
+    from src.vetting import build
 
     content = read_checkpoint(checkpoint)
     model = load_model(content, choose_device(device))

@@ -32,11 +32,12 @@ def latents(
 
     import torch
 
-    from src.checkpoint import build, choose_device, data_config, load_model, read_checkpoint
+    from src.checkpoint import choose_device, data_config, load_model, read_checkpoint
     from src.data.datamodule import ImageDataModule
     from src.latent_pictures import LatentPictures
     from src.latent_space import encode, flatten, most_active
     from src.models.encoding_model import EncodingModel
+    from src.vetting import build
 
     content = read_checkpoint(checkpoint)
     model = load_model(content, choose_device(device))

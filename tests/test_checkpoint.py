@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from src.checkpoint import data_config, load_model, read_checkpoint, vet
+from src.checkpoint import data_config, load_model, read_checkpoint
 from src.errors import UserError
 from src.models.generative_model import GenerativeModel
+from src.vetting import vet
 from tests.commands import config_of, tiny
 
 Checkpoint = dict[str, Any]

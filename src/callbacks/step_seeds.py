@@ -2,24 +2,16 @@
 
 from typing import Any
 
-import torch
 from lightning import Callback, Trainer
 
 from src.models.generative_model import GenerativeModel
 from src.schema import Seed
-from src.seeds import mixed_seed
+from src.seeds import mixed_seed, seed_generators
 
 
 def step_seed(seed: int, rank: int, images_seen: int) -> int:
     """64 bits, different for every seed, process and step."""
     return mixed_seed(seed, rank, images_seen)
-
-
-def seed_generators(seed: int, device: torch.device) -> None:
-    """The CPU's generator and the device's. (torch.manual_seed spends 0.5 ms on GPUs not in use.)"""
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)
 
 
 class StepSeeds(Callback):

@@ -17,7 +17,7 @@ from src.data.stream import PictureStream, StreamPositions
 from src.errors import UserError
 from src.images import from_uint8
 from src.schema import Colour, Fraction, ImageSize, NewFolder, NonNegativeInt, PicturesPath, PositiveInt, Seed
-from src.seeds import mixed_seed
+from src.seeds import mixed_seed, seed_generators
 
 
 class ImageDataModule(LightningDataModule):
@@ -120,7 +120,7 @@ class ImageDataModule(LightningDataModule):
             return images
         # Lightning moves a batch before StepSeeds seeds its step.
         images_seen = cast(int, model.images_seen)
-        torch.manual_seed(mixed_seed(self.seed, self.trainer.global_rank, images_seen))
+        seed_generators(mixed_seed(self.seed, self.trainer.global_rank, images_seen), images.device)
         return self.augmentation(images, images_seen)
 
 

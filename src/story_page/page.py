@@ -11,7 +11,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from src.checkpoint import build, load_model, read_checkpoint
+from src.checkpoint import load_model, read_checkpoint
 from src.data.datamodule import ImageDataModule
 from src.html import data_uri, template
 from src.judge import fit_prior
@@ -23,6 +23,7 @@ from src.pictures import animation_bytes, tile, to_pillow
 from src.story_page import figures
 from src.story_page.measure import Judgement, Measured, Yardstick, measure
 from src.story_page.training import Part
+from src.vetting import build
 
 NAMES = {"autoencoder": "Autoencoder", "vae": "VAE", "gan": "GAN"}
 COLOURS = {"autoencoder": figures.AUTOENCODER, "vae": figures.VAE, "gan": figures.GAN}
