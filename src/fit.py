@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import signal
 import time
 import warnings
 from pathlib import Path
@@ -14,16 +13,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from src.callbacks.checkpoints import last_sound
-from src.callbacks.stop_signals import STOPPED, Stopped
+from src.callbacks.checkpoints import Checkpoints, last_sound
+from src.callbacks.stop_signals import STOPPED, Stopped, StopSignals
 from src.checkpoint import load_weights, read_checkpoint
 from src.data.datamodule import ImageDataModule
 from src.errors import UserError
 from src.launch import count_processes
 from src.models.generative_model import GenerativeModel
-from src.resume import inside, reported_until, run_of, take_along
+from src.resume import inside, run_of, take_along
 from src.summary import print_summary, write_summary
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,13 +45,16 @@ def fit(config: dict[str, Any]) -> None:
     callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
-    if trainer.is_global_zero:
-        print(f"data: {data.source.description}", flush=True)
-        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        take_along(config["resume"], run_dir, checkpoint)
-        (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    signals = next((callback.signals for callback in callbacks if isinstance(callback, Checkpoints)), StopSignals())
+    # Lightning's own handlers would leave without a checkpoint, or talk to the other processes out of turn.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     exit_code = 1
+    signals.install()
     try:
+        if trainer.is_global_zero:
+            print(f"data: {data.source.description}", flush=True)
+            take_along(config["resume"], run_dir, checkpoint)
+            (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         for run_logger in loggers:
             run_logger.log_hyperparams(config)
         trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
@@ -72,9 +73,6 @@ def fit(config: dict[str, Any]) -> None:
             where = f"run_dir={run_dir} resume=last"
             print(f"stopped by {stop.by} after {model.images_seen:,} images; the same command with {where} goes on")
         raise
-    except SIGTERMException as error:
-        # Lightning's own status would be that of a success.
-        raise SystemExit(128 + signal.SIGTERM) from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
             raise
@@ -86,6 +84,7 @@ def fit(config: dict[str, Any]) -> None:
         for run_logger in loggers:
             if hasattr(run_logger, "finish"):
                 run_logger.finish(exit_code)
+        signals.uninstall()
 
 
 def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:
@@ -99,7 +98,7 @@ def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[An
     for run_logger in loggers:
         if config["resume"] and hasattr(run_logger, "resume"):
             run_id = inside(checkpoint, str, "logger_versions", run_logger.name)
-            run_logger.resume(run_id, reported_until(run_of(config["resume"])))
+            run_logger.resume(run_id, run_of(config["resume"], Path(config["run_dir"])))
     return loggers
 
 

@@ -36,52 +36,57 @@ def newest_sound(run_dir: Path) -> Path | None:
     return None
 
 
-def run_of(checkpoint: str | Path) -> Path:
+def run_of(checkpoint: str | Path, otherwise: Path) -> Path:
     """The run folder that a checkpoint lies in."""
-    return Path(checkpoint).absolute().parent.parent
-
-
-def reported_until(run_dir: Path) -> int:
-    """The images seen at the last row of a run's curves, 0 where there is none."""
-    return max((images_seen(row) for row in read_rows(run_dir / HISTORY)[1]), default=0)
+    folder = Path(checkpoint).absolute().parent
+    return folder.parent if folder.name == "checkpoints" else otherwise
 
 
 def take_along(resume: str | None, run_dir: Path, checkpoint: dict[str, Any]) -> None:
     """Makes the run folder what it was when the checkpoint was written: nothing later, nothing missing.
 
-    In a folder of its own, a resumed run begins with copies. Without a checkpoint only old curves go.
+    In a folder of its own, a resumed run begins with copies. Without a checkpoint all of an earlier attempt goes.
+    Killed on the way, a run still goes on right: later checkpoints go before what they go with, and last.ckpt is
+    written when all else is there.
     """
-    source = run_of(resume) if resume else run_dir
-    seen = checkpoint["images_seen"] if resume else -1
+    folder, seen = run_dir / "checkpoints", checkpoint["images_seen"] if resume else -1
+    source = run_of(resume, run_dir) if resume else run_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume and Path(resume).absolute().parent == folder.absolute():
+        link(Path(resume), numbered(folder, seen))
+    else:
+        (folder / "last.ckpt").unlink(missing_ok=True)
+    for number, path in reversed(all_numbered(folder).items()):
+        if number > seen:
+            path.unlink()
+    for path in folder.glob("*.part"):
+        path.unlink()
+
     keep_rows(source / HISTORY, run_dir / HISTORY, seen)
+    keep_pictures(source / "images", run_dir / "images", seen)
+    events = run_dir / "tensorboard"
     if not resume:
+        shutil.rmtree(events, ignore_errors=True)
         return
-    for picture in sorted((source / "images").glob("*.png")):
-        target = run_dir / "images" / picture.name
-        match = re.search(r"_(\d+)\.png$", picture.name)
-        if match and int(match[1]) > seen:
-            target.unlink(missing_ok=True)
-        elif not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, target)
-    if (source / "tensorboard").is_dir() and not (run_dir / "tensorboard").exists():
-        shutil.copytree(source / "tensorboard", run_dir / "tensorboard")
-    # It may have been killed before the checkpoint got this name, and may have nothing left to train.
-    link(Path(resume), run_dir / "checkpoints" / "last.ckpt")
-    take_best_along(Path(resume), run_dir / "checkpoints", checkpoint)
+    if (source / "tensorboard").is_dir() and not events.exists():
+        copy(source / "tensorboard", events)
+    take_best_along(Path(resume), folder, checkpoint)
+    link(Path(resume), numbered(folder, seen))
+    link(numbered(folder, seen), folder / "last.ckpt")
 
 
 def take_best_along(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
     """best.ckpt becomes the one that was best then, or goes if that one is gone."""
     best = inside(checkpoint, int, "callbacks", "Checkpoints", "best", "images_seen")
-    candidates = [folder / "best.ckpt", resume.with_name("best.ckpt"), resume]
-    candidates += [numbered(resume.parent, best)] if best is not None else []
-    for path in candidates:
+    if best is None:  # until one is judged, the newest
+        link(resume, folder / "best.ckpt")
+        return
+    names = ("best.ckpt", numbered(folder, best).name)
+    for path in (*(folder / name for name in names), *(resume.with_name(name) for name in names), resume):
         with contextlib.suppress(UserError):
-            if read_checkpoint(path)["images_seen"] != best:
-                continue
-            link(path, folder / "best.ckpt")
-            return
+            if read_checkpoint(path)["images_seen"] == best:
+                link(path, folder / "best.ckpt")
+                return
     (folder / "best.ckpt").unlink(missing_ok=True)
 
 
@@ -105,6 +110,34 @@ def keep_rows(source: Path, target: Path, seen: int) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(kept)
+    os.replace(partial, target)
+
+
+def keep_pictures(source: Path, target: Path, seen: int) -> None:
+    """Copies grids up to the images seen that the target lacks; later ones go from there."""
+    for path in target.glob("*.png"):
+        if drawn_at(path) > seen:
+            path.unlink()
+    for path in sorted(source.glob("*.png")):
+        if drawn_at(path) <= seen and not (target / path.name).exists():
+            copy(path, target / path.name)
+
+
+def drawn_at(picture: Path) -> int:
+    """The images seen that a grid's name tells of; of others none."""
+    match = re.search(r"_(\d+)\.png$", picture.name)
+    return int(match[1]) if match else -1
+
+
+def copy(source: Path, target: Path) -> None:
+    """A file or a folder, which is there as a whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.part")
+    if source.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+    else:
+        shutil.copyfile(source, partial)
     os.replace(partial, target)
 
 

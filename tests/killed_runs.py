@@ -1,5 +1,6 @@
 """Runs in processes of their own, to be killed: a fork server has imported everything once, so each costs little."""
 
+import math
 import multiprocessing
 import os
 import resource
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from src.errors import UserError
 from src.launch import free_port
@@ -32,6 +34,28 @@ class Pause(Callback):
             wait_for_file(self.folder / "released")
 
 
+class PausedSetup(Callback):
+    """Says with a file `paused` that a run is being set up, which then takes a minute."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        (self.folder / "paused").touch()
+        time.sleep(60)
+
+
+class BrokenPictures(Callback):
+    """At so many images seen the last process's pictures are not finite."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_start(self, trainer: Trainer, model: GenerativeModel, batch: Tensor, *args: Any) -> None:  # type: ignore[override]
+        if model.images_seen == self.at and trainer.global_rank == trainer.world_size - 1:
+            batch.fill_(math.nan)
+
+
 class FullDisk(Callback):
     """From so many images seen on no file can grow beyond 10 kB."""
 
@@ -52,8 +76,11 @@ def wait_for_file(path: Path) -> None:
 
 def config_of_a_run(model: str, folder: Path, *overrides: str) -> dict[str, Any]:
     """24 batches; curves, evaluations, grids and checkpoints each at an interval of their own."""
+    # The best checkpoint is not the newest.
+    monitor = ["callbacks.checkpoints.monitor=val/loss"] if "gan" not in model else []
     return config_of(
         f"model={model}",
+        *monitor,
         *TINY_NETWORKS[model],
         "data.image_size=32",
         "data.num_images=64",

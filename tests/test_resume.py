@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from src.callbacks.stop_signals import STOPPED
+from src.checkpoint import read_checkpoint
 from src.errors import UserError
 from src.resume import newest_sound
 from tests.killed_runs import begin, config_of_a_run, finish, kill, start, wait_for_file, words
 from tests.tiny import assert_same
 
-MODELS = ["autoencoder", "vae", "gan"]
+MODELS = ["autoencoder", "vae", "gan", "vae_gan"]
 OF_THE_CLOCK = {"train/images_per_second", "train/data_wait_fraction"}
 NEWEST, ONE_BEFORE = "images_000000384.ckpt", "images_000000336.ckpt"
 Straight = Callable[[str, int], tuple[Path, float]]
@@ -127,6 +128,29 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         os.kill(rank.pid or 0, signal.SIGINT)
         time.sleep(0.5)
     assert finish([rank], timeout=10) == [128 + signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_the_first_step_ends_the_run_by_its_number(number: int, tmp_path: Path) -> None:
+    pause = ["+callbacks.pause._target_=tests.killed_runs.PausedSetup", f"+callbacks.pause.folder={tmp_path}"]
+    (rank,) = start(config_of_a_run("vae", tmp_path, *pause))
+    wait_for_file(tmp_path / "paused")
+    os.kill(rank.pid or 0, number)
+    assert finish([rank], timeout=20) == [128 + number], words(tmp_path)
+
+
+@pytest.mark.parametrize(("at", "sound"), [(80, 48), (368, 336)])
+def test_where_a_number_of_one_process_breaks_no_checkpoint_is_written_past_it(
+    at: int, sound: int, tmp_path: Path
+) -> None:
+    """Processes hear of each other a step later: here that step is after a checkpoint, and after the end."""
+    broken = ["+callbacks.broken._target_=tests.killed_runs.BrokenPictures", f"+callbacks.broken.at={at}"]
+    config = config_of_a_run("gan", tmp_path, "trainer.devices=2", *broken)
+    assert finish(start(config)) == [2, 2], words(tmp_path)
+    assert f"after {at + 16} images; the last sound checkpoint is {tmp_path}/checkpoints/images_{sound:09d}.ckpt" in (
+        words(tmp_path)
+    )
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["images_seen"] == sound
 
 
 def truncate(path: Path) -> None:

@@ -46,14 +46,18 @@ def test_sweep_on_two_processes_goes_on_where_a_process_dies(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_sweep_on_one_process_gives_each_job_a_run_folder(tmp_path: Path) -> None:
-    options = ["--multirun", "model.beta=0.5,1,4", "+callbacks.ending.how=none", f"hydra.sweep.dir={tmp_path}"]
-    result = command("src.train", *tiny("vae"), *ENDING, *options)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_sweep_gives_each_job_a_run_folder(devices: int, tmp_path: Path) -> None:
+    options = ["--multirun", "model.beta=0.5,1,4", f"trainer.devices={devices}", f"hydra.sweep.dir={tmp_path}"]
+    result = command("src.train", *tiny("vae"), *ENDING[1:], *options)
     assert result.returncode == 0, result.stderr
     assert run_folders(tmp_path) == ["0", "1", "2"]
     configs = [yaml.safe_load((tmp_path / job / "config.yaml").read_text()) for job in "012"]
     assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
-    assert [summary_of(tmp_path / job)["images_seen"] for job in "012"] == [32, 32, 32]
+    summaries = [summary_of(tmp_path / job) for job in "012"]
+    assert [(summary["images_seen"], summary["processes"]) for summary in summaries] == [(32, devices)] * 3
+    # A job is trained once, by its processes together, and not by each of them.
+    assert result.stdout.count("data: drawn cats") == 3
 
 
 @pytest.fixture

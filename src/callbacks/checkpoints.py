@@ -122,8 +122,6 @@ class Checkpoints(Callback):
         trainer.strategy.checkpoint_io = self.io
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
-        # Lightning's own handlers would leave without a checkpoint, or talk to the other processes out of turn.
-        self.signals.install()
         # Lightning would wait for the device at every step to tell the other processes of a SIGTERM.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         self.saved_at = time.monotonic()
@@ -133,6 +131,7 @@ class Checkpoints(Callback):
             self.newest = Path(trainer.ckpt_path)
         if self.best and not trainer.strategy.broadcast((self.folder / "best.ckpt").exists()):
             self.best = {}  # a best is looked for anew
+        self.signals.in_steps = True
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         wish = self.signals.received or (TIME_IS_UP if self.time_is_up(trainer) else NOTHING)
@@ -208,8 +207,8 @@ class Checkpoints(Callback):
         self.reported = state_dict.get("reported", {})
         self.seconds_before = state_dict.get("wall_seconds", 0.0)
 
-    def on_exception(self, trainer: Trainer, model: GenerativeModel, exception: BaseException) -> None:  # type: ignore[override]
-        self.signals.uninstall()
+    def on_exception(self, *args: Any) -> None:
+        self.signals.in_steps = False
 
-    def on_train_end(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
-        self.signals.uninstall()
+    def on_train_end(self, *args: Any) -> None:
+        self.signals.in_steps = False

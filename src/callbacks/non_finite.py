@@ -106,18 +106,38 @@ class NonFinite(Callback):
             self.finite.append(torch.stack([value.float() for value in values.values()]).isfinite())
         self.on_the_way.append(send(model.images_seen, self.names, torch.cat(self.finite)))
         while self.on_the_way and (self.on_the_way[0].arrived is None or self.on_the_way[0].arrived.query()):
-            step = self.on_the_way.pop(0)
-            if self.failure is None and not step.finite.all():
-                self.failure = f"{culprit(step)} is not finite after {step.images_seen:,} images"
+            self.look_at_oldest()
         if self.agreement(int(self.failure is not None)):
-            raise UserError(f"{self.failure_of_all(trainer)}; {last_sound(trainer)}")
+            self.stop_if_any_failed(trainer)
 
-    def failure_of_all(self, trainer: Trainer) -> str:
-        """The first process's that has one. Every process calls it at the same step."""
+    def on_save_checkpoint(self, trainer: Trainer, *args: Any) -> None:
+        self.catch_up(trainer)
+
+    def on_train_end(self, trainer: Trainer, *args: Any) -> None:
+        self.catch_up(trainer)
+
+    def catch_up(self, trainer: Trainer) -> None:
+        """Waits for what is on the way and for the other processes: no checkpoint is written past a broken number."""
+        while self.on_the_way:
+            self.look_at_oldest()
+        if self.action == "stop":
+            self.stop_if_any_failed(trainer)
+
+    def look_at_oldest(self) -> None:
+        step = self.on_the_way.pop(0)
+        if step.arrived is not None:
+            step.arrived.synchronize()
+        if self.failure is None and not step.finite.all():
+            self.failure = f"{culprit(step)} is not finite after {step.images_seen:,} images"
+
+    def stop_if_any_failed(self, trainer: Trainer) -> None:
+        """With what the first process says that has failed. Every process calls it at the same step."""
         failures: list[str | None] = [self.failure] * trainer.world_size
         if trainer.world_size > 1:
             distributed.all_gather_object(failures, self.failure)
-        return next(failure for failure in failures if failure)
+        failure = next((failure for failure in failures if failure), None)
+        if failure:
+            raise UserError(f"{failure}; {last_sound(trainer)}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": int(self.skipped)}

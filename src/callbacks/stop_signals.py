@@ -19,10 +19,12 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Remembers that a signal came, for the training loop to look at; a second SIGINT ends the process at once."""
+    """While steps are taken, remembers that a signal came, for the training loop to look at; a second SIGINT ends the
+    process at once. Before and after, a signal ends the process with the status 128 + its number."""
 
     def __init__(self) -> None:
         self.received = 0
+        self.in_steps = False
         self.previous: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -36,6 +38,8 @@ class StopSignals:
         self.previous = {}
 
     def receive(self, number: int, frame: FrameType | None) -> None:
+        if not self.in_steps:
+            raise SystemExit(128 + number)
         if number == signal.SIGINT == self.received:
             os._exit(128 + signal.SIGINT)
         self.received = number

@@ -1,5 +1,7 @@
 """Weights & Biases, against the images seen; offline where nobody is logged in, never a question."""
 
+import contextlib
+import json
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -16,6 +18,11 @@ def choose_mode() -> Any:
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
 
 
+def sent_file(run_dir: Path, run_id: str) -> Path:
+    """The images seen of each name's newest value that W&B has been given, for a run that is killed and goes on."""
+    return run_dir / "wandb" / f"sent-{run_id}.json"
+
+
 class WandbLogger(Logger):
     """One W&B run with `images_seen` as the axis of every chart.
 
@@ -27,12 +34,19 @@ class WandbLogger(Logger):
         self._save_dir, self._project, self._run_name, self._tags = save_dir, project, name, tags
         self._run: wandb.Run | None = None
         self._run_id: str | None = None
-        self._logged_until = -1
+        self._sent: dict[str, int] = {}
 
-    def resume(self, run_id: str | None, logged_until: int) -> None:
-        """Goes on with a W&B run, in which rows up to so many images seen are there already."""
-        if run_id:
-            self._run_id, self._logged_until = run_id, logged_until
+    @rank_zero_only
+    def resume(self, run_id: str | None, run_dir: Path) -> None:
+        """Goes on with the W&B run of a run folder: what it has been sent is not sent again."""
+        if not run_id:
+            return
+        self._run_id = run_id
+        for folder in (run_dir, Path(self._save_dir)):
+            with contextlib.suppress(OSError, ValueError):
+                for name, images_seen in json.loads(sent_file(folder, run_id).read_text()).items():
+                    self._sent[name] = max(images_seen, self._sent.get(name, -1))
+        self._remember({})
 
     @property
     def name(self) -> str:
@@ -62,6 +76,7 @@ class WandbLogger(Logger):
                 id=self._run_id,
                 resume="allow" if self._run_id else None,
             )
+            self._run_id = self._run.id
             self._run.define_metric("images_seen")
             self._run.define_metric("*", step_metric="images_seen")
         return self._run
@@ -73,8 +88,19 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        if metrics["images_seen"] > self._logged_until:
-            self.experiment.log(metrics)
+        images_seen = metrics["images_seen"]
+        new = {name: value for name, value in metrics.items() if images_seen > self._sent.get(name, -1)}
+        if not new.keys() - {"images_seen"}:
+            return
+        self.experiment.log({"images_seen": images_seen, **new})
+        self._remember(dict.fromkeys(new, int(images_seen)))
+
+    def _remember(self, sent: dict[str, int]) -> None:
+        self._sent |= sent
+        path = sent_file(Path(self._save_dir), str(self._run_id))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part").write_text(json.dumps(self._sent))
+        os.replace(path.with_suffix(".part"), path)
 
     @rank_zero_only
     def log_image(self, name: str, images: list[np.ndarray], images_seen: int) -> None:

@@ -143,16 +143,32 @@ def test_each_run_is_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was killed after 32 images and goes on from its checkpoint of 16."""
+    """It was killed after 32 images, went on from its checkpoint of 16, was killed before 32, and goes on again."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
                  "metrics=none", "callbacks.training_scalars.every_images=8", "checkpoint.every_images=16",
                  "callbacks.data_wait=null", "callbacks.picture_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
-    for folder, resume, max_images in (("first", None, 32), ("second", "images_000000016.ckpt", 48)):
+    runs = (("first", None, 32), ("second", "first/checkpoints/images_000000016.ckpt", 24),
+            ("third", "second/checkpoints/last.ckpt", 48))  # fmt: skip
+    for folder, resume, max_images in runs:
         config = config_of(*overrides, f"run_dir={tmp_path}/{folder}", f"max_images={max_images}")
-        fit(config | {"resume": resume and str(tmp_path / "first" / "checkpoints" / resume)})
-    first, second = records(tmp_path / "first"), records(tmp_path / "second")
-    ids = {record.run.run_id for record in [*first, *second] if record.WhichOneof("record_type") == "run"}
-    assert len(ids) == 1
-    seen = [row["images_seen"] for row in history(first) + history(second) if "train/loss" in row]
+        fit(config | {"resume": resume and str(tmp_path / resume)})
+    kept = [record for folder, _, _ in runs for record in records(tmp_path / folder)]
+    assert len({record.run.run_id for record in kept if record.WhichOneof("record_type") == "run"}) == 1
+    seen = [row["images_seen"] for row in history(kept) if "train/loss" in row]
     assert seen == [8, 16, 24, 32, 40, 48]
+
+
+def test_of_a_row_that_was_sent_in_part_the_rest_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed during the evaluation."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    killed = WandbLogger(str(tmp_path / "0"), project="cats")
+    killed.log_metrics({"images_seen": 16, "train/loss": 0.5})
+    run_id = killed.version
+    killed.finish(1)
+    goes_on = WandbLogger(str(tmp_path / "1"), project="cats")
+    goes_on.resume(run_id, tmp_path / "0")
+    for row in ({"train/loss": 0.5}, {"fid": 3.0}):
+        goes_on.log_metrics({"images_seen": 16, **row})
+    goes_on.finish(0)
+    assert [row.get("fid") for row in history(records(tmp_path / "1"))] == [3.0]
