@@ -57,7 +57,7 @@ def test_sweep_gives_each_job_a_run_folder(devices: int, tmp_path: Path) -> None
     summaries = [summary_of(tmp_path / job) for job in "012"]
     assert [(summary["images_seen"], summary["processes"]) for summary in summaries] == [(32, devices)] * 3
     # A job is trained once, by its processes together, and not by each of them.
-    assert result.stdout.count("data: drawn cats") == 3
+    assert result.stdout.count("data: 64 drawn cats") == 3
 
 
 @pytest.fixture
