@@ -21,7 +21,7 @@ from benchmarks.runs import summary_of
 
 ROWS = {
     "optimal variance": ["experiment=vae_cat_faces"],
-    "unit variance": ["experiment=vae_cat_faces", "model/likelihood=gaussian_fixed"],
+    "variance 1": ["experiment=vae_cat_faces", "model/likelihood=gaussian_fixed"],
     "variance 4": ["experiment=vae_cat_faces", "model/likelihood=gaussian_fixed", "model.likelihood.variance.value=4"],
     "Bernoulli": ["experiment=vae_cat_faces", "model/likelihood=bernoulli"],
     "VAE-GAN": ["experiment=vae_gan_cat_faces"],
@@ -29,7 +29,7 @@ ROWS = {
     "beta 1": ["experiment=vae_beta4_drawn_cats", "model.beta=1"],
 }
 TABLES = {
-    "likelihoods": (["optimal variance", "unit variance", "variance 4", "Bernoulli"], [0]),
+    "likelihoods": (["optimal variance", "variance 1", "variance 4", "Bernoulli"], [0]),
     "vae_gan": (["optimal variance", "VAE-GAN"], [0]),
     "disentanglement": (["beta 4", "beta 1"], [0, 1, 2]),
 }
