@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from src.data.augmentation import Augmentation
 from src.errors import UserError
-from src.models.adversarial_training import AdversarialModel
+from src.models.adversarial_training import AdversarialModel, gradient_norm, measured
 from src.models.ema import relative_distance, update_ema
 from src.models.generative_model import OptimizerFactory
 from src.objectives.adversarial import AdversarialLoss
@@ -79,7 +79,7 @@ class GAN(AdversarialModel):
         step = self.images_seen // (len(real) * self.trainer.world_size)
         scalars = self.discriminator_step(real, step)
         if (step + 1) % self.discriminator_steps == 0:
-            scalars |= self.generator_step(real)
+            scalars |= self.generator_step(real, step // self.discriminator_steps)
         self.count_images(real)
         return scalars | scheduled
 
@@ -89,12 +89,12 @@ class GAN(AdversarialModel):
             fake = self.generate(real)
         return self.train_discriminator(optimizer, real, fake, step)
 
-    def generator_step(self, real: Tensor) -> dict[str, Tensor | float]:
+    def generator_step(self, real: Tensor, step: int) -> dict[str, Tensor | float]:
         optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
         # The discriminator only passes gradients on; its own weights gather none.
         self.discriminator.requires_grad_(False)
         loss = self.generator_loss(real, self.generate(real)).mean()
-        gradient_norm = self.descend(optimizer, loss, self.generator)
+        self.descend(optimizer, loss)
         self.discriminator.requires_grad_(True)
 
         num_images = len(real) * self.trainer.world_size * self.discriminator_steps
@@ -103,9 +103,12 @@ class GAN(AdversarialModel):
         update_ema(self.generator_ema, self.generator, num_images, halflife)
         return {
             "generator_loss": loss.detach(),
-            "generator_gradient_norm": gradient_norm,
             "generator_learning_rate": optimizer.param_groups[0]["lr"],
-            "ema_distance": relative_distance(self.generator_ema, self.generator),
+            **measured(
+                step,
+                generator_gradient_norm=lambda: gradient_norm(self.generator),
+                ema_distance=lambda: relative_distance(self.generator_ema, self.generator),
+            ),
         }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.data.augmentation import Augmentation
-from src.models.adversarial_training import AdversarialModel
+from src.models.adversarial_training import AdversarialModel, gradient_norm, measured
 from src.models.ema import relative_distance, update_ema
 from src.models.generative_model import OptimizerFactory
 from src.models.vae import VAE
@@ -96,7 +96,7 @@ class VAEGAN(AdversarialModel, VAE):
         weight = scheduled["adversarial_weight"] * ratio_of_root_mean_squares(likelihood_pull, pull)
         # The gradient of weight x adversarial, without going through the discriminator again.
         loss = losses["loss"].mean() + (weight * pull * generated).sum()
-        gradient_norm = self.descend(optimizer, loss, self.decoder)
+        self.descend(optimizer, loss)
         self.discriminator.requires_grad_(True)
 
         scalars |= self.training_scalars(losses)
@@ -109,8 +109,11 @@ class VAEGAN(AdversarialModel, VAE):
             **scheduled,
             "generator_loss": adversarial.detach(),
             "adversarial_factor": weight,
-            "decoder_gradient_norm": gradient_norm,
-            "ema_distance": relative_distance(self.decoder_ema, self.decoder),
+            **measured(
+                step,
+                decoder_gradient_norm=lambda: gradient_norm(self.decoder),
+                ema_distance=lambda: relative_distance(self.decoder_ema, self.decoder),
+            ),
         }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]

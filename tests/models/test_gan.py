@@ -55,7 +55,7 @@ def test_generator_step_leaves_discriminator_unchanged() -> None:
     gan.discriminator_step(REAL, step=0)
     generator, discriminator = snapshot(gan.generator), snapshot(gan.discriminator)
     left_behind = gradients(gan.discriminator)
-    gan.generator_step(REAL)
+    gan.generator_step(REAL, 0)
     assert identical(gan.discriminator, discriminator)
     assert not identical(gan.generator, generator)
     torch.testing.assert_close(gradients(gan.discriminator), left_behind, rtol=0, atol=0)
