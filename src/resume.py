@@ -52,7 +52,7 @@ def take_along(resume: str | None, run_dir: Path, checkpoint: dict[str, Any]) ->
     folder, seen = run_dir / "checkpoints", checkpoint["images_seen"] if resume else -1
     source = run_of(resume, run_dir) if resume else run_dir
     folder.mkdir(parents=True, exist_ok=True)
-    if resume and Path(resume).absolute().parent == folder.absolute():
+    if resume and Path(resume).parent.samefile(folder):
         link(Path(resume), numbered(folder, seen))
     else:
         (folder / "last.ckpt").unlink(missing_ok=True)

@@ -89,6 +89,12 @@ def only_its_other_name_is_left(name: str, folder: Path) -> tuple[Path, Path]:
     return resume, run
 
 
+def by_another_path(name: str, folder: Path) -> tuple[Path, Path]:
+    resume, run = only_its_other_name_is_left(name, folder)
+    (folder / "alias").symlink_to(run)
+    return resume, folder / "alias"
+
+
 def new_folder(name: str, folder: Path) -> tuple[Path, Path]:
     return run_until(150, folder / "source") / "checkpoints" / name, folder / "run"
 
@@ -104,6 +110,7 @@ def folder_that_had_gone_on(name: str, folder: Path) -> tuple[Path, Path]:
         (same_folder, "images_000000050.ckpt"),
         (same_folder, "last.ckpt"),
         (only_its_other_name_is_left, "best.ckpt"),
+        (by_another_path, "last.ckpt"),
         (new_folder, "images_000000100.ckpt"),
         (new_folder, "best.ckpt"),
         (folder_that_had_gone_on, "last.ckpt"),

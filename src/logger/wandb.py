@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import wandb
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
+
+from src.errors import UserError
 
 
 def choose_mode() -> Any:
@@ -41,6 +44,8 @@ class WandbLogger(Logger):
         """Goes on with the W&B run of a run folder: what it has been sent is not sent again."""
         if not run_id:
             return
+        if not re.fullmatch(r"[\w-]{1,128}", run_id, re.ASCII):
+            raise UserError(f"the checkpoint's W&B run is called {run_id!r:.80}, which is no id: refused")
         self._run_id = run_id
         for folder in (run_dir, Path(self._save_dir)):
             with contextlib.suppress(OSError, ValueError):

@@ -159,6 +159,12 @@ def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monke
     assert seen == [8, 16, 24, 32, 40, 48]
 
 
+def test_run_of_a_checkpoint_is_an_id_and_no_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="which is no id: refused"):
+        WandbLogger(str(tmp_path / "run"), project="cats").resume("a/../../../outside", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_a_row_that_was_sent_in_part_the_rest_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was killed during the evaluation."""
     monkeypatch.setenv("WANDB_MODE", "offline")
