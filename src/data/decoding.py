@@ -38,14 +38,17 @@ class Decoding:
         try:
             image = self._upright(content)
             size = image.size
-            if self.crop == "center":
-                side = min(size)
+            # What changes nothing is left out: Pillow would copy the picture.
+            side = min(size)
+            if self.crop == "center" and size != (side, side):
                 left, top = (image.width - side) // 2, (image.height - side) // 2
                 image = image.crop((left, top, left + side, top + side))
             target = self._target(image)
             if self.upscale == "refuse" and (target[0] > image.width or target[1] > image.height):
                 raise TooSmall(f"{size[0]}x{size[1]} is smaller than {self.image_size}x{self.image_size}")
-            image = _opaque(_eight_bits(image), self.background).resize(target, Image.Resampling.LANCZOS)
+            image = _opaque(_eight_bits(image), self.background)
+            if image.size != target:
+                image = image.resize(target, Image.Resampling.LANCZOS)
             if target != (self.image_size, self.image_size):
                 square = Image.new("RGB", (self.image_size, self.image_size), self.background)
                 square.paste(image, ((self.image_size - target[0]) // 2, (self.image_size - target[1]) // 2))
@@ -86,4 +89,4 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _opaque(image: Image.Image, background: str) -> Image.Image:
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

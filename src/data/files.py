@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from src.errors import UserError
 from src.schema import ARCHIVES, PICTURES
@@ -45,7 +45,7 @@ def picture_files(root: Path, subfolder: str = "") -> Iterator[PictureFile]:
             name = _picture_name(path, subfolder)
             if name and name not in named:
                 named.add(name)
-                leaves = path.startswith("/") or ".." in PurePosixPath(path).parts
+                leaves = path.startswith("/") or ".." in path.split("/")
                 yield PictureFile(name, partial(_refuse, "its path leaves the archive") if leaves else read)
     if not named:
         below = f" below a folder {subfolder}" if subfolder else ""
@@ -74,7 +74,7 @@ def state(root: Path, subfolder: str) -> str:
     """
     with reading(root):
         paths = [""] if root.is_file() else [path for path in _paths(root) if _picture_name(path, subfolder)]
-        stats = [(path, (root / path).stat()) for path in sorted(paths)]
+        stats = [(path, os.stat(os.path.join(root, path) if path else root)) for path in sorted(paths)]
     # The change time too: unlike the modification time no program can set it back.
     lines = [f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n" for path, stat in stats]
     settled = time.time() - max((stat.st_ctime for _, stat in stats), default=0) > SETTLED_S
@@ -104,7 +104,7 @@ def _files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Path and reading of every file."""
     if root.is_dir():
         for path in _paths(root):
-            yield path, partial(_read, root / path)
+            yield path, partial(_read, os.path.join(root, path))
     elif root.name.lower().endswith(".zip"):
         archive = zipfile.ZipFile(root)  # closed with the last file that holds it
         for info in archive.infolist():
@@ -114,13 +114,19 @@ def _files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 
 def _paths(root: Path) -> Iterator[str]:
-    """Of every file of a folder, however deep."""
-    for folder, _, names in os.walk(root, onerror=_raise):
-        inside = Path(folder).relative_to(root).as_posix()
-        for name in names:
-            path = name if inside == "." else f"{inside}/{name}"
-            if path.lower().endswith(PICTURES) and os.path.isfile(root / path):
-                yield path
+    """Of every picture file of a folder, however deep. Links to folders are not followed."""
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        with os.scandir(os.path.join(root, inside)) as entries:
+            found = list(entries)
+        for entry in found:
+            # Only a link has to be looked at: the folder knows the rest.
+            if entry.name.lower().endswith(PICTURES) and (
+                os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+            ):
+                yield inside + entry.name
+        pending += reversed([f"{inside}{entry.name}/" for entry in found if entry.is_dir(follow_symlinks=False)])
 
 
 def _tar_files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -134,20 +140,17 @@ def _tar_files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
             yield member.name, partial(bytes, file.read()) if file else partial(_refuse, _too_large(member.size))
 
 
-def _read(path: Path) -> bytes:
-    if (size := path.stat().st_size) > LARGEST_FILE:
-        raise Unusable(_too_large(size))
-    return path.read_bytes()
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > LARGEST_FILE:
+            raise Unusable(_too_large(size))
+        return file.read()
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if info.file_size > LARGEST_FILE:
         raise Unusable(_too_large(info.file_size))
     return archive.read(info)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _refuse(reason: str) -> bytes:
@@ -160,9 +163,10 @@ def _too_large(size: int) -> str:
 
 def _picture_name(path: str, subfolder: str) -> str | None:
     """The picture's path below the subfolder, wherever that lies; None for what is hidden, no picture or elsewhere."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
+    # As PurePosixPath would; that takes many times as long, and sets are large.
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
     if hidden or not path.lower().endswith(PICTURES):
         return None
-    inside = "/" + "/".join(parts).lstrip("/")
+    inside = "/" + "/".join(parts)
     return inside.partition(f"/{subfolder}/")[2] if subfolder else inside[1:]

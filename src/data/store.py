@@ -107,23 +107,27 @@ def _fill(recipe: Recipe, folder: Path, on_error: OnError) -> tuple[Manifest, st
     with (folder / "pixels").open("wb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on what it reads
         for batch in watched(in_threads(work, items), total, f"decoding {recipe.title}"):
+            pixels: list[memoryview] = []
             for picture in batch:
                 if picture.pixels is None:
                     left_out.append(picture)
                     if on_error == "stop":
                         raise _stopped(recipe, picture.name, picture.reason)
                     continue
-                file.write(picture.pixels.data)
-                sha256.update(picture.pixels.data)
+                pixels.append(picture.pixels.data)
                 made.append(Made(picture.name, picture.digest, None, picture.size))
+            # All of a batch at once: each call waits for the threads that decode.
+            together = b"".join(pixels)
+            file.write(together)
+            sha256.update(together)
         file.flush()
         os.fsync(file.fileno())
     _check_unreadable(recipe, left_out, len(made))
 
     order = sorted(range(len(made)), key=lambda row: recipe.sorted_by(made[row].name))
     names = [made[row].name for row in order]
-    pixels = StoredPixels(folder / "pixels", (len(made), 3, recipe.image_size, recipe.image_size), "")
-    columns = recipe.columns(cast(np.ndarray, _Rows(pixels, order)), names)
+    stored = StoredPixels(folder / "pixels", (len(made), 3, recipe.image_size, recipe.image_size), "")
+    columns = recipe.columns(cast(np.ndarray, _Rows(stored, order)), names)
     factors = recipe.factors()
     if factors is not None:
         array = io.BytesIO()
