@@ -22,7 +22,7 @@ from src.errors import UserError
 from src.launch import count_processes
 from src.models.generative_model import GenerativeModel
 from src.resume import inside, run_of, take_along
-from src.summary import print_summary, write_summary
+from src.summary import find, print_summary, write_summary
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -45,7 +45,8 @@ def fit(config: dict[str, Any]) -> None:
     callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
-    signals = next((callback.signals for callback in callbacks if isinstance(callback, Checkpoints)), StopSignals())
+    checkpoints = find(trainer, Checkpoints)
+    signals = checkpoints.signals if checkpoints else StopSignals()
     # Lightning's own handlers would leave without a checkpoint, or talk to the other processes out of turn.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     exit_code = 1

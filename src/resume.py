@@ -37,7 +37,7 @@ def newest_sound(run_dir: Path) -> Path | None:
 
 
 def run_of(checkpoint: str | Path, otherwise: Path) -> Path:
-    """The run folder that a checkpoint lies in."""
+    """The run folder that a checkpoint lies in; for one that lies in none, the other."""
     folder = Path(checkpoint).absolute().parent
     return folder.parent if folder.name == "checkpoints" else otherwise
 

@@ -12,7 +12,7 @@ from src.models.generative_model import GenerativeModel
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
 
-MEASURED_EVERY = 8
+MEASURED_EVERY = 8  # steps
 
 
 class AdversarialModel(GenerativeModel):
