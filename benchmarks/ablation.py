@@ -1,6 +1,6 @@
 """What each part of the GAN recipe is worth: `python -m benchmarks.ablation data=folder data.root=cats.zip`.
 
-Every row is `experiment=gan_cpu` with one override, trained on equally many pictures, one row after the other. Rows
+Every row is `experiment=gan_cpu` with one override, trained on equally many images, one row after the other. Rows
 that are done stay done, and one that was interrupted goes on: start the same command again.
 """
 
@@ -23,7 +23,7 @@ ROWS = {
     "augmentation, adaptive": "model/augmentation=ada",
     "no average of the generator": "model.ema_halflife_images=0",
     "falling learning rate": (
-        "model.learning_rate_factor={_target_:src.schedules.Cosine,start:1,end:0.1,over_images:${max_images}}"
+        "model.learning_rate_factor={_target_:src.core.schedules.Cosine,start:1,end:0.1,over_images:${max_images}}"
     ),
     "R3GAN's networks": "model/networks=r3gan",
 }

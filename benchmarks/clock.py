@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
-from src.models.generative_model import GenerativeModel
+from src.models.base import GenerativeModel
 
 WARM_UP_STEPS = 20
 measured: dict[str, Any] = {}  # of the run under way, or of the last one

@@ -1,8 +1,8 @@
-"""Pictures per second of an epoch from the store against torchvision's ImageFolder: `make bench`.
+"""Images per second of an epoch from the store against torchvision's ImageFolder: `make bench`.
 
-The same pictures, batches of 64, flips, float in [-1, 1]: src.data through the DataModule's own loader and its
+The same images, batches of 64, flips, float in [-1, 1]: src.data through the DataModule's own loader and its
 conversion, in one process; ImageFolder through a DataLoader with two worker processes. They take turns; figures are
-medians. Without --root the pictures are drawn cats saved as PNG.
+medians. Without --root the images are drawn cats saved as PNG.
 """
 
 import argparse
@@ -19,36 +19,36 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, Resize, ToTensor
 
+from src.core.image_files import save_image
+from src.core.images import from_uint8
 from src.data.datamodule import FolderDataModule
-from src.data.sources import DrawnCats
-from src.images import from_uint8
-from src.pictures import save_picture
+from src.data.folder import DrawnCats
 
 BATCH_SIZE, IMAGE_SIZE = 64, 64
 
 
 def unpack(root: str | None, folder: Path) -> None:
-    """The pictures as files of one class folder, as ImageFolder wants them."""
+    """The images as files of one class folder, as ImageFolder wants them."""
     folder.mkdir(parents=True)
     if root:
         with zipfile.ZipFile(root) as archive:
             archive.extractall(folder)
         return
-    pictures = DrawnCats(8_500, seed=0).load(IMAGE_SIZE, folder.parent.parent / "drawn")
-    for index, name in enumerate(pictures.names):
-        save_picture(pictures[[index]][0], folder / f"{name}.png")
+    images = DrawnCats(8_500, seed=0).load(IMAGE_SIZE, folder.parent.parent / "drawn")
+    for index, name in enumerate(images.names):
+        save_image(images[[index]][0], folder / f"{name}.png")
 
 
-def build(folder: str, store_dir: Path) -> FolderDataModule:
+def build(folder: str, cache_dir: Path) -> FolderDataModule:
     data = FolderDataModule(
-        folder, image_size=IMAGE_SIZE, batch_size=BATCH_SIZE, val_fraction=0.0, store_dir=str(store_dir)
+        folder, image_size=IMAGE_SIZE, batch_size=BATCH_SIZE, val_fraction=0.0, cache_dir=str(cache_dir)
     )
     data.setup()
     return data
 
 
 def epoch_from_store(data: FolderDataModule) -> None:
-    num_batches = -(-len(data.pictures("train")) // BATCH_SIZE)
+    num_batches = -(-len(data.images("train")) // BATCH_SIZE)
     for batch in islice(data.train_dataloader(), num_batches):
         from_uint8(batch)
 
@@ -66,28 +66,28 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", help="a .zip of pictures")
+    parser.add_argument("--root", help="a .zip of images")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        unpack(arguments.root, Path(temporary, "pictures", "cats"))
+        unpack(arguments.root, Path(temporary, "images", "cats"))
         transform = Compose(
             [Resize(IMAGE_SIZE), RandomHorizontalFlip(), ToTensor(), Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
         )
-        folder = ImageFolder(str(Path(temporary, "pictures")), transform)
+        folder = ImageFolder(str(Path(temporary, "images")), transform)
         loader = DataLoader(folder, batch_size=BATCH_SIZE, shuffle=True, num_workers=2)
         times: dict[str, list[float]] = {"build": [], "store": [], "ImageFolder": []}
         for number in range(arguments.rounds):
-            store_dir = Path(temporary, f"store {number}")
-            times["build"].append(seconds(partial(build, folder.root, store_dir)))
-            data = build(folder.root, store_dir)
+            cache_dir = Path(temporary, f"store {number}")
+            times["build"].append(seconds(partial(build, folder.root, cache_dir)))
+            data = build(folder.root, cache_dir)
             times["ImageFolder"].append(seconds(partial(epoch_of_image_folder, loader)))
             times["store"] += [seconds(partial(epoch_from_store, data)) for _ in range(5)]
     medians = {name: statistics.median(values) for name, values in times.items()}
     epoch = medians["ImageFolder"]
-    print(f"\n{len(folder):,} pictures of {IMAGE_SIZE}x{IMAGE_SIZE}; medians of {arguments.rounds} rounds")
+    print(f"\n{len(folder):,} images of {IMAGE_SIZE}x{IMAGE_SIZE}; medians of {arguments.rounds} rounds")
     for name in ("ImageFolder", "store"):
-        print(f"{name:12}{len(folder) / medians[name]:10,.0f} pictures/s")
+        print(f"{name:12}{len(folder) / medians[name]:10,.0f} images/s")
     print(f"from the store: {epoch / medians['store']:.1f} times as many a second")
     print(f"building the store takes {medians['build'] / epoch:.2f} epochs of ImageFolder")
 

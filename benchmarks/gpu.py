@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.clock import measured, watched_card
 from benchmarks.overhead import compose
-from src.fit import fit
+from src.training.fit import fit
 
 BASELINE = "float32, eager"
 # Of gan_cat_faces, which has them all; each row has those above it too.

@@ -1,6 +1,6 @@
 """What training through src.train costs over a bare PyTorch loop: `make bench`.
 
-Both train the same networks with the same losses, optimizers and pictures, in one process and in turn: bare loop,
+Both train the same networks with the same losses, optimizers and images, in one process and in turn: bare loop,
 src.train's fit, bare loop, ... The figure is the median of the paired ratios of seconds per image, from the first
 step's start to the last step's end, with all callbacks, logging and progress of a run; what is due only at an
 interval (evaluation, grids, checkpoints) comes after the last step here and is not counted.
@@ -24,14 +24,14 @@ from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from src.check import check
-from src.cli import CONF
-from src.fit import fit
-from src.images import from_uint8
+from src.config.cli import CONF
+from src.config.validation import check
+from src.core.images import from_uint8
+from src.models.base import GenerativeModel
 from src.models.ema import update_ema
 from src.models.gan import GAN
-from src.models.generative_model import GenerativeModel
 from src.models.vae import VAE
+from src.training.fit import fit
 
 
 def compose(overrides: list[str]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def bare_gan(model: GAN) -> Callable[[Tensor, int], None]:
     def step(real: Tensor, images_seen: int) -> None:
         with torch.no_grad():
             fake = generator(torch.randn(len(real), model.latent_dim))
-        penalize = model.gradient_penalty.due(images_seen // len(real))
+        penalize = model.gradient_penalty.should_run(images_seen // len(real))
         real, fake = real.detach().requires_grad_(penalize), fake.requires_grad_(penalize)
         real_logits, fake_logits = discriminator(real), discriminator(fake)
         loss = model.adversarial_loss.discriminator(real_logits, fake_logits).mean()

@@ -19,8 +19,8 @@ from lightning import Callback, Trainer
 from benchmarks.overhead import compose
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.non_finite import NonFinite
-from src.fit import fit
-from src.models.generative_model import GenerativeModel
+from src.models.base import GenerativeModel
+from src.training.fit import fit
 
 
 class TimedCheckpoints(Checkpoints):
@@ -88,7 +88,7 @@ def measure(model: str, seconds: float) -> str:
             "checkpoint.every_minutes=1",
             "checkpoint.every_images=1_000_000_000",
             "callbacks.evaluation=null",
-            "callbacks.picture_grids=null",
+            "callbacks.image_grids=null",
             "callbacks.checkpoints._target_=benchmarks.reliability.TimedCheckpoints",
             "callbacks.non_finite._target_=benchmarks.reliability.TimedNonFinite",
             "+callbacks.time_limit._target_=benchmarks.reliability.TimeLimit",

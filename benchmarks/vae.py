@@ -1,9 +1,9 @@
 """How good a VAE gets: `python -m benchmarks.vae data=folder data.root=cats.zip`.
 
-likelihoods        four likelihoods on the same network and as many pictures, twenty minutes on one core each; every
-                   one sampled from N(0, I) and from the mixture. Pictures are in [-1, 1], where variance 4 is what
-                   papers whose pictures are in [0, 1] call unit variance
-vae_gan            the best of them with a discriminator, on as many pictures
+likelihoods        four likelihoods on the same network and as many images, twenty minutes on one core each; every
+                   one sampled from N(0, I) and from the mixture. Images are in [-1, 1], where variance 4 is what
+                   papers whose images are in [0, 1] call unit variance
+vae_gan            the best of them with a discriminator, on as many images
 disentanglement    beta 4 and beta 1 on drawn cats, three seeds each, three minutes on one core a run
 
 Rows that are done stay done, and one that was interrupted goes on: start the same command again.
@@ -33,10 +33,10 @@ TABLES = {
     "vae_gan": (["optimal variance", "VAE-GAN"], [0]),
     "disentanglement": (["beta 4", "beta 1"], [0, 1, 2]),
 }
-OF_PICTURES = "fd_lite0 fd_lite0_mixture fd_lite0_reconstruction psnr ssim kl_nats active_units"
+OF_IMAGES = "fd_lite0 fd_lite0_mixture fd_lite0_reconstruction psnr ssim kl_nats active_units"
 MEASURES = {
-    "likelihoods": OF_PICTURES.split(),
-    "vae_gan": OF_PICTURES.split(),
+    "likelihoods": OF_IMAGES.split(),
+    "vae_gan": OF_IMAGES.split(),
     "disentanglement": ["mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "kl_nats"],
 }
 

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from src.check import check_value
-from src.cli import run
-from src.schema import KINDS, CheckpointPath, NonNegativeInt, PositiveInt, Seed
+from src.config.cli import run
+from src.config.validation import check_value
+from src.core.types import KINDS, CheckpointPath, NonNegativeInt, PositiveInt, Seed
 
 
 def evaluate(
@@ -21,10 +21,10 @@ def evaluate(
     data: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Losses on the reference pictures and metrics of num_images samples; the pictures are not augmented. With
-    neighbours, a grid of so many samples beside their nearest training pictures, and how near they are."""
+    """Losses on the reference images and metrics of num_images samples; the images are not augmented. With
+    neighbours, a grid of so many samples beside their nearest training images, and how near they are."""
     if data.get("root") and "_target_" not in data:
-        check_value("data.root", data["root"], [KINDS["PicturesPath"]])
+        check_value("data.root", data["root"], [KINDS["ImagesPath"]])
     most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
 
     import json
@@ -34,47 +34,47 @@ def evaluate(
     import torch
     from hydra.utils import instantiate
 
-    from src.checkpoint import choose_device, data_config, load_model, read_checkpoint
+    from src.core.image_files import save_grid
     from src.data.datamodule import ImageDataModule
-    from src.generalization import NEIGHBOURS, judge_generalization
-    from src.judge import fit_prior, judge_losses, judge_samples
-    from src.judge_codes import Limits, judge_codes
-    from src.models.encoding_model import EncodingModel
-    from src.pictures import save_grid
-    from src.vetting import build
+    from src.evaluation.evaluator import fit_prior, judge_losses, judge_samples
+    from src.evaluation.memorization import NEIGHBOURS, judge_generalization
+    from src.evaluation.representation import Limits, judge_codes
+    from src.models.autoencoder import EncodingModel
+    from src.models.checkpoint import choose_device, data_config, load_model, read_checkpoint
+    from src.models.vetting import build
 
     content = read_checkpoint(checkpoint)
     model = load_model(content, choose_device(device))
-    pictures = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
-    pictures_are_its_own = not any(value is not None for value in data.values())
-    print(f"data: {pictures.source.description}", flush=True)
+    images = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
+    images_are_its_own = not any(value is not None for value in data.values())
+    print(f"data: {images.source.description}", flush=True)
     torch.manual_seed(seed)
-    results = judge_losses(model, pictures, reference, most)
-    if pictures_are_its_own:
-        fit_prior(model, pictures)
+    results = judge_losses(model, images, reference, most)
+    if images_are_its_own:
+        fit_prior(model, images)
     networks = [instantiate(network, _convert_="all") for network in metrics["networks"].values()]
     cache_dir = metrics["cache_dir"]
     for network, prior in product(networks, model.priors()):
         results |= judge_samples(
-            model, pictures, network, num_images, reference, seed, batch_size, cache_dir, most, prior
+            model, images, network, num_images, reference, seed, batch_size, cache_dir, most, prior
         )
     grids = {}
     if neighbours:
         for network in networks:
             values, grids[network.features.name] = judge_generalization(
-                model, pictures, network, num_images, seed, batch_size, most, neighbours
+                model, images, network, num_images, seed, batch_size, most, neighbours
             )
             results |= values
     if isinstance(model, EncodingModel):
         limits = Limits(min(num_images, most), max_bound_images, importance_samples)
-        results |= judge_codes(model, pictures, reference, networks, limits, seed, cache_dir, most)
+        results |= judge_codes(model, images, reference, networks, limits, seed, cache_dir, most)
     report = {
         **results,
         "num_images": num_images,
         "seed": seed,
         "reference": reference,
-        "num_reference_images": len(pictures.pictures(reference, most)),
-        "data": pictures.source.description,
+        "num_reference_images": len(images.images(reference, most)),
+        "data": images.source.description,
         "checkpoint": checkpoint,
         "images_seen": model.images_seen,
     }

@@ -1,28 +1,28 @@
-"""`python -m src.inspect_data data=folder data.root=PATH`: writes a page that shows what is in a set of pictures."""
+"""`python -m src.inspect_data data=folder data.root=PATH`: writes a page that shows what is in a set of images."""
 
-from src.cli import run
-from src.schema import Chosen, NewFolder, NonNegativeFloat, PositiveInt
+from src.config.cli import run
+from src.core.types import FolderPath, NonNegativeFloat, ObjectConfig, PositiveInt
 
 
 def inspect_data(
-    data: Chosen,
-    output: NewFolder,
+    data: ObjectConfig,
+    output: FolderPath,
     too_dark: NonNegativeFloat,
     low_contrast: NonNegativeFloat,
     examples: PositiveInt,
     contact_sheet: PositiveInt,
 ) -> None:
-    """Writes index.html, self-contained, and the pictures on it as PNGs into the folder output."""
+    """Writes index.html, self-contained, and the images on it as PNGs into the folder output."""
     from pathlib import Path
 
     from hydra.utils import instantiate
 
-    from src.inspection_page.page import Limits, Subject, report
+    from src.reports.inspect_data.page import Limits, Subject, report
 
-    pictures = instantiate(data, _convert_="all")
-    print(f"data: {pictures.source.description}", flush=True)
+    images = instantiate(data, _convert_="all")
+    print(f"data: {images.source.description}", flush=True)
     limits = Limits(too_dark, low_contrast, examples, contact_sheet)
-    numbers = report(Subject.of(pictures, data), limits, Path(output))
+    numbers = report(Subject.of(images, data), limits, Path(output))
     for name, number in numbers.items():
         print(f"{number:10,.0f}  {name}")
     print(f"look at {Path(output) / 'index.html'}")

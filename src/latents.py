@@ -2,15 +2,15 @@
 
 from typing import Any, Literal
 
-from src.check import check_value
-from src.cli import run
-from src.schema import KINDS, CheckpointPath, NewFolder, PositiveInt, Seed
+from src.config.cli import run
+from src.config.validation import check_value
+from src.core.types import KINDS, CheckpointPath, FolderPath, PositiveInt, Seed
 
 
 def latents(
     checkpoint: CheckpointPath,
     reference: Literal["train", "val"],
-    num_pictures: PositiveInt,
+    num_images: PositiveInt,
     num_directions: PositiveInt,
     paths: PositiveInt,
     steps: PositiveInt,
@@ -19,48 +19,48 @@ def latents(
     animation: Literal["webp", "gif", "apng"],
     frames: PositiveInt,
     seed: Seed,
-    output: NewFolder | None,
+    output: FolderPath | None,
     device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
 ) -> None:
-    """Writes pictures of the latent space; those of real pictures' codes only for models that encode."""
+    """Writes images of the latent space; those of real images' codes only for models that encode."""
     if data.get("root") and "_target_" not in data:
-        check_value("data.root", data["root"], [KINDS["PicturesPath"]])
+        check_value("data.root", data["root"], [KINDS["ImagesPath"]])
 
     import json
     from pathlib import Path
 
     import torch
 
-    from src.checkpoint import choose_device, data_config, load_model, read_checkpoint
     from src.data.datamodule import ImageDataModule
-    from src.latent_pictures import LatentPictures
-    from src.latent_space import encode, flatten, most_active
-    from src.models.encoding_model import EncodingModel
-    from src.vetting import build
+    from src.evaluation.latent_space import encode, flatten, most_active
+    from src.models.autoencoder import EncodingModel
+    from src.models.checkpoint import choose_device, data_config, load_model, read_checkpoint
+    from src.models.vetting import build
+    from src.reports.latents import LatentImages
 
     content = read_checkpoint(checkpoint)
     model = load_model(content, choose_device(device))
     parent = Path(checkpoint).resolve().parent
     folder = Path(output) if output else (parent.parent if parent.name == "checkpoints" else parent) / "latents"
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = LatentPictures(model, folder, steps, frames, animation)
+    drawn = LatentImages(model, folder, steps, frames, animation)
     generator = torch.Generator().manual_seed(seed)
 
-    noise = model.draw_latents(2 * paths, generator)
+    noise = model.sample_prior(2 * paths, generator)
     drawn.interpolations("samples", "samples", noise, torch.zeros(model.latent_dim))
-    codes, start = model.draw_latents(16, generator), noise[0]
+    codes, start = model.sample_prior(16, generator), noise[0]
     if isinstance(model, EncodingModel):
         source = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
         print(f"data: {source.source.description}", flush=True)
-        found = source.pictures(reference)
-        pictures = found[torch.randperm(len(found), generator=generator)[:num_pictures]]
-        codes = encode(model, pictures)
-        # With fewer pictures than ends of paths some are taken again.
+        found = source.images(reference)
+        images = found[torch.randperm(len(found), generator=generator)[:num_images]]
+        codes = encode(model, images)
+        # With fewer images than ends of paths some are taken again.
         ends = torch.arange(2 * paths) % len(codes)
         start = codes[0]
-        drawn.interpolations("pictures", "real pictures", codes[ends], codes.mean(dim=0), pictures[ends])
-        drawn.map(flatten(codes, map), pictures, map_cells, map)
+        drawn.interpolations("images", "real images", codes[ends], codes.mean(dim=0), images[ends])
+        drawn.map(flatten(codes, map), images, map_cells, map)
     directions = most_active(model, codes, num_directions)
     drawn.traversals(directions, start)
 

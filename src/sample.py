@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from src.cli import run
-from src.schema import CheckpointPath, NewFolder, PositiveInt, Seed
+from src.config.cli import run
+from src.core.types import CheckpointPath, FolderPath, PositiveInt, Seed
 
 MOST_ON_GRID = 256
 
@@ -12,30 +12,30 @@ def sample(
     checkpoint: CheckpointPath,
     num_images: PositiveInt,
     seed: Seed,
-    output: NewFolder,
+    output: FolderPath,
     batch_size: PositiveInt,
     prior: Literal["normal", "mixture"],
     device: Literal["auto", "cpu", "cuda", "mps"],
 ) -> None:
-    """Draws num_images pictures of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
+    """Draws num_images images of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
     import math
     from pathlib import Path
 
     from torch import Tensor
 
-    from src.checkpoint import choose_device, load_model, read_checkpoint
-    from src.pictures import save_grid, save_picture
+    from src.core.image_files import save_grid, save_image
+    from src.models.checkpoint import choose_device, load_model, read_checkpoint
 
     model = load_model(read_checkpoint(checkpoint), choose_device(device))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     on_grid: list[Tensor] = []
-    pictures = (picture for batch in model.sample_uint8(num_images, seed, batch_size, prior) for picture in batch)
-    for index, picture in enumerate(pictures):
-        save_picture(picture, folder / f"{index:05d}.png")
-        on_grid += [picture] if index < MOST_ON_GRID else []
+    images = (image for batch in model.sample_uint8(num_images, seed, batch_size, prior) for image in batch)
+    for index, image in enumerate(images):
+        save_image(image, folder / f"{index:05d}.png")
+        on_grid += [image] if index < MOST_ON_GRID else []
     save_grid(on_grid, folder / "grid.png", columns=math.ceil(math.sqrt(len(on_grid))))
-    print(f"{num_images} pictures in {folder}, {len(on_grid)} of them on {folder / 'grid.png'}")
+    print(f"{num_images} images in {folder}, {len(on_grid)} of them on {folder / 'grid.png'}")
 
 
 if __name__ == "__main__":

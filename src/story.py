@@ -4,12 +4,12 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.cli import run
-from src.schema import Chosen, NewFolder, PositiveInt, Seed
+from src.config.cli import run
+from src.core.types import FolderPath, ObjectConfig, PositiveInt, Seed
 
 
 def story(
-    output: NewFolder,
+    output: FolderPath,
     seed: Seed,
     num_images: PositiveInt,
     all: list,
@@ -17,12 +17,12 @@ def story(
     vae: list,
     gan: list,
     options: list,
-    data: Chosen,
+    data: ObjectConfig,
 ) -> None:
     """Trains what is not trained yet, each in a process of its own, then writes index.html; see conf/story.yaml."""
     from pathlib import Path
 
-    from src.story_page.training import Part, train
+    from src.reports.story.training import Part, train
 
     typed = [override for override in HydraConfig.get().overrides.task if override.lstrip("+~").startswith("data")]
     common: list[Any] = [*options, *typed, f"seed={seed}"]
@@ -31,7 +31,7 @@ def story(
     parts = {name: Part(folder / name, [*all, *recipe, *common]) for name, recipe in recipes.items()}
     train(list(parts.values()))
 
-    from src.story_page.page import write_page
+    from src.reports.story.page import write_page
 
     page = write_page(folder / "index.html", parts, num_images, seed)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, all in one file")

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from src.cli import run
-from src.errors import UserError
-from src.schema import CheckpointPath, Chosen, NewFolder, PositiveInt, Seed
+from src.config.cli import run
+from src.core.errors import UserError
+from src.core.types import CheckpointPath, FolderPath, ObjectConfig, PositiveInt, Seed
 
 FOLDERS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
@@ -17,11 +17,11 @@ def train(
     max_images: PositiveInt,
     seed: Seed,
     resume: CheckpointPath | Literal["last"] | None,
-    run_dir: NewFolder,
+    run_dir: FolderPath,
     checkpoint: dict[str, Any],
-    model: Chosen,
-    data: Chosen,
-    trainer: Chosen,
+    model: ObjectConfig,
+    data: ObjectConfig,
+    trainer: ObjectConfig,
     metrics: dict[str, Any],
     callbacks: dict[str, Any],
     logger: dict[str, Any],
@@ -35,19 +35,19 @@ def train(
     if not resume and any(Path(run_dir, "checkpoints").glob("*.ckpt")):
         raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
     if resume:
-        from src.checkpoint import read_checkpoint, with_recipe_of
-        from src.resume import newest_sound
+        from src.models.checkpoint import read_checkpoint, with_recipe_of
+        from src.training.resume import latest_valid_checkpoint
 
         if resume == "last":
-            newest = newest_sound(Path(run_dir))
+            newest = latest_valid_checkpoint(Path(run_dir))
             config["resume"] = str(newest) if newest else None
             print(f"resume=last: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
         if config["resume"]:
             config = with_recipe_of(read_checkpoint(config["resume"]), config, typed)
-    from src.cluster import place
-    from src.launch import launch
+    from src.core.ranks import get_rank_info
+    from src.training.launcher import launch
 
-    here = place()
+    here = get_rank_info()
     if not here or here.rank == 0:
         print(f"run folder: {run_dir}", flush=True)
     launch(config, always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)

@@ -12,12 +12,12 @@ import torch
 import yaml
 from PIL import Image
 
-from src.checkpoint import read_checkpoint, with_recipe_of
 from src.evaluate import evaluate
-from src.fit import fit
+from src.models.checkpoint import read_checkpoint, with_recipe_of
 from src.sample import sample
-from tests.commands import command, config_of, succeeded, tiny
-from tests.tiny import assert_same
+from src.training.fit import fit
+from tests.helpers.commands import command, config_of, succeeded, tiny
+from tests.helpers.tiny import assert_same
 
 
 def load(path: Path) -> Any:
@@ -40,7 +40,7 @@ def train_here(folder: Path, *overrides: str) -> Path:
             *overrides,
             f"run_dir={folder}",
             "metrics=none",
-            "+callbacks.probe._target_=tests.probe.Probe",
+            "+callbacks.probe._target_=tests.helpers.probe.Probe",
             f"+callbacks.probe.folder={folder}",
         )
     )
@@ -68,7 +68,7 @@ def lone_checkpoint(vae_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "gan"
-    probe = ["+callbacks.probe._target_=tests.probe.Probe", f"+callbacks.probe.folder={folder}"]
+    probe = ["+callbacks.probe._target_=tests.helpers.probe.Probe", f"+callbacks.probe.folder={folder}"]
     succeeded("src.train", *tiny("gan"), "trainer.devices=2", "metrics=none", f"run_dir={folder}", *probe)
     return folder
 
@@ -76,9 +76,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_folder_holds_what_was_promised(vae_run: Path) -> None:
     files = {str(path.relative_to(vae_run)) for path in vae_run.rglob("*") if path.is_file()}
     assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "summary.json", "config.yaml"} <= files
-    pictures = {f"images/{kind}_{seen:09d}.png" for kind in ("samples", "reconstructions") for seen in (0, 128, 256)}
-    pictures |= {f"images/samples_mixture_{seen:09d}.png" for seen in (128, 256)}  # fitted at evaluations
-    assert pictures == {name for name in files if name.endswith(".png")}
+    images = {f"images/{kind}_{seen:09d}.png" for kind in ("samples", "reconstructions") for seen in (0, 128, 256)}
+    images |= {f"images/samples_mixture_{seen:09d}.png" for seen in (128, 256)}  # fitted at evaluations
+    assert images == {name for name in files if name.endswith(".png")}
     assert yaml.safe_load((vae_run / "config.yaml").read_text())["max_images"] == 250
 
 
@@ -128,7 +128,7 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
     assert one["fd_lite0"] == pytest.approx(load(vae_run / "summary.json")["best"]["fd_lite0"], rel=1e-4)
 
 
-def test_evaluation_takes_other_pictures(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
+def test_evaluation_takes_other_images(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
     sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, prior="normal", device="cpu")
     (tmp_path / "cats" / "grid.png").unlink()
     options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]

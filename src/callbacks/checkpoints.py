@@ -15,13 +15,13 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from src.callbacks.agreement import Agreement
-from src.callbacks.run_length import due
-from src.callbacks.stop_signals import Stopped, StopSignals
-from src.errors import UserError
-from src.models.generative_model import GenerativeModel
-from src.schema import PositiveFloat, PositiveInt
-from src.seal import seal
+from src.callbacks.run_length import should_run
+from src.callbacks.stop_signals import StopSignals
+from src.core.distributed import LargestOfRanks
+from src.core.errors import RunStopped, UserError
+from src.core.types import PositiveFloat, PositiveInt
+from src.models.base import GenerativeModel
+from src.models.seal import seal
 
 # What a process may wish for besides a stop by a signal, whose number is higher.
 NOTHING, TIME_IS_UP = 0, 1
@@ -37,7 +37,7 @@ def all_numbered(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
 
-def last_sound(trainer: Trainer) -> str:
+def describe_last_checkpoint(trainer: Trainer) -> str:
     """Where to go on from when a run breaks off, in words."""
     newest = next((callback.newest for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)  # type: ignore[attr-defined]
     return f"the last sound checkpoint is {newest}" if newest else "there is no checkpoint yet"
@@ -108,7 +108,7 @@ class Checkpoints(Callback):
         self.keep = keep
         self.best: dict[str, float] = {}
         self.newest: Path | None = None
-        self.signals, self.agreement, self.io = StopSignals(), Agreement(), SealedCheckpointIO()
+        self.signals, self.agreement, self.io = StopSignals(), LargestOfRanks(), SealedCheckpointIO()
         self.started_at, self.seconds_before = time.monotonic(), 0.0
         self.reported: dict[str, float] = {}
         self.judged: torch.Tensor | None = None
@@ -137,10 +137,10 @@ class Checkpoints(Callback):
         wish = self.signals.received or (TIME_IS_UP if self.time_is_up(trainer) else NOTHING)
         wish = self.agreement(wish)
         improved = self.has_improved(trainer)
-        if wish or improved or due(trainer, model, self.every_images):
+        if wish or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved)
         if wish > TIME_IS_UP and not trainer.should_stop:
-            raise Stopped(Signals(wish).name, self.newest)
+            raise RunStopped(Signals(wish).name)
 
     def time_is_up(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and time.monotonic() - self.saved_at >= self.every_seconds
@@ -161,7 +161,7 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(path)
         failure = trainer.strategy.broadcast(self.io.failure)
         if failure:
-            raise UserError(f"{failure}; {last_sound(trainer)}")
+            raise UserError(f"{failure}; {describe_last_checkpoint(trainer)}")
         self.newest, self.saved_at = path, time.monotonic()
         if trainer.is_global_zero:
             link(path, self.folder / "last.ckpt")
@@ -183,7 +183,7 @@ class Checkpoints(Callback):
             what = broken or "a number of another process"
             raise UserError(
                 f"{what} is not finite after {model.images_seen:,} images, so no checkpoint is written; "
-                f"{last_sound(trainer)}"
+                f"{describe_last_checkpoint(trainer)}"
             )
 
     def prune(self, images_seen: int) -> None:

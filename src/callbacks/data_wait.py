@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from src.callbacks.report import report_metrics
-from src.callbacks.run_length import due
-from src.models.generative_model import GenerativeModel
-from src.schema import PositiveInt
+from src.callbacks.report import log_metrics
+from src.callbacks.run_length import should_run
+from src.core.types import PositiveInt
+from src.models.base import GenerativeModel
 
 
 class DataWait(Callback):
@@ -26,6 +26,6 @@ class DataWait(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         self.passed += time.perf_counter() - model.training_since
-        if due(trainer, model, self.every_images):
-            report_metrics(trainer, {"train/data_wait_fraction": self.waited / self.passed}, model.images_seen)
+        if should_run(trainer, model, self.every_images):
+            log_metrics(trainer, {"train/data_wait_fraction": self.waited / self.passed}, model.images_seen)
             self.waited, self.passed = 0.0, 0.0

@@ -6,17 +6,17 @@ from typing import Any, Literal
 import torch
 from lightning import Callback, Trainer
 
-from src.callbacks.report import report_metrics
-from src.callbacks.run_length import due
-from src.judge import fit_prior, judge_losses, judge_posterior, judge_samples
-from src.metrics.generation import FeatureMetrics
-from src.models.generative_model import GenerativeModel
-from src.schema import PositiveInt, Seed
+from src.callbacks.report import log_metrics
+from src.callbacks.run_length import should_run
+from src.core.types import PositiveInt, Seed
+from src.evaluation.evaluator import fit_prior, judge_losses, judge_posterior, judge_samples
+from src.metrics.feature_metrics import FeatureMetrics
+from src.models.base import GenerativeModel
 
 
 class Evaluation(Callback):
-    """Logs val/<name>, the losses on held-out pictures, and every metric of every feature network in `networks`, on
-    num_images samples from always the same noise (seed) against the training or the held-out pictures, of which at
+    """Logs val/<name>, the losses on held-out images, and every metric of every feature network in `networks`, on
+    num_images samples from always the same noise (seed) against the training or the held-out images, of which at
     most max_reference_images are used."""
 
     def __init__(
@@ -36,16 +36,16 @@ class Evaluation(Callback):
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
         if self.networks:
-            trainer.datamodule.pictures(self.reference)  # type: ignore[attr-defined]
+            trainer.datamodule.images(self.reference)  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        if due(trainer, model, self.every_images):
-            report_metrics(trainer, self.evaluate(trainer, model), model.images_seen)
+        if should_run(trainer, model, self.every_images):
+            log_metrics(trainer, self.evaluate(trainer, model), model.images_seen)
 
     def evaluate(self, trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
         data = trainer.datamodule  # type: ignore[attr-defined]
         model.eval()
-        model.share_buffers()
+        model.broadcast_buffers()
         # Held-out losses may draw noise: always the same. The next training step seeds anew.
         torch.manual_seed(self.seed)
         metrics = {}

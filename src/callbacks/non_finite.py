@@ -6,13 +6,13 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor, distributed, nn
 
-from src.callbacks.agreement import Agreement
-from src.callbacks.checkpoints import last_sound
-from src.callbacks.report import report_metrics
-from src.callbacks.run_length import due
-from src.errors import UserError
-from src.models.generative_model import GenerativeModel
-from src.schema import PositiveInt
+from src.callbacks.checkpoints import describe_last_checkpoint
+from src.callbacks.report import log_metrics
+from src.callbacks.run_length import should_run
+from src.core.distributed import LargestOfRanks
+from src.core.errors import UserError
+from src.core.types import PositiveInt
+from src.models.base import GenerativeModel
 
 
 class Step(NamedTuple):
@@ -40,7 +40,7 @@ class NonFinite(Callback):
 
     def __init__(self, action: Literal["stop", "skip"], every_images: PositiveInt) -> None:
         self.action, self.every_images = action, every_images
-        self.agreement = Agreement()
+        self.agreement = LargestOfRanks()
         self.names: list[str] = []
         self.finite: list[Tensor] = []
         self.on_the_way: list[Step] = []
@@ -72,7 +72,7 @@ class NonFinite(Callback):
         self.finite.append(finite)
         sound = finite.all()
         if self.action == "skip":
-            sound = self.of_all_processes(trainer, sound)
+            sound = self.of_all_ranks(trainer, sound)
         supports_skipping = getattr(optimizer, "_step_supports_amp_scaling", False)
         if supports_skipping:
             # What torch's own gradient scaler tells a fused optimizer: it then does nothing, on the device.
@@ -83,7 +83,7 @@ class NonFinite(Callback):
                 weight.grad = None
             self.skipped = self.skipped + 1
 
-    def of_all_processes(self, trainer: Trainer, sound: Tensor) -> Tensor:
+    def of_all_ranks(self, trainer: Trainer, sound: Tensor) -> Tensor:
         """Gradients are the same everywhere, a process's loss is its own: one that is not finite counts for all."""
         if self.loss_is_finite is not None:
             sound = sound & self.loss_is_finite.all()
@@ -97,8 +97,8 @@ class NonFinite(Callback):
         self, trainer: Trainer, model: GenerativeModel, outputs: dict[str, Any], *args: Any
     ) -> None:
         if self.action == "skip":
-            if due(trainer, model, self.every_images):
-                report_metrics(trainer, {"train/skipped_steps": float(self.skipped)}, model.images_seen)
+            if should_run(trainer, model, self.every_images):
+                log_metrics(trainer, {"train/skipped_steps": float(self.skipped)}, model.images_seen)
             return
         values = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
         if values:
@@ -137,7 +137,7 @@ class NonFinite(Callback):
             distributed.all_gather_object(failures, self.failure)
         failure = next((failure for failure in failures if failure), None)
         if failure:
-            raise UserError(f"{failure}; {last_sound(trainer)}")
+            raise UserError(f"{failure}; {describe_last_checkpoint(trainer)}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": int(self.skipped)}

@@ -6,10 +6,10 @@ from typing import Any
 from lightning import Callback, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.callbacks.run_length import due
-from src.models.generative_model import GenerativeModel
-from src.progress import CONSOLE
-from src.schema import PositiveInt
+from src.callbacks.run_length import should_run
+from src.core.progress import CONSOLE
+from src.core.types import PositiveInt
+from src.models.base import GenerativeModel
 
 
 class ProgressBar(Callback):
@@ -39,7 +39,7 @@ class ProgressBar(Callback):
         if not trainer.is_global_zero:
             return
         self.bar.update(self.task, completed=min(model.images_seen, self.max_images))
-        if due(trainer, model, self.every_images):
+        if should_run(trainer, model, self.every_images):
             text = self.text(trainer)
             self.bar.update(self.task, metrics=text)
             if not self.console.is_terminal:

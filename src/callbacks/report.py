@@ -1,4 +1,4 @@
-"""The one way to the loggers: scalars and pictures against the images seen."""
+"""The one way to the loggers: scalars and images against the images seen."""
 
 import torch
 from lightning import Trainer
@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 
-def report_metrics(trainer: Trainer, metrics: dict[str, float], images_seen: int) -> None:
+def log_metrics(trainer: Trainer, metrics: dict[str, float], images_seen: int) -> None:
     """To every logger, and to trainer.callback_metrics, where other callbacks look. Call it on all ranks."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
     if trainer.is_global_zero:
@@ -14,10 +14,10 @@ def report_metrics(trainer: Trainer, metrics: dict[str, float], images_seen: int
             logger.log_metrics({"images_seen": images_seen, **metrics}, step=images_seen)
 
 
-def report_picture(trainer: Trainer, name: str, picture: Tensor, images_seen: int) -> None:
-    """uint8 (3, H, W) to the loggers that take pictures."""
+def log_image(trainer: Trainer, name: str, image: Tensor, images_seen: int) -> None:
+    """uint8 (3, H, W) to the loggers that take images."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
-            logger.log_image(name, [picture.permute(1, 2, 0).numpy()], images_seen=images_seen)
+            logger.log_image(name, [image.permute(1, 2, 0).numpy()], images_seen=images_seen)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, images_seen)
+            logger.experiment.add_image(name, image, images_seen)

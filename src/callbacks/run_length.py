@@ -5,12 +5,12 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from src.errors import UserError
-from src.models.generative_model import GenerativeModel
-from src.schema import PositiveInt
+from src.core.errors import UserError
+from src.core.types import PositiveInt
+from src.models.base import GenerativeModel
 
 
-def due(trainer: Trainer, model: GenerativeModel, every_images: int) -> bool:
+def should_run(trainer: Trainer, model: GenerativeModel, every_images: int) -> bool:
     """Whether the batch just trained on crossed a multiple of every_images, or was the last."""
     before = model.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
     return trainer.should_stop or model.images_seen // every_images > before // every_images

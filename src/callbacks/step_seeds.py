@@ -4,9 +4,9 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from src.models.generative_model import GenerativeModel
-from src.schema import Seed
-from src.seeds import mixed_seed, seed_generators
+from src.core.seeds import mixed_seed, seed_generators
+from src.core.types import Seed
+from src.models.base import GenerativeModel
 
 
 def step_seed(seed: int, rank: int, images_seen: int) -> int:

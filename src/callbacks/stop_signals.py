@@ -6,16 +6,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-STOPPED = 75  # exit status: a checkpoint is written, `resume=last` goes on (EX_TEMPFAIL of sysexits.h: try again later)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-
-class Stopped(SystemExit):
-    """A run that was asked to stop has done so, its checkpoint written."""
-
-    def __init__(self, by: str, path: object) -> None:
-        super().__init__(STOPPED)
-        self.by, self.path = by, path
 
 
 class StopSignals:

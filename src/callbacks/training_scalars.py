@@ -8,10 +8,10 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from src.callbacks.report import report_metrics
-from src.callbacks.run_length import due
-from src.models.generative_model import GenerativeModel
-from src.schema import PositiveInt
+from src.callbacks.report import log_metrics
+from src.callbacks.run_length import should_run
+from src.core.types import PositiveInt
+from src.models.base import GenerativeModel
 
 
 class TrainingScalars(Callback):
@@ -54,14 +54,14 @@ class TrainingScalars(Callback):
             names = tuple(tensors)
             self.sums[names] = self.sums[names] + counted if names in self.sums else counted
         self.images += len(batch) * trainer.world_size
-        report_now = due(trainer, model, self.every_images)
+        report_now = should_run(trainer, model, self.every_images)
         means = self.means(trainer) if report_now else {}
         self.seconds += time.perf_counter() - model.training_since
         if report_now:
             self.total_seconds += self.seconds
             self.total_images += self.images
             means["train/images_per_second"] = self.images / self.seconds
-            report_metrics(trainer, means, model.images_seen)
+            log_metrics(trainer, means, model.images_seen)
             self._clear()
 
     def means(self, trainer: Trainer) -> dict[str, float]:

@@ -5,17 +5,17 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from src.callbacks.report import report_metrics
-from src.callbacks.run_length import due
-from src.models.generative_model import GenerativeModel
-from src.schema import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from src.callbacks.report import log_metrics
+from src.callbacks.run_length import should_run
+from src.core.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from src.models.base import GenerativeModel
 
 # What is said: what it means, what to try.
 WORDS = {
-    "discriminator_has_won": "the discriminator has won: it tells real from generated pictures nearly always, and the "
+    "discriminator_has_won": "the discriminator has won: it tells real from generated images nearly always, and the "
     "generator learns little. Try a higher r1_gamma and r2_gamma in model.gradient_penalty, model/augmentation=ada, or "
     "a lower lr in model.discriminator_optimizer.",
-    "modes_collapse": "modes collapse: samples are much more alike than real pictures. Try a higher r1_gamma and "
+    "modes_collapse": "modes collapse: samples are much more alike than real images. Try a higher r1_gamma and "
     "r2_gamma in model.gradient_penalty, lower learning rates, or model/adversarial_loss=relativistic; best.ckpt may "
     "be from before.",
     "logits_explode": "the logits explode: the discriminator's outputs grow without bound. Try a higher r1_gamma and "
@@ -45,7 +45,7 @@ class TrainingWarnings(Callback):
     """One warning a kind on the screen, and warnings/<kind> to the loggers: 1 where it begins, 0 where it has passed.
 
     discriminator_has_won: for patience_images the discriminator puts at least `accuracy` of the pairs of a real and a
-    generated picture in the right order, and either the mean logits are `gap` or more apart or the generator's
+    generated image in the right order, and either the mean logits are `gap` or more apart or the generator's
     gradient is below `vanished` of its largest so far. Gone below 0.95 of that accuracy.
     modes_collapse: a diversity_<network> of samples (or its _dimension) is below `diversity`, or below `fallen` of its
     own best, after warmup_images. Gone where it is 1.2 times as high.
@@ -75,7 +75,7 @@ class TrainingWarnings(Callback):
         self.highest: dict[str, float] = {}
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        if not due(trainer, model, self.every_images) or "train/fake_logits" not in trainer.callback_metrics:
+        if not should_run(trainer, model, self.every_images) or "train/fake_logits" not in trainer.callback_metrics:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         changes = {f"warnings/{kind}": float(began) for kind, began in self.look(values, model.images_seen).items()}
@@ -83,13 +83,13 @@ class TrainingWarnings(Callback):
             for kind in [name.removeprefix("warnings/") for name, began in changes.items() if began]:
                 print(f"warning after {model.images_seen:,} images: {WORDS[kind]}", file=sys.stderr, flush=True)
         if changes:
-            report_metrics(trainer, changes, model.images_seen)
+            log_metrics(trainer, changes, model.images_seen)
 
     def look(self, values: dict[str, float], images_seen: int) -> dict[str, bool]:
         """The kinds that begin (True) and those that have passed, from the latest value of everything logged."""
         was = {kind: symptom.warned for kind, symptom in self.symptoms.items()}
         gap = values["train/real_logits"] - values["train/fake_logits"]
-        accuracy = values["train/discriminator_accuracy"]
+        accuracy = values["train/discriminator_auroc"]
         gradient = values.get("train/generator_gradient_norm", self.vanished)
         largest = self.remember("train/generator_gradient_norm", gradient)
         self.symptoms["discriminator_has_won"].update(

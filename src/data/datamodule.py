@@ -1,4 +1,4 @@
-"""One LightningDataModule over any source of pictures, and a constructor for each source."""
+"""One LightningDataModule over any source of images, and a constructor for each source."""
 
 import sys
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.augmentation import Augmentation
-from src.data.pictures import Pictures, split
+from src.core.errors import UserError
+from src.core.images import from_uint8
+from src.core.seeds import mixed_seed, seed_generators
+from src.core.types import Color, FolderPath, Fraction, ImageSize, ImagesPath, NonNegativeInt, PositiveInt, Seed
+from src.data.dataset import ImageDataset, split
+from src.data.folder import DrawnCats, Folder, Source
 from src.data.public import AFHQCat, CatFaces
-from src.data.sources import DrawnCats, Folder, Source
-from src.data.stream import PictureStream, StreamPositions
-from src.errors import UserError
-from src.images import from_uint8
-from src.schema import Colour, Fraction, ImageSize, NewFolder, NonNegativeInt, PicturesPath, PositiveInt, Seed
-from src.seeds import mixed_seed, seed_generators
+from src.data.sampler import ImageStream, StreamPositions
+from src.networks.augmentation import Augmentation
 
 
 class ImageDataModule(LightningDataModule):
-    """Batches (N, 3, image_size, image_size) in [-1, 1] of a source's pictures.
+    """Batches (N, 3, image_size, image_size) in [-1, 1] of a source's images.
 
-    batch_size counts the pictures of all processes together. num_workers: processes that make batches (0: the
-    training process itself, fastest for small pictures). split_seed decides which pictures are held out, seed the
+    batch_size counts the images of all processes together. num_workers: processes that make batches (0: the
+    training process itself, fastest for small images). split_seed decides which images are held out, seed the
     order and the flips; limit_images keeps only the first few. augmentation changes training batches, on the device.
-    deduplicate keeps, of pictures that show the same, the smoothest; without it they stay on one side of the split.
-    store_dir: where decoded pictures are kept (null: the user's cache).
+    deduplicate keeps, of images that show the same, the smoothest; without it they stay on one side of the split.
+    cache_dir: where decoded images are kept (null: the user's cache).
     """
 
     def __init__(
@@ -43,57 +43,57 @@ class ImageDataModule(LightningDataModule):
         limit_images: PositiveInt | None = None,
         augmentation: Augmentation | None = None,
         deduplicate: bool = False,
-        store_dir: NewFolder | None = None,
+        cache_dir: FolderPath | None = None,
     ) -> None:
         super().__init__()
         self.source, self.image_size, self.batch_size = source, image_size, batch_size
         self.horizontal_flip, self.val_fraction = horizontal_flip, val_fraction
         self.num_workers, self.split_seed, self.seed = num_workers, split_seed, seed
         self.augmentation = augmentation
-        self.limit_images, self.deduplicate, self.store_dir = limit_images, deduplicate, store_dir
-        self.train: Pictures | None = None
+        self.limit_images, self.deduplicate, self.cache_dir = limit_images, deduplicate, cache_dir
+        self.train: ImageDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
-        pictures = self.source.load(self.image_size, self.store_dir)
-        if pictures.left_out and self.process()[0] == 0:
-            count, (name, reason) = len(pictures.left_out), pictures.left_out[0]
+        images = self.source.load(self.image_size, self.cache_dir)
+        if images.left_out and self.rank_and_world_size()[0] == 0:
+            count, (name, reason) = len(images.left_out), images.left_out[0]
             print(
-                f"data: {count:,} of {count + len(pictures):,} pictures left out: {name} ({reason})"
-                f"{', ...' if count > 1 else ''}; listed in {pictures.manifest}",
+                f"data: {count:,} of {count + len(images):,} images left out: {name} ({reason})"
+                f"{', ...' if count > 1 else ''}; listed in {images.manifest}",
                 file=sys.stderr,
             )
-        if self.deduplicate and "smoothest" in pictures.columns:
-            pictures = pictures.select(pictures.columns["smoothest"].bool())
+        if self.deduplicate and "smoothest" in images.columns:
+            images = images.select(images.columns["smoothest"].bool())
         if self.limit_images:
-            pictures = pictures.select(slice(self.limit_images))
-        self.train, self.val = split(pictures, self.val_fraction, self.split_seed)
+            images = images.select(slice(self.limit_images))
+        self.train, self.val = split(images, self.val_fraction, self.split_seed)
 
-    def pictures(self, reference: Literal["train", "val"], most: int | None = None) -> Pictures:
-        """The training or the held-out pictures as they are: uint8, not augmented.
+    def images(self, reference: Literal["train", "val"], most: int | None = None) -> ImageDataset:
+        """The training or the held-out images as they are: uint8, not augmented.
 
         most: of more than so many every second, third, ... is left.
         """
         self.setup()
         assert self.train is not None
-        pictures = self.train if reference == "train" else self.val
-        if not len(pictures):
-            raise UserError("no pictures are held out; give data.val_fraction above 0 or reference=train")
-        return pictures.select(slice(None, None, -(-len(pictures) // most))) if most else pictures
+        images = self.train if reference == "train" else self.val
+        if not len(images):
+            raise UserError("no images are held out; give data.val_fraction above 0 or reference=train")
+        return images.select(slice(None, None, -(-len(images) // most))) if most else images
 
     def share(self, reference: Literal["train", "val"], batch_size: int, most: int | None = None) -> Iterator[Tensor]:
-        """This process's part of pictures(reference, most), uint8 batches: each goes to exactly one process."""
-        rank, world_size = self.process()
-        yield from self.pictures(reference, most).select(slice(rank, None, world_size)).batches(batch_size)
+        """This process's part of images(reference, most), uint8 batches: each goes to exactly one process."""
+        rank, world_size = self.rank_and_world_size()
+        yield from self.images(reference, most).select(slice(rank, None, world_size)).batches(batch_size)
 
-    def process(self) -> tuple[int, int]:
+    def rank_and_world_size(self) -> tuple[int, int]:
         """Rank of this process and their number."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> DataLoader:
         """An endless stream of uint8 batches that goes on where the model stands."""
-        rank, world_size = self.process()
+        rank, world_size = self.rank_and_world_size()
         if self.batch_size % world_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} can't be shared by {world_size} processes; "
@@ -104,7 +104,7 @@ class ImageDataModule(LightningDataModule):
             start = cast(int, self.trainer.lightning_module.images_seen)
             device_type = self.trainer.strategy.root_device.type
         return DataLoader(
-            PictureStream(self.pictures("train"), self.seed, self.horizontal_flip),
+            ImageStream(self.images("train"), self.seed, self.horizontal_flip),
             batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
@@ -136,18 +136,18 @@ class DrawnCatsDataModule(ImageDataModule):
 
 
 class FolderDataModule(ImageDataModule):
-    """Your own pictures: a folder, .zip, .tar or .tar.gz.
+    """Your own images: a folder, .zip, .tar or .tar.gz.
 
-    crop: of a picture that is not square the centred square, all of it padded with the background, or stretched.
-    background: a colour, behind transparent pictures too. upscale: whether smaller pictures are enlarged or left out.
+    crop: of a image that is not square the centred square, all of it padded with the background, or stretched.
+    background: a color, behind transparent images too. upscale: whether smaller images are enlarged or left out.
     on_error: what can't be used is left out and listed (more than 5% that can't be read always stop), or stops.
     """
 
     def __init__(
         self,
-        root: PicturesPath,
+        root: ImagesPath,
         crop: Literal["center", "pad", "stretch"] = "center",
-        background: Colour = "white",
+        background: Color = "white",
         upscale: Literal["allow", "refuse"] = "allow",
         on_error: Literal["skip", "stop"] = "skip",
         **options: Any,
@@ -158,7 +158,7 @@ class FolderDataModule(ImageDataModule):
 class CatFacesDataModule(ImageDataModule):
     """The public 64x64 cat faces, downloaded from `url` to the folder `root` (null: the user's cache).
 
-    clean: of pictures that are there twice or more the smoothest copy, of the others none: 9,251 tight faces.
+    clean: of images that are there twice or more the smoothest copy, of the others none: 9,251 tight faces.
     """
 
     def __init__(self, root: str | None, url: str, digest: str | None, clean: bool = True, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to a square of pixels."""
+"""From the bytes of a image file to a square of pixels."""
 
 import io
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from src.data.files import Unusable
+from src.data.archives import Unusable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 2**26  # of a file: 67 megapixels; its bytes may be few and its pixels fill the memory
@@ -17,15 +17,15 @@ Upscale = Literal["allow", "refuse"]
 
 
 class TooSmall(Unusable):
-    """The picture is fine, but smaller than asked."""
+    """The image is fine, but smaller than asked."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a picture becomes image_size pixels square: uint8 (3, S, S), Lanczos with antialias.
+    """How a image becomes image_size pixels square: uint8 (3, S, S), Lanczos with antialias.
 
-    crop: the centred square, the whole of it padded with the background, or stretched. background: a colour's name or
-    #rrggbb, behind what is transparent too. upscale: whether a picture may be enlarged.
+    crop: the centred square, the whole of it padded with the background, or stretched. background: a color's name or
+    #rrggbb, behind what is transparent too. upscale: whether a image may be enlarged.
     """
 
     image_size: int
@@ -34,11 +34,11 @@ class Decoding:
     upscale: Upscale = "allow"
 
     def __call__(self, content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-        """The pixels, and the upright picture's width and height; Unusable says why there are none."""
+        """The pixels, and the upright image's width and height; Unusable says why there are none."""
         try:
             image = self._upright(content)
             size = image.size
-            # What changes nothing is left out: Pillow would copy the picture.
+            # What changes nothing is left out: Pillow would copy the image.
             side = min(size)
             if self.crop == "center" and size != (side, side):
                 left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -75,7 +75,7 @@ class Decoding:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, which Pillow's convert would clip, to 8."""
+    """Gray of 16 bits, which Pillow's convert would clip, to 8."""
     if image.mode == "F":
         raise Unusable("floating-point pixels have no agreed white")
     if not image.mode.startswith("I"):

@@ -1,4 +1,4 @@
-"""Which pictures show the same to the eye, and which copy of each to keep. numpy only."""
+"""Which images show the same to the eye, and which copy of each to keep. numpy only."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 THUMBNAIL = 16
 CORRELATION = 0.97
-BLOCK = 2048  # pictures compared at a time: 16 MiB of correlations
+BLOCK = 2048  # images compared at a time: 16 MiB of correlations
 
 
 def _rounded_luma(rgb: np.ndarray) -> np.ndarray:
@@ -18,26 +18,26 @@ def _rounded_luma(rgb: np.ndarray) -> np.ndarray:
     return np.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16)
 
 
-# The first is Pillow's. The rest are other readings of the word grey; see clean_as_published.
-GREYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+# The first is Pillow's. The rest are other readings of the word gray; see clean_as_published.
+GRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rounded luma": _rounded_luma,
     "luma": lambda rgb: np.tensordot(rgb.astype(np.float64), (0.299, 0.587, 0.114), (1, 0)),
     "mean of the channels": lambda rgb: rgb.mean(1, dtype=np.float64),
 }
-GREY = "rounded luma"
-THUMBNAILS = ("means", "rounded means", "grey of rounded means")
+GRAY = "rounded luma"
+THUMBNAILS = ("means", "rounded means", "gray of rounded means")
 BORDERS = ("left out", "edge", "reflect", "wrap")
 BORDER = "left out"
 
 
-def near_duplicate_groups(images: np.ndarray, grey: str = GREY, thumbnail: str = "means") -> np.ndarray:
-    """uint8 (N, 3, S, S), S a multiple of 16 -> int64 (N,): the first picture of the group that each belongs to.
+def near_duplicate_groups(images: np.ndarray, gray: str = GRAY, thumbnail: str = "means") -> np.ndarray:
+    """uint8 (N, 3, S, S), S a multiple of 16 -> int64 (N,): the first image of the group that each belongs to.
 
-    Two are near-duplicates when their mean-free grey 16x16 thumbnails correlate above 0.97 (or are equal); groups are
-    transitive. Memory grows with N, not with its square; 30,000 pictures of 64x64 take seconds.
+    Two are near-duplicates when their mean-free gray 16x16 thumbnails correlate above 0.97 (or are equal); groups are
+    transitive. Memory grows with N, not with its square; 30,000 images of 64x64 take seconds.
     """
     thumbnails = np.empty((len(images), THUMBNAIL**2), np.float32)
-    return groups_of_thumbnails(_fill(thumbnails, images, lambda chunk: _thumbnails(chunk, grey, thumbnail)))
+    return groups_of_thumbnails(_fill(thumbnails, images, lambda chunk: _thumbnails(chunk, gray, thumbnail)))
 
 
 def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
@@ -60,14 +60,14 @@ def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
     return distinct[labels][copy_of]
 
 
-def mean_absolute_laplacian(images: np.ndarray, grey: str = GREY, border: str = BORDER) -> np.ndarray:
-    """How rough each picture is: uint8 (N, 3, S, S) -> float64 (N,), four neighbours against the middle, in greys."""
+def mean_absolute_laplacian(images: np.ndarray, gray: str = GRAY, border: str = BORDER) -> np.ndarray:
+    """How rough each image is: uint8 (N, 3, S, S) -> float64 (N,), four neighbours against the middle, in grays."""
     roughness = np.empty(len(images), np.float64)
-    return _fill(roughness, images, lambda chunk: _roughness(GREYS[grey](chunk).astype(np.float64), border))
+    return _fill(roughness, images, lambda chunk: _roughness(GRAYS[gray](chunk).astype(np.float64), border))
 
 
 def smoothest_of_each(groups: np.ndarray, roughness: np.ndarray, at_least: int) -> np.ndarray:
-    """Indices, rising, of the smoothest picture of each group of at_least members; of equals the first.
+    """Indices, rising, of the smoothest image of each group of at_least members; of equals the first.
 
     at_least=1 keeps one of everything; at_least=2 drops what is there only once, byte-equal copies counted.
     """
@@ -77,20 +77,20 @@ def smoothest_of_each(groups: np.ndarray, roughness: np.ndarray, at_least: int) 
 
 
 def clean_as_published(images: np.ndarray, names: Sequence[str], digest: str | None) -> tuple[np.ndarray, str, bool]:
-    """Indices of the clean pictures, the reading of the rule that they come from, and whether their names fit digest.
+    """Indices of the clean images, the reading of the rule that they come from, and whether their names fit digest.
 
     The clean list of the cat faces 64x64 is published as a rule in words (of every group of two or more the smoothest
-    copy) and a digest of its names; the words leave open what grey is, where is rounded, and what the Laplacian does at
+    copy) and a digest of its names; the words leave open what gray is, where is rounded, and what the Laplacian does at
     the border. The readings are tried, the likeliest first, until one fits; if none does, the first is returned. names:
     in numeric order, as images.
     """
     groups = cache(partial(near_duplicate_groups, images))
     roughness = cache(partial(mean_absolute_laplacian, images))
     tried: list[tuple[np.ndarray, str, bool]] = []
-    for grey, thumbnail, border in product(GREYS, THUMBNAILS, BORDERS):
-        clean = smoothest_of_each(groups(grey, thumbnail), roughness(grey, border), at_least=2)
+    for gray, thumbnail, border in product(GRAYS, THUMBNAILS, BORDERS):
+        clean = smoothest_of_each(groups(gray, thumbnail), roughness(gray, border), at_least=2)
         fits = digest is None or names_digest([names[index] for index in clean]) == digest
-        tried.append((clean, f"grey: {grey}, thumbnail: {thumbnail}, border: {border}", fits))
+        tried.append((clean, f"gray: {gray}, thumbnail: {thumbnail}, border: {border}", fits))
         if fits:
             return tried[-1]
     return tried[0]
@@ -120,12 +120,12 @@ def _fill(values: np.ndarray, images: np.ndarray, of: Callable[[np.ndarray], np.
     return values
 
 
-def _thumbnails(rgb: np.ndarray, grey: str, thumbnail: str) -> np.ndarray:
+def _thumbnails(rgb: np.ndarray, gray: str, thumbnail: str) -> np.ndarray:
     """(N, 3, S, S) -> float32 (N, 256)."""
-    if thumbnail == "grey of rounded means":
-        small = GREYS[grey](_box_means(rgb, rounded=True))
+    if thumbnail == "gray of rounded means":
+        small = GRAYS[gray](_box_means(rgb, rounded=True))
     else:
-        small = _box_means(GREYS[grey](rgb), rounded=thumbnail == "rounded means")
+        small = _box_means(GRAYS[gray](rgb), rounded=thumbnail == "rounded means")
     return small.reshape(len(rgb), THUMBNAIL**2).astype(np.float32)
 
 
@@ -138,12 +138,12 @@ def _box_means(values: np.ndarray, rounded: bool) -> np.ndarray:
     return values
 
 
-def _roughness(grey: np.ndarray, border: str) -> np.ndarray:
+def _roughness(gray: np.ndarray, border: str) -> np.ndarray:
     if border != "left out":
-        grey = np.pad(grey, ((0, 0), (1, 1), (1, 1)), border)  # type: ignore[call-overload]
-    neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-    # Rounded: equal pictures are equally rough, wherever in a chunk they were computed.
-    return np.abs(neighbours - 4 * grey[:, 1:-1, 1:-1]).mean((1, 2)).round(9)
+        gray = np.pad(gray, ((0, 0), (1, 1), (1, 1)), border)  # type: ignore[call-overload]
+    neighbours = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
+    # Rounded: equal images are equally rough, wherever in a chunk they were computed.
+    return np.abs(neighbours - 4 * gray[:, 1:-1, 1:-1]).mean((1, 2)).round(9)
 
 
 def _joined(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Public sets of cat pictures, fetched once and checked against their published contents."""
+"""Public sets of cat images, fetched once and checked against their published contents."""
 
 import hashlib
 import logging
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from src.cache import user_cache
+from src.core.download import download
+from src.core.errors import UserError
+from src.core.files import user_cache_dir
+from src.data.archives import digests
+from src.data.cache.builder import open_cache
+from src.data.dataset import ImageDataset
 from src.data.decoding import Decoding
-from src.data.download import download
 from src.data.duplicates import clean_as_published
-from src.data.files import digests
-from src.data.pictures import Pictures
-from src.data.sources import FilesRecipe, Source
-from src.data.store import open_store
-from src.errors import UserError
+from src.data.folder import FilesRecipe, Source
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class _PublicSet(Source):
     """An archive kept in root (default ~/.cache/cat-faces), fetched from url if absent.
 
     digest: SHA-256 of what `sha256sum *` prints inside the subfolder; None accepts any contents.
-    UserError: no network, other contents, or a picture that can't be read.
+    UserError: no network, other contents, or a image that can't be read.
     """
 
     title: str
@@ -36,7 +36,7 @@ class _PublicSet(Source):
     licence: str
 
     def __init__(self, root: str | Path | None, url: str, digest: str | None) -> None:
-        self.root = Path(root or user_cache()).expanduser()
+        self.root = Path(root or user_cache_dir()).expanduser()
         self.url = url
         self.digest = digest
 
@@ -48,11 +48,11 @@ class _PublicSet(Source):
     def description(self) -> str:
         return f"{self.title} of {self.archive if self.archive.exists() else self.url} ({self.licence})"
 
-    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
+    def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
         if not self.archive.exists():
             logger.info("%s: %s", self.title, self.licence)
         download(self.url, self.archive, self.title, self._check)
-        return open_store(self._recipe(image_size), store_dir)
+        return open_cache(self._recipe(image_size), cache_dir)
 
     def _recipe(self, image_size: int) -> FilesRecipe:
         return FilesRecipe(self.archive, self.subfolder, Decoding(image_size))
@@ -74,7 +74,7 @@ class _PublicSet(Source):
             aside = archive.replace(archive.with_name(f"{archive.name}.wrong"))
             raise UserError(
                 f"{self.title} from {self.url} is not the published set: expected {self.digest}, found {found}; "
-                f"the file is now {aside}; run again to fetch it anew, give your own pictures with data=folder "
+                f"the file is now {aside}; run again to fetch it anew, give your own images with data=folder "
                 "data.root=... or use data=drawn_cats"
             )
         with suppress(OSError):  # where nobody may write, it is checked again
@@ -85,7 +85,7 @@ class CatFaces(_PublicSet):
     """29,843 crops of 64x64 with many duplicates (AnnikaV9/cat-dataset), about 280 MB.
 
     clean keeps 9,251 of them: of every group of two or more near-duplicates the smoothest. What is there only once is
-    mostly a bad crop or a whole cat. They are chosen among the pictures as published, whatever size is asked for.
+    mostly a bad crop or a whole cat. They are chosen among the images as published, whatever size is asked for.
 
     Licence: mixed or unclear. The repository says MIT, but collects older sets whose photographs are others'.
     """
@@ -106,13 +106,13 @@ class CatFaces(_PublicSet):
         super().__init__(root, url, digest)
         self.clean = clean
 
-    def load(self, image_size: int, store_dir: str | Path | None = None) -> Pictures:
-        pictures = super().load(image_size, store_dir)
+    def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
+        images = super().load(image_size, cache_dir)
         if not self.clean:
-            return pictures
-        published = pictures if image_size == PUBLISHED_SIZE else super().load(PUBLISHED_SIZE, store_dir)
+            return images
+        published = images if image_size == PUBLISHED_SIZE else super().load(PUBLISHED_SIZE, cache_dir)
         clean = {published.names[index] for index in published.columns["clean"].nonzero()[:, 0].tolist()}
-        return pictures.select([index for index, name in enumerate(pictures.names) if name in clean])
+        return images.select([index for index, name in enumerate(images.names) if name in clean])
 
     def _recipe(self, image_size: int) -> FilesRecipe:
         published_list = self.CLEAN_DIGEST if self.digest == self.DIGEST else None
@@ -120,7 +120,7 @@ class CatFaces(_PublicSet):
 
 
 class _CatFacesRecipe(FilesRecipe):
-    """Knows which pictures are on the clean list; clean_digest: that of their names, if it is known."""
+    """Knows which images are on the clean list; clean_digest: that of their names, if it is known."""
 
     def __init__(self, root: Path, subfolder: str, decoding: Decoding, clean_digest: str | None) -> None:
         super().__init__(root, subfolder, decoding)
@@ -157,6 +157,6 @@ class AFHQCat(_PublicSet):
 
 
 def listing_digest(archive: Path, subfolder: str) -> str:
-    """SHA-256 of what `sha256sum *` prints for the pictures of an archive's subfolder, names in C order."""
+    """SHA-256 of what `sha256sum *` prints for the images of an archive's subfolder, names in C order."""
     listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests(archive, subfolder)))
     return hashlib.sha256(listing.encode()).hexdigest()

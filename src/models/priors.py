@@ -1,7 +1,7 @@
-"""Where latents to decode come from: a distribution fitted on the codes of pictures, after the fact.
+"""Where latents to decode come from: a distribution fitted on the codes of images, after the fact.
 
 "Ex-post density estimation" (Ghosh et al., 2020, "From variational to deterministic autoencoders"): the codes of real
-pictures seldom fill N(0, I), so a decoder meets codes of N(0, I) that it has never seen.
+images seldom fill N(0, I), so a decoder meets codes of N(0, I) that it has never seen.
 """
 
 import warnings

@@ -5,19 +5,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from src.models.encoding_model import EncodingModel
-from src.models.generative_model import OptimizerFactory
-from src.objectives.kl import TargetKL, kl_beyond_free_bits, kl_per_dimension, nats_to_bits_per_dimension
+from src.core.schedules import Schedule, as_schedule
+from src.core.types import NonNegativeFloat, PositiveInt
+from src.models.autoencoder import EncodingModel
+from src.models.base import OptimizerFactory
+from src.objectives.kl import TargetKL, free_bits_kl, kl_per_dimension, nats_to_bits_per_dimension
 from src.objectives.likelihood import Likelihood
-from src.schedules import Schedule, as_schedule
-from src.schema import NonNegativeFloat, PositiveInt
 
 
 class VAE(EncodingModel):
     """Diagonal Gaussian posterior, N(0, I) prior; minimizes reconstruction + beta x KL.
 
     beta: a number, a schedule in images seen, or a TargetKL.
-    free_nats: what each latent dimension may cost for nothing, on average over a batch.
+    free_bits: what each latent dimension may cost for nothing, on average over a batch.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class VAE(EncodingModel):
         optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
         beta: NonNegativeFloat | Schedule = 1.0,
-        free_nats: NonNegativeFloat = 0.0,
+        free_bits: NonNegativeFloat = 0.0,
         learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
         mixture_components: PositiveInt = 10,
         channels_last: bool = False,
@@ -37,20 +37,20 @@ class VAE(EncodingModel):
             encoder, decoder, likelihood, optimizer, latent_dim, learning_rate_factor, mixture_components, channels_last
         )
         self.to_posterior = nn.Linear(encoder.num_features, 2 * latent_dim)  # type: ignore[arg-type]
-        self.beta, self.free_nats = as_schedule(beta), free_nats
+        self.beta, self.free_bits = as_schedule(beta), free_bits
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) -> the posterior's mean and log-variance, (N, latent_dim) each."""
         mean, log_variance = self.to_posterior(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
         return mean, log_variance
 
-    def codes(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """The posterior means."""
-        return self.encode(images)[0]
+        return self.posterior(images)[0]
 
-    def draw_codes(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample_posterior(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A draw of each posterior."""
-        mean, log_variance = self.encode(images)
+        mean, log_variance = self.posterior(images)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         return mean + (0.5 * log_variance).exp() * noise
 
@@ -60,13 +60,13 @@ class VAE(EncodingModel):
 
     def losses_and_outputs(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The losses, and what the decoder made of a draw of each posterior: (N, 3, H, W)."""
-        mean, log_variance = self.encode(images)
+        mean, log_variance = self.posterior(images)
         latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         outputs = self.outputs(latents).to(images.dtype)
         reconstruction = -self.likelihood.log_prob(images, outputs)
         kl_by_dimension = kl_per_dimension(mean, log_variance)
         kl = kl_by_dimension.sum(dim=1)
-        paid = kl_beyond_free_bits(kl_by_dimension, self.free_nats) if self.training and self.free_nats else kl
+        paid = free_bits_kl(kl_by_dimension, self.free_bits) if self.training and self.free_bits else kl
         negative_elbo = reconstruction + kl
         losses = {
             "loss": reconstruction + self.beta(self.images_seen) * paid,
@@ -84,7 +84,7 @@ class VAE(EncodingModel):
 
         log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x); with one sample, the ELBO (Burda et al., 2016, equation 8).
         """
-        mean, log_variance = self.encode(images)
+        mean, log_variance = self.posterior(images)
         log_weights = []
         for _ in range(num_samples):
             noise = torch.randn_like(mean)

@@ -1,30 +1,30 @@
-"""A VAE whose decoder is also trained against a discriminator (Larsen et al., 2016), so that its pictures are sharp."""
+"""A VAE whose decoder is also trained against a discriminator (Larsen et al., 2016), so that its images are sharp."""
 
 import copy
 
 import torch
 from torch import Tensor, nn
 
-from src.data.augmentation import Augmentation
-from src.models.adversarial_training import AdversarialModel, gradient_norm, measured
+from src.core.distributed import all_reduce_mean
+from src.core.schedules import Schedule, as_schedule
+from src.core.types import NonNegativeFloat, PositiveFloat, PositiveInt
+from src.models.adversarial import AdversarialModel, gradient_norm, measured
+from src.models.base import OptimizerFactory
 from src.models.ema import relative_distance, update_ema
-from src.models.generative_model import OptimizerFactory
 from src.models.vae import VAE
+from src.networks.augmentation import Augmentation
 from src.objectives.adversarial import AdversarialLoss
-from src.objectives.all_processes import mean_of_all
 from src.objectives.gradient_penalty import GradientPenalty
 from src.objectives.likelihood import Likelihood
-from src.schedules import Schedule, as_schedule
-from src.schema import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class VAEGAN(AdversarialModel, VAE):
-    """Each step: the discriminator on real and generated pictures, then encoder and decoder. Half of the generated
-    pictures are reconstructions, half are samples from N(0, I).
+    """Each step: the discriminator on real and generated images, then encoder and decoder. Half of the generated
+    images are reconstructions, half are samples from N(0, I).
 
     adversarial_weight: how hard the discriminator pulls at the decoder's outputs, in units of the likelihood's pull:
     a factor holds the ratio of the gradients' root mean squares (after Esser et al., 2021, equation 7).
-    ema_halflife_images: memory of the averaged decoder, which makes all pictures shown and judged; shorter at first,
+    ema_halflife_images: memory of the averaged decoder, which makes all images shown and judged; shorter at first,
     ema_rampup times the images seen. 0: no averaging.
     """
 
@@ -40,7 +40,7 @@ class VAEGAN(AdversarialModel, VAE):
         discriminator_optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
         beta: NonNegativeFloat | Schedule = 1.0,
-        free_nats: NonNegativeFloat = 0.0,
+        free_bits: NonNegativeFloat = 0.0,
         adversarial_weight: NonNegativeFloat | Schedule = 0.5,
         augmentation: Augmentation | None = None,
         ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
@@ -56,7 +56,7 @@ class VAEGAN(AdversarialModel, VAE):
             optimizer,
             latent_dim,
             beta,
-            free_nats,
+            free_bits,
             learning_rate_factor,
             mixture_components,
             channels_last,
@@ -126,5 +126,5 @@ class VAEGAN(AdversarialModel, VAE):
 
 def ratio_of_root_mean_squares(a: Tensor, b: Tensor) -> Tensor:
     """Of all values of all processes: two (N, ...) -> a scalar, without gradient."""
-    of_a, of_b = (mean_of_all(values.flatten(1).square().mean(dim=1))[0] for values in (a, b))
+    of_a, of_b = (all_reduce_mean(values.flatten(1).square().mean(dim=1))[0] for values in (a, b))
     return (of_a / of_b.clamp_min(1e-24)).sqrt()

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from src.core.types import ImageSize, PositiveInt
 from src.networks.layers import channels_by_resolution, normalization_layer
-from src.schema import ImageSize, PositiveInt
 
 
 class ConvEncoder(nn.Module):
@@ -24,7 +24,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into pictures."""
+    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into images."""
 
     def __init__(
         self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt, max_width: PositiveInt

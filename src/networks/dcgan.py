@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from src.core.types import ImageSize, Normalization, PositiveInt
 from src.networks.layers import channels_by_resolution, normalization_layer
-from src.schema import ImageSize, Normalization, PositiveInt
 
 
 def initialize(module: nn.Module) -> None:
@@ -13,7 +13,7 @@ def initialize(module: nn.Module) -> None:
 
 
 class DCGANGenerator(nn.Module):
-    """Latents (N, latent_dim) -> pictures (N, 3, H, W) in [-1, 1]; `width` channels at half the picture's size."""
+    """Latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]; `width` channels at half the image's size."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Pictures (N, 3, H, W) in [-1, 1] -> logits (N,)."""
+    """Images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
 
     def __init__(
         self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, normalization: Normalization

@@ -4,11 +4,11 @@ import math
 
 from torch import nn
 
-from src.schema import Normalization
+from src.core.types import Normalization
 
 
 def normalization_layer(kind: Normalization, channels: int) -> nn.Module:
-    """`group` normalizes groups of 16 or more channels of a picture (Wu & He, 2018), `batch` a channel of the batch."""
+    """`group` normalizes groups of 16 or more channels of a image (Wu & He, 2018), `batch` a channel of the batch."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "group":

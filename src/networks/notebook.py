@@ -4,11 +4,11 @@ import math
 
 from torch import Tensor, nn
 
-from src.schema import ImageSize, PositiveInt
+from src.core.types import ImageSize, PositiveInt
 
 
 class NotebookGenerator(nn.Module):
-    """Latents (N, latent_dim) -> pictures (N, 3, H, W) in [-1, 1]."""
+    """Latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]."""
 
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class NotebookGenerator(nn.Module):
 
 
 class NotebookDiscriminator(nn.Module):
-    """Pictures (N, 3, H, W) -> logits (N,)."""
+    """Images (N, 3, H, W) -> logits (N,)."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
         super().__init__()

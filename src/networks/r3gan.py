@@ -2,7 +2,7 @@
 with grouped convolutions and no normalization, after the paper's description.
 
 Written with its configuration E in mind; new here is `patch_size`, for CPUs: with 2 or 4 no layer but the first of the
-discriminator and the last of the generator works at the picture's full size.
+discriminator and the last of the generator works at the image's full size.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
+from src.core.types import ImageSize, PositiveInt
 from src.networks.layers import channels_by_resolution
-from src.schema import ImageSize, PositiveInt
 
 SLOPE = 0.2
 
@@ -57,7 +57,7 @@ class Resample(nn.Module):
 
 
 class R3GANGenerator(nn.Module):
-    """Latents (N, latent_dim) -> pictures (N, 3, H, W), unbounded.
+    """Latents (N, latent_dim) -> images (N, 3, H, W), unbounded.
 
     `width` channels at image_size / patch_size pixels, doubling up to `max_width` at 4; at each size `blocks` residual
     blocks. The latents weigh the channels of a learned 4x4 basis.
@@ -85,10 +85,10 @@ class R3GANGenerator(nn.Module):
             layers += [ResidualBlock(narrower, expansion, group_size) for _ in range(blocks)]
             channels = narrower
         if patch_size == 1:
-            to_picture: nn.Module = nn.Conv2d(channels, 3, 1, bias=False)
+            to_image: nn.Module = nn.Conv2d(channels, 3, 1, bias=False)
         else:
-            to_picture = nn.ConvTranspose2d(channels, 3, 2 * patch_size, patch_size, patch_size // 2, bias=False)
-        self.layers = nn.Sequential(*layers, to_picture)
+            to_image = nn.ConvTranspose2d(channels, 3, 2 * patch_size, patch_size, patch_size // 2, bias=False)
+        self.layers = nn.Sequential(*layers, to_image)
         initialize(self)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class R3GANGenerator(nn.Module):
 
 
 class R3GANDiscriminator(nn.Module):
-    """Pictures (N, 3, H, W) -> logits (N,); the generator's mirror image."""
+    """Images (N, 3, H, W) -> logits (N,); the generator's mirror image."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from src.core.types import ImageSize, NonNegativeInt, PositiveInt
 from src.networks.layers import channels_by_resolution, normalization_layer
-from src.schema import ImageSize, NonNegativeInt, PositiveInt
 
 
 class ResidualBlock(nn.Module):
@@ -47,7 +47,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into pictures.
+    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into images.
 
     A resolution is doubled by repeating pixels before a convolution, which leaves no checkerboard (Odena et al., 2016).
     """

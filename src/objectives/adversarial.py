@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from src.objectives.all_processes import differentiable_mean_of_all
+from src.core.distributed import differentiable_all_reduce_mean
 
 
 class AdversarialLoss(ABC):
@@ -40,7 +40,7 @@ class Hinge(AdversarialLoss):
 
 
 class LeastSquares(AdversarialLoss):
-    """Real pictures to 1, generated ones to 0 (Mao et al., 2017, equation 9)."""
+    """Real images to 1, generated ones to 0 (Mao et al., 2017, equation 9)."""
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - 1).square() + fake_logits.square())
@@ -72,7 +72,7 @@ class RelativisticPairing(AdversarialLoss):
 
 
 class RelativisticAverage(AdversarialLoss):
-    """RaSGAN: compares each picture with the average of the other kind (Jolicoeur-Martineau, 2019).
+    """RaSGAN: compares each image with the average of the other kind (Jolicoeur-Martineau, 2019).
 
     The averages are those of the batch of all processes.
     """
@@ -81,8 +81,8 @@ class RelativisticAverage(AdversarialLoss):
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_advantage, fake_advantage = (
-            real_logits - differentiable_mean_of_all(fake_logits),
-            fake_logits - differentiable_mean_of_all(real_logits),
+            real_logits - differentiable_all_reduce_mean(fake_logits),
+            fake_logits - differentiable_all_reduce_mean(real_logits),
         )
         return 0.5 * (softplus(-real_advantage) + softplus(fake_advantage))
 
@@ -91,14 +91,14 @@ class RelativisticAverage(AdversarialLoss):
 
 
 class RelativisticAverageLeastSquares(AdversarialLoss):
-    """RaLSGAN: real pictures one above the average fake, fakes one below the average real (the same paper)."""
+    """RaLSGAN: real images one above the average fake, fakes one below the average real (the same paper)."""
 
     relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_advantage, fake_advantage = (
-            real_logits - differentiable_mean_of_all(fake_logits),
-            fake_logits - differentiable_mean_of_all(real_logits),
+            real_logits - differentiable_all_reduce_mean(fake_logits),
+            fake_logits - differentiable_all_reduce_mean(real_logits),
         )
         return 0.5 * ((real_advantage - 1).square() + (fake_advantage + 1).square())
 

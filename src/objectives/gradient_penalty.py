@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from src.schedules import Schedule, as_schedule
-from src.schema import NonNegativeFloat, PositiveInt
+from src.core.schedules import Schedule, as_schedule
+from src.core.types import NonNegativeFloat, PositiveInt
 
 
 def zero_centred_gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class GradientPenalty(ABC):
     def set_weights(self, now: dict[str, float]) -> None:
         """now: the value of each schedule, or more."""
 
-    def due(self, step: int) -> bool:
+    def should_run(self, step: int) -> bool:
         return any(self.weights.values()) and step % self.interval == 0
 
     @abstractmethod
@@ -59,7 +59,7 @@ class GradientPenalty(ABC):
 
 
 class ZeroCentred(GradientPenalty):
-    """gamma / 2 times the squared gradient norm, on real pictures (R1) and on generated ones (R2)."""
+    """gamma / 2 times the squared gradient norm, on real images (R1) and on generated ones (R2)."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class ZeroCentred(GradientPenalty):
 
 
 class Interpolated(GradientPenalty):
-    """WGAN-GP: the gradient norm is drawn to one on random mixtures of a real and a generated picture."""
+    """WGAN-GP: the gradient norm is drawn to one on random mixtures of a real and a generated image."""
 
     def __init__(self, weight: NonNegativeFloat | Schedule, interval: PositiveInt = 1) -> None:
         self.scheduled = {"gradient_penalty_weight": as_schedule(weight)}

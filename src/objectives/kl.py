@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from src.objectives.all_processes import mean_of_all
-from src.schema import PositiveFloat
+from src.core.distributed import all_reduce_mean
+from src.core.types import PositiveFloat
 
 
 def kl_per_dimension(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -22,14 +22,14 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return kl_per_dimension(mean, log_variance).sum(dim=1)
 
 
-def kl_beyond_free_bits(kl_nats: Tensor, free_nats: float) -> Tensor:
-    """KL whose dimensions cost free_nats each as long as the batch needs no more of them: (N, D) -> (N,).
+def free_bits_kl(kl_nats: Tensor, free_bits: float) -> Tensor:
+    """KL whose dimensions cost free_bits each as long as the batch needs no more of them: (N, D) -> (N,).
 
     Kingma et al. (2016), "Improved variational inference with inverse autoregressive flow", equation 15; the batch is
     that of all processes. A dimension below its free nats has no gradient.
     """
-    batch_mean, _ = mean_of_all(kl_nats.detach())
-    return torch.where(batch_mean > free_nats, kl_nats, free_nats).sum(dim=1)
+    batch_mean, _ = all_reduce_mean(kl_nats.detach())
+    return torch.where(batch_mean > free_bits, kl_nats, free_bits).sum(dim=1)
 
 
 class TargetKL(nn.Module):
@@ -54,15 +54,15 @@ class TargetKL(nn.Module):
     @torch.no_grad()
     def observe(self, kl_nats: Tensor) -> None:
         """Once a training step, with the KL of this process's images: (N,)."""
-        kl, num_images = mean_of_all(kl_nats.detach())
+        kl, num_images = all_reduce_mean(kl_nats.detach())
         error = (kl / self.target_nats).log().clamp(-1, 1)
         self.log_beta += (error * num_images / self.response_images).to(self.log_beta.dtype)
 
 
 def nats_to_bits_per_dimension(nats: Tensor, num_dimensions: int, log_levels_per_unit: float) -> Tensor:
-    """Negative log-likelihood in nats per image, of a density -> bits per dimension of 8-bit pictures.
+    """Negative log-likelihood in nats per image, of a density -> bits per dimension of 8-bit images.
 
-    A density over [-1, 1] gives each of the 256 grey levels its value times the width of the level, 2 / 255;
+    A density over [-1, 1] gives each of the 256 gray levels its value times the width of the level, 2 / 255;
     log_levels_per_unit is the logarithm of that width's inverse (0 for a likelihood that is no density).
     """
     return (nats / num_dimensions + log_levels_per_unit) / math.log(2)

@@ -1,6 +1,6 @@
 """p(image | decoder output): one class a likelihood, all with the same two methods.
 
-A decoder's outputs (N, 3, H, W) are unbounded; `mean` turns them into pictures in [-1, 1].
+A decoder's outputs (N, 3, H, W) are unbounded; `mean` turns them into images in [-1, 1].
 """
 
 import math
@@ -10,17 +10,83 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from src.objectives.dispersion import Dispersion
+from src.core.distributed import all_reduce_mean
+from src.core.types import PositiveFloat
 
-HALF_LEVEL = 1 / 255  # of the 256 grey levels in [-1, 1]
+SMALLEST = 1e-8
+
+
+class Dispersion(nn.Module, ABC):
+    """The variance of a Gaussian, the scale of a Laplace distribution."""
+
+    @abstractmethod
+    def forward(self, deviations: Tensor) -> Tensor:
+        """Deviations (N, 3, H, W), whose mean is the most likely dispersion -> the dispersion, ()."""
+
+
+class Fixed(Dispersion):
+    """A given number, in units of [-1, 1] (squared, for a variance)."""
+
+    value: Tensor
+
+    def __init__(self, value: PositiveFloat) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(value)), persistent=False)
+
+    def forward(self, deviations: Tensor) -> Tensor:
+        return self.value.to(deviations.dtype)
+
+
+class Learned(Dispersion):
+    """A parameter, trained with the networks."""
+
+    def __init__(self, initial: PositiveFloat) -> None:
+        super().__init__()
+        self.log_value = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def forward(self, deviations: Tensor) -> Tensor:
+        return self.log_value.exp().to(deviations.dtype)
+
+
+class Optimal(Dispersion):
+    """In training the analytic optimum for the batch of all processes: the deviations' mean.
+
+    Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders", section 4. The
+    optimum is a constant of the gradient: its own derivative is zero there. Afterwards it is the average over the last
+    batches, whose memory has halflife_images: so the likelihood of one held-out image is that of a model, not of the
+    company it is judged in.
+    """
+
+    average: Tensor
+    images_averaged: Tensor
+
+    def __init__(self, halflife_images: PositiveFloat = 2_000.0) -> None:
+        super().__init__()
+        self.halflife_images = halflife_images
+        self.register_buffer("average", torch.tensor(1.0))
+        self.register_buffer("images_averaged", torch.tensor(0))
+
+    def forward(self, deviations: Tensor) -> Tensor:
+        if not self.training:
+            return self.average.to(deviations.dtype)
+        per_image, num_images = all_reduce_mean(deviations.detach().flatten(1).mean(dim=1))
+        optimum = per_image.clamp_min(SMALLEST)
+        self.images_averaged += num_images
+        # A plain mean of all batches until there are more of them than it remembers.
+        weight = (num_images / self.images_averaged).clamp_min(1 - 0.5 ** (num_images / self.halflife_images))
+        self.average.lerp_(optimum.to(self.average.dtype), weight.to(self.average.dtype))
+        return optimum
+
+
+HALF_LEVEL = 1 / 255  # of the 256 gray levels in [-1, 1]
 
 
 class Likelihood(nn.Module, ABC):
-    # Natural logarithm of the grey levels in one unit of [-1, 1]; 0 for what is no density.
+    # Natural logarithm of the gray levels in one unit of [-1, 1]; 0 for what is no density.
     log_levels_per_unit = math.log(127.5)
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """Decoder outputs -> the picture they stand for, in [-1, 1]: (N, 3, H, W) -> (N, 3, H, W)."""
+        """Decoder outputs -> the image they stand for, in [-1, 1]: (N, 3, H, W) -> (N, 3, H, W)."""
         return outputs.tanh()
 
     @abstractmethod
@@ -55,7 +121,7 @@ class Laplace(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """The classic binary cross-entropy on grey values in [0, 1]; no density of them, so its bits compare only
+    """The classic binary cross-entropy on gray values in [0, 1]; no density of them, so its bits compare only
     with each other (Loaiza-Ganem & Cunningham, 2019)."""
 
     log_levels_per_unit = 0.0
@@ -68,10 +134,10 @@ class Bernoulli(Likelihood):
 
 
 class DiscretizedLogistic(Likelihood):
-    """Probabilities of the 256 grey levels: a logistic distribution around the mean, cut into the levels' intervals.
+    """Probabilities of the 256 gray levels: a logistic distribution around the mean, cut into the levels' intervals.
 
     Salimans et al. (2017), "PixelCNN++", section 2.1, with one component. The outermost intervals are open, so the
-    probabilities add up to one and the bits are those of a lossless code. Pictures are rounded to levels first.
+    probabilities add up to one and the bits are those of a lossless code. Images are rounded to levels first.
     """
 
     log_levels_per_unit = 0.0

@@ -6,10 +6,10 @@ import torch
 from lightning import Callback, Trainer
 
 from src.callbacks.checkpoints import Checkpoints
-from src.callbacks.report import report_metrics
-from src.models.generative_model import GenerativeModel
+from src.callbacks.report import log_metrics
+from src.models.base import GenerativeModel
 from src.models.vae import VAE
-from tests.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_vae, train
+from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_vae, train
 
 NAN = float("nan")
 
@@ -21,7 +21,7 @@ class Reports(Callback):
         self.values = values
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        report_metrics(trainer, {"fd": self.values[model.images_seen // 4 - 1]}, model.images_seen)
+        log_metrics(trainer, {"fd": self.values[model.images_seen // 4 - 1]}, model.images_seen)
 
 
 def images_seen(path: Path) -> int:

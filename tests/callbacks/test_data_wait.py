@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src.callbacks.data_wait import DataWait
 from tests.callbacks.test_training_scalars import Recorder
-from tests.tiny import ScriptedModel, tiny_data, train
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 STEP_S, BATCH_S = 0.02, 0.06
 

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from src.callbacks.evaluation import Evaluation
-from src.callbacks.picture_grids import PictureGrids
+from src.callbacks.image_grids import ImageGrids
 from src.callbacks.step_seeds import StepSeeds
-from src.images import from_uint8
-from src.judge import judge_samples
+from src.core.images import from_uint8
+from src.evaluation.evaluator import judge_samples
+from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
-from src.metrics.generation import FeatureMetrics
 from src.metrics.kernel import KernelDistance
+from src.models.base import GenerativeModel
 from src.models.gan import GAN
-from src.models.generative_model import GenerativeModel
 from src.networks.dcgan import DCGANGenerator
-from tests.metrics.stand_ins import PatchMeans
-from tests.tiny import (
+from tests.helpers.feature_networks import PatchMeans
+from tests.helpers.tiny import (
     LATENT_DIM,
     ScriptedModel,
     as_process,
@@ -47,12 +47,12 @@ def gan_with_batch_normalization() -> GAN:
 
 @pytest.mark.parametrize("build", [tiny_vae, tiny_gan, gan_with_batch_normalization])
 def test_evaluated_training_gives_bit_identical_weights(build: Callable[[], GenerativeModel], tmp_path: Path) -> None:
-    watched, alone = build(), build()
-    observers = [PictureGrids(str(tmp_path), every_images=4, num_images=4), evaluation(tmp_path)]
-    train(watched, tiny_data(), 20, [StepSeeds(0), *observers])
+    track, alone = build(), build()
+    observers = [ImageGrids(str(tmp_path), every_images=4, num_images=4), evaluation(tmp_path)]
+    train(track, tiny_data(), 20, [StepSeeds(0), *observers])
     train(alone, tiny_data(), 20, [StepSeeds(0)])
     # But for the mixture, which only evaluations fit.
-    assert identical(watched, snapshot(alone) | {k: v for k, v in snapshot(watched).items() if "mixture." in k})
+    assert identical(track, snapshot(alone) | {k: v for k, v in snapshot(track).items() if "mixture." in k})
 
 
 def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:
@@ -60,17 +60,17 @@ def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     (metrics,) = patches().values()
     samples = model.eval().sample_uint8(20, seed=0, batch_size=20)
-    expected = metrics.compare(metrics.summarize([data.pictures("train")[:]]), metrics.summarize(samples))
+    expected = metrics.compare(metrics.summarize([data.images("train")[:]]), metrics.summarize(samples))
     found = {name: trainer.callback_metrics[name].item() for name in expected}
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_held_out_losses_are_means_over_all_held_out_pictures(tmp_path: Path) -> None:
+def test_held_out_losses_are_means_over_all_held_out_images(tmp_path: Path) -> None:
     """Those of an autoencoder draw no noise."""
     model, data = tiny_autoencoder(), tiny_data(40, val_fraction=0.2)
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     with torch.no_grad():
-        expected = model.eval().losses(from_uint8(data.pictures("val")[:]))["loss"].mean()
+        expected = model.eval().losses(from_uint8(data.images("val")[:]))["loss"].mean()
     torch.testing.assert_close(trainer.callback_metrics["val/loss"], expected)
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.non_finite import NonFinite
 from src.callbacks.training_scalars import TrainingScalars
-from src.errors import UserError
+from src.core.errors import UserError
 from src.logger.csv import CSVLogger
 from src.models.gan import GAN
 from src.objectives.adversarial import RelativisticPairing
-from tests.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_gan, tiny_vae, train
+from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_gan, tiny_vae, train
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -110,11 +110,11 @@ def test_gan_goes_on_where_steps_are_skipped() -> None:
 
 @pytest.mark.parametrize("build", [tiny_vae, tiny_gan])
 def test_sound_training_is_not_touched(build: Any) -> None:
-    watched, alone = build(), build()
-    for model, callbacks in ((watched, [NonFinite("skip", every_images=8)]), (alone, [])):
+    track, alone = build(), build()
+    for model, callbacks in ((track, [NonFinite("skip", every_images=8)]), (alone, [])):
         torch.manual_seed(0)
         train(model, tiny_data(), 24, callbacks)
-    assert identical(watched, snapshot(alone))
+    assert identical(track, snapshot(alone))
 
 
 def test_broken_weights_are_never_written(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from typing import Any, cast
 import pytest
 from lightning import Callback, Trainer
 
-from src.callbacks.run_length import due
-from src.errors import UserError
-from src.models.generative_model import GenerativeModel
-from tests.tiny import ScriptedModel, tiny_data, train
+from src.callbacks.run_length import should_run
+from src.core.errors import UserError
+from src.models.base import GenerativeModel
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
 def due_at(images_seen: int, every_images: int, batch_size: int, is_last: bool = False) -> bool:
     trainer = SimpleNamespace(datamodule=SimpleNamespace(batch_size=batch_size), should_stop=is_last)
-    return due(cast(Trainer, trainer), cast(GenerativeModel, SimpleNamespace(images_seen=images_seen)), every_images)
+    return should_run(
+        cast(Trainer, trainer), cast(GenerativeModel, SimpleNamespace(images_seen=images_seen)), every_images
+    )
 
 
 @pytest.mark.parametrize("start", [0, 12])
@@ -37,7 +39,7 @@ class Due(Callback):
         self.every_images, self.steps = every_images, list[int]()
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        if due(trainer, model, self.every_images):
+        if should_run(trainer, model, self.every_images):
             self.steps.append(model.images_seen)
 
 

@@ -6,8 +6,8 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from src.callbacks.step_seeds import StepSeeds, step_seed
-from src.models.generative_model import GenerativeModel
-from tests.tiny import ScriptedModel, tiny_data, train
+from src.models.base import GenerativeModel
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
 def noise(seed: int, rank: int, images_seen: int) -> Tensor:

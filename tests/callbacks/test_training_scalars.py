@@ -8,7 +8,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 
 from src.callbacks.training_scalars import TrainingScalars
-from tests.tiny import ScriptedModel, tiny_data, train
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
 class Recorder(Logger):

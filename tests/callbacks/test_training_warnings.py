@@ -10,25 +10,25 @@ from src.callbacks.evaluation import Evaluation
 from src.callbacks.training_scalars import TrainingScalars
 from src.callbacks.training_warnings import WORDS, TrainingWarnings
 from src.data.datamodule import ImageDataModule
-from src.metrics.diversity import Diversity
-from src.metrics.generation import FeatureMetrics
+from src.metrics.feature_metrics import FeatureMetrics
+from src.metrics.frechet import Diversity
 from src.objectives.adversarial import NonSaturating
 from src.objectives.gradient_penalty import ZeroCentred
 from tests.callbacks.test_training_scalars import Recorder
-from tests.metrics.stand_ins import PatchMeans, smooth_pictures
-from tests.tiny import InMemory, tiny_gan, tiny_vae, train
+from tests.helpers.feature_networks import PatchMeans, smooth_images
+from tests.helpers.tiny import InMemory, tiny_gan, tiny_vae, train
 
 HEALTHY = {
     "train/real_logits": 1.0,
     "train/fake_logits": -1.0,
-    "train/discriminator_accuracy": 0.8,
+    "train/discriminator_auroc": 0.8,
     "train/generator_gradient_norm": 1.0,
     "diversity_lite0": 0.9,
     "diversity_lite0_dimension": 0.8,
 }
 
 
-def watched(series: list[dict[str, float]], **options: Any) -> list[tuple[int, str, bool]]:
+def track(series: list[dict[str, float]], **options: Any) -> list[tuple[int, str, bool]]:
     """What begins and passes where, of values reported every 1,000 images from 30,000 on."""
     warnings = TrainingWarnings(every_images=1_000, **({"patience_images": 3_000} | options))
     return [
@@ -39,41 +39,41 @@ def watched(series: list[dict[str, float]], **options: Any) -> list[tuple[int, s
 
 
 def test_a_healthy_run_is_not_warned_of() -> None:
-    assert watched([{}] * 10) == []
+    assert track([{}] * 10) == []
 
 
 def test_a_discriminator_that_is_good_but_not_sure_has_not_won() -> None:
-    assert watched([{"train/discriminator_accuracy": 1.0}] * 10) == []
+    assert track([{"train/discriminator_auroc": 1.0}] * 10) == []
 
 
 @pytest.mark.parametrize("sure", [{"train/real_logits": 9.5}, {"train/generator_gradient_norm": 0.009}])
 def test_discriminator_has_won_after_patience_and_once_until_it_has_passed(sure: dict[str, float]) -> None:
-    won = {"train/discriminator_accuracy": 0.995, **sure}
-    less = won | {"train/discriminator_accuracy": 0.96}
+    won = {"train/discriminator_auroc": 0.995, **sure}
+    less = won | {"train/discriminator_auroc": 0.96}
     kind = "discriminator_has_won"
-    assert watched([{}, *[won] * 3, less, *[won] * 3]) == []  # never for long enough
-    assert watched([{}, *[won] * 6, less, *[won] * 6]) == [(34, kind, True)]  # 0.96 is not gone
-    assert watched([{}, *[won] * 4, {}, *[won] * 4]) == [(34, kind, True), (35, kind, False), (39, kind, True)]
+    assert track([{}, *[won] * 3, less, *[won] * 3]) == []  # never for long enough
+    assert track([{}, *[won] * 6, less, *[won] * 6]) == [(34, kind, True)]  # 0.96 is not gone
+    assert track([{}, *[won] * 4, {}, *[won] * 4]) == [(34, kind, True), (35, kind, False), (39, kind, True)]
 
 
 @pytest.mark.parametrize("name", ["diversity_lite0", "diversity_lite0_dimension"])
-def test_modes_collapse_below_real_pictures_or_below_the_own_best(name: str) -> None:
+def test_modes_collapse_below_real_images_or_below_the_own_best(name: str) -> None:
     kind = "modes_collapse"
-    assert watched([{name: 0.6}, {name: 0.39}, {name: 0.45}, {name: 0.39}, {name: 0.5}]) == [
+    assert track([{name: 0.6}, {name: 0.39}, {name: 0.45}, {name: 0.39}, {name: 0.5}]) == [
         (31, kind, True),
         (34, kind, False),
     ]
-    assert watched([{name: 1.0}, {name: 0.61}, {name: 0.59}, {name: 0.7}, {name: 0.73}]) == [
+    assert track([{name: 1.0}, {name: 0.61}, {name: 0.59}, {name: 0.7}, {name: 0.73}]) == [
         (32, kind, True),
         (34, kind, False),
     ]
-    assert watched([{name: 0.1}], warmup_images=40_000) == []
+    assert track([{name: 0.1}], warmup_images=40_000) == []
 
 
 def test_logits_explode_at_once() -> None:
     kind = "logits_explode"
     series = [{}, {"train/fake_logits": -120.0}, {"train/fake_logits": -70.0}, {"train/fake_logits": -120.0}, {}]
-    assert watched(series) == [(31, kind, True), (34, kind, False)]
+    assert track(series) == [(31, kind, True), (34, kind, False)]
 
 
 def test_state_travels_in_the_checkpoint() -> None:
@@ -94,14 +94,14 @@ def run_of(capsys: pytest.CaptureFixture[str], model: Any, **options: Any) -> tu
         Evaluation(every_images=100, networks={"patches": metrics}, num_images=32, cache_dir="/nonexistent/cache"),
         TrainingWarnings(every_images=20, warmup_images=0, **({"patience_images": 100} | options)),
     ]
-    data = ImageDataModule(InMemory(smooth_pictures(40, seed=0, size=32)), image_size=32, batch_size=4)
+    data = ImageDataModule(InMemory(smooth_images(40, seed=0, size=32)), image_size=32, batch_size=4)
     train(model, data, 400, callbacks, [recorder])
     logged = [(name, value) for row in recorder.rows.values() for name, value in row.items() if "warnings/" in name]
     return capsys.readouterr().err, dict(reversed(logged))
 
 
-@pytest.mark.filterwarnings("ignore:the statistics of the real pictures are not kept")
-def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_picture(
+@pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")
+def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_image(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The generator does not learn, and makes nearly the same of all noise; nothing holds the discriminator back."""
@@ -117,6 +117,6 @@ def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_pic
         assert logged[f"warnings/{kind}"] == 1
 
 
-@pytest.mark.filterwarnings("ignore:the statistics of the real pictures are not kept")
+@pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")
 def test_a_model_without_a_discriminator_is_not_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_of(capsys, tiny_vae()) == ("", {})

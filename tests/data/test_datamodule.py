@@ -7,13 +7,13 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from src.core.errors import UserError
+from src.core.image_files import save_image
+from src.core.images import from_uint8
 from src.data.datamodule import DrawnCatsDataModule, FolderDataModule, ImageDataModule
-from src.data.drawn_cats import draw_cats
-from src.errors import UserError
-from src.images import from_uint8
-from src.models.generative_model import GenerativeModel
-from src.pictures import save_picture
-from tests.tiny import ScriptedModel, as_process, random_pictures, tiny_data, train
+from src.data.drawn_cats.factors import draw_cats
+from src.models.base import GenerativeModel
+from tests.helpers.tiny import ScriptedModel, as_process, random_images, tiny_data, train
 
 
 def first_batches(data: ImageDataModule, count: int = 6) -> list[Tensor]:
@@ -32,7 +32,7 @@ class Batches(Callback):
         self.seen.append(batch)
 
 
-def test_batches_travel_as_bytes_and_arrive_as_pictures() -> None:
+def test_batches_travel_as_bytes_and_arrive_as_images() -> None:
     batches = Batches()
     train(ScriptedModel(), tiny_data(batch_size=8), max_images=24, callbacks=[batches])
     travelling = first_batches(tiny_data(batch_size=8), 3)
@@ -43,30 +43,30 @@ def test_batches_travel_as_bytes_and_arrive_as_pictures() -> None:
         assert [arrived.min().item(), arrived.max().item()] == [-1, 1]
 
 
-def test_pictures_are_not_augmented() -> None:
-    data, originals = tiny_data(40, val_fraction=0.2), random_pictures(40)
-    assert (len(data.pictures("train").names), len(data.pictures("val").names)) == (32, 8)
+def test_images_are_not_augmented() -> None:
+    data, originals = tiny_data(40, val_fraction=0.2), random_images(40)
+    assert (len(data.images("train").names), len(data.images("val").names)) == (32, 8)
     for reference in ("train", "val"):
-        pictures = data.pictures(reference)
-        for image, name in zip(pictures[:], pictures.names, strict=True):
+        images = data.images(reference)
+        for image, name in zip(images[:], images.names, strict=True):
             assert torch.equal(image, originals[int(name.removesuffix(".png"))])
 
 
-def test_held_out_pictures_are_never_trained_on() -> None:
+def test_held_out_images_are_never_trained_on() -> None:
     data = tiny_data(40, val_fraction=0.2, horizontal_flip=False)
     trained_on = {bytes(image.numpy().data) for batch in first_batches(data, 20) for image in batch}
-    assert trained_on == {bytes(image.numpy().data) for image in data.pictures("train")[:]}
-    assert trained_on.isdisjoint(bytes(image.numpy().data) for image in data.pictures("val")[:])
+    assert trained_on == {bytes(image.numpy().data) for image in data.images("train")[:]}
+    assert trained_on.isdisjoint(bytes(image.numpy().data) for image in data.images("val")[:])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_every_picture_goes_to_exactly_one_process(world_size: int) -> None:
+def test_every_image_goes_to_exactly_one_process(world_size: int) -> None:
     data = tiny_data(40, val_fraction=0.25)
     shares = [list(as_process(data, rank, world_size).share("train", batch_size=4)) for rank in range(world_size)]
     assert all(len(batch) <= 4 for share in shares for batch in share)
     images = torch.cat([batch for share in shares for batch in share])
     assert sorted(map(bytes, images.flatten(1).numpy())) == sorted(
-        map(bytes, data.pictures("train")[:].flatten(1).numpy())
+        map(bytes, data.images("train")[:].flatten(1).numpy())
     )
 
 
@@ -89,15 +89,15 @@ def test_stream_goes_on_where_the_model_stands() -> None:
     assert torch.equal(torch.cat(resumed), torch.cat(unbroken[3:]))
 
 
-def test_limit_keeps_the_first_pictures() -> None:
+def test_limit_keeps_the_first_images() -> None:
     data = tiny_data(40, limit_images=10, val_fraction=0.2)
-    names = data.pictures("train").names + data.pictures("val").names
+    names = data.images("train").names + data.images("val").names
     assert sorted(names) == [f"{number}.png" for number in range(10)]
 
 
-def test_reference_without_pictures_is_refused() -> None:
+def test_reference_without_images_is_refused() -> None:
     with pytest.raises(UserError, match="val_fraction above 0"):
-        tiny_data(val_fraction=0.0).pictures("val")
+        tiny_data(val_fraction=0.0).images("val")
 
 
 def test_workers_change_nothing() -> None:
@@ -106,23 +106,23 @@ def test_workers_change_nothing() -> None:
 
 def test_seed_orders_and_split_seed_splits() -> None:
     data, reordered, resplit = tiny_data(), tiny_data(seed=1), tiny_data(split_seed=1)
-    assert data.pictures("val").names == reordered.pictures("val").names != resplit.pictures("val").names
+    assert data.images("val").names == reordered.images("val").names != resplit.images("val").names
     assert not torch.equal(first_batches(data)[0], first_batches(reordered)[0])
 
 
 def test_one_of_each_group_is_kept_on_request_and_groups_stay_on_one_side_anyway(tmp_path: Path) -> None:
-    originals = random_pictures(20, size=32)
+    originals = random_images(20, size=32)
     (tmp_path / "cats").mkdir()
-    for number, picture in enumerate(originals):
+    for number, image in enumerate(originals):
         for copy in ("a", "b"):
-            save_picture(picture, tmp_path / "cats" / f"{number}{copy}.png")
+            save_image(image, tmp_path / "cats" / f"{number}{copy}.png")
     whole = FolderDataModule(str(tmp_path / "cats"), image_size=32, val_fraction=0.25)
-    assert [len(whole.pictures(side)) for side in ("train", "val")] == [30, 10]
-    cats = [{name[:-5] for name in whole.pictures(side).names} for side in ("train", "val")]
+    assert [len(whole.images(side)) for side in ("train", "val")] == [30, 10]
+    cats = [{name[:-5] for name in whole.images(side).names} for side in ("train", "val")]
     assert not cats[0] & cats[1]
     one_each = FolderDataModule(str(tmp_path / "cats"), image_size=32, val_fraction=0.25, deduplicate=True)
-    assert [len(one_each.pictures(side)) for side in ("train", "val")] == [15, 5]
-    assert {name[-5] for side in ("train", "val") for name in one_each.pictures(side).names} == {"a"}
+    assert [len(one_each.images(side)) for side in ("train", "val")] == [15, 5]
+    assert {name[-5] for side in ("train", "val") for name in one_each.images(side).names} == {"a"}
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -130,18 +130,18 @@ def test_what_is_left_out_is_counted_on_the_screen_by_one_process(
     rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cats").mkdir()
-    for number, picture in enumerate(random_pictures(40, size=32)):
-        save_picture(picture, tmp_path / "cats" / f"{number}.png")
+    for number, image in enumerate(random_images(40, size=32)):
+        save_image(image, tmp_path / "cats" / f"{number}.png")
     (tmp_path / "cats" / "broken.png").write_bytes(b"")
     data = FolderDataModule(str(tmp_path / "cats"), image_size=32, batch_size=4)
     as_process(data, rank, 2).setup()
     said = capsys.readouterr().err
-    assert ("1 of 41 pictures left out: broken.png (" in said) == (rank == 0)
+    assert ("1 of 41 images left out: broken.png (" in said) == (rank == 0)
     assert ("manifest.json" in said) == (rank == 0)
 
 
 @pytest.mark.parametrize("reference", ["train", "val"])
-def test_factors_belong_to_the_pictures_of_their_side(reference: Literal["train", "val"]) -> None:
-    pictures = DrawnCatsDataModule(30, 0, image_size=32, val_fraction=0.2).pictures(reference)
-    assert pictures.factors is not None
-    assert torch.equal(pictures[:], torch.from_numpy(draw_cats(pictures.factors.numpy(), 32)))
+def test_factors_belong_to_the_images_of_their_side(reference: Literal["train", "val"]) -> None:
+    images = DrawnCatsDataModule(30, 0, image_size=32, val_fraction=0.2).images(reference)
+    assert images.factors is not None
+    assert torch.equal(images[:], torch.from_numpy(draw_cats(images.factors.numpy(), 32)))

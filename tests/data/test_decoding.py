@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.data.archives import Unusable
 from src.data.decoding import MOST_PIXELS, Crop, Decoding, TooSmall
-from src.data.files import Unusable
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -15,7 +15,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def load_one(path: Path, image_size: int) -> np.ndarray:
-    """A picture file's pixels, (S, S, 3)."""
+    """A image file's pixels, (S, S, 3)."""
     return Decoding(image_size)(path.read_bytes())[0].transpose(1, 2, 0)
 
 
@@ -26,7 +26,7 @@ def packed(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (50, 50), (20, 20), (32, 32)])
-def test_picture_is_lanczos_of_its_centred_square(tmp_path: Path, height: int, width: int) -> None:
+def test_image_is_lanczos_of_its_centred_square(tmp_path: Path, height: int, width: int) -> None:
     pixels = noise(height, width)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     side = min(height, width)
@@ -36,26 +36,26 @@ def test_picture_is_lanczos_of_its_centred_square(tmp_path: Path, height: int, w
     assert np.array_equal(load_one(tmp_path / "a.png", 32), expected)
 
 
-def test_picture_of_the_right_size_is_untouched(tmp_path: Path) -> None:
+def test_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
     Image.fromarray(noise(32, 32)).save(tmp_path / "a.webp", lossless=True)
     assert np.array_equal(load_one(tmp_path / "a.webp", 32), noise(32, 32))
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
-def test_grey_is_three_equal_channels(tmp_path: Path, mode: str) -> None:
-    grey = Image.fromarray(noise(8, 8)).convert(mode)
-    grey.save(tmp_path / "a.png")
-    expected = np.asarray(grey).astype(np.uint8) * (255 if mode == "1" else 1)
+def test_gray_is_three_equal_channels(tmp_path: Path, mode: str) -> None:
+    gray = Image.fromarray(noise(8, 8)).convert(mode)
+    gray.save(tmp_path / "a.png")
+    expected = np.asarray(gray).astype(np.uint8) * (255 if mode == "1" else 1)
     assert np.array_equal(load_one(tmp_path / "a.png", 8), np.stack([expected] * 3, axis=2))
 
 
-def test_16_bit_grey_is_scaled_to_8(tmp_path: Path) -> None:
+def test_16_bit_gray_is_scaled_to_8(tmp_path: Path) -> None:
     values = np.array([[0, 257], [65535, 32896]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert load_one(tmp_path / "a.png", 2)[:, :, 1].tolist() == [[0, 1], [255, 128]]
 
 
-def test_palette_gives_its_colours(tmp_path: Path) -> None:
+def test_palette_gives_its_colors(tmp_path: Path) -> None:
     image = Image.new("P", (2, 2))
     image.putpalette([255, 0, 0, 1, 2, 3])
     image.putdata([0, 1, 1, 0])
@@ -78,7 +78,7 @@ def test_alpha_is_over_white(tmp_path: Path, image: Image.Image, expected: list[
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-def test_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
+def test_transparent_color_is_white(tmp_path: Path, mode: str) -> None:
     image = Image.new(mode, (2, 2), 0)
     image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
     assert load_one(tmp_path / "a.png", 2)[0, 0].tolist() == [255, 255, 255]
@@ -91,7 +91,7 @@ def test_cmyk_is_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 @pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
-def test_exif_orientation_turns_the_picture(tmp_path: Path, suffix: str, orientation: int, turns: int) -> None:
+def test_exif_orientation_turns_the_image(tmp_path: Path, suffix: str, orientation: int, turns: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     for folder, tags in (("plain", Image.Exif()), ("turned", exif)):
@@ -110,19 +110,19 @@ def test_formats_without_loss_are_read_exactly(format: str) -> None:
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_several_frames_the_first_is_taken(format: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
     content = packed(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
     assert np.array_equal(Decoding(8)(content)[0][:, 0, 0], [255, 0, 0])
 
 
-def test_size_is_that_of_the_upright_picture() -> None:
+def test_size_is_that_of_the_upright_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert Decoding(8)(packed(Image.new("RGB", (30, 20)), exif=exif))[1] == (20, 30)
 
 
 @pytest.mark.parametrize(("width", "height", "target"), [(40, 20, (16, 8)), (20, 40, (8, 16)), (1000, 3, (16, 1))])
-def test_pad_keeps_the_whole_picture_over_the_background(width: int, height: int, target: tuple[int, int]) -> None:
+def test_pad_keeps_the_whole_image_over_the_background(width: int, height: int, target: tuple[int, int]) -> None:
     image = Image.fromarray(noise(height, width))
     padded = Decoding(16, crop="pad", background="#102030")(packed(image))[0].transpose(1, 2, 0)
     left, top = (16 - target[0]) // 2, (16 - target[1]) // 2
@@ -132,7 +132,7 @@ def test_pad_keeps_the_whole_picture_over_the_background(width: int, height: int
     assert np.array_equal(padded, expected)
 
 
-def test_stretch_takes_the_whole_picture() -> None:
+def test_stretch_takes_the_whole_image() -> None:
     image = Image.fromarray(noise(20, 40))
     stretched = Decoding(16, crop="stretch")(packed(image))[0].transpose(1, 2, 0)
     assert np.array_equal(stretched, np.asarray(image.resize((16, 16), Image.Resampling.LANCZOS)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.data.drawn_cats import FACTORS, draw_cats, draw_factors
+from src.data.drawn_cats.factors import FACTORS, draw_cats, draw_factors
 
 CONTINUOUS = [factor.name for factor in FACTORS if not factor.choices]
 
@@ -52,7 +52,7 @@ def test_factors_fill_their_ranges_independently() -> None:
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 128, 256])
-def test_pictures_are_the_same_whatever_they_are_drawn_with(image_size: int) -> None:
+def test_images_are_the_same_whatever_they_are_drawn_with(image_size: int) -> None:
     factors = draw_factors(np.arange(40), seed=0)
     together = draw_cats(factors, image_size)
     assert together.shape == (40, 3, image_size, image_size)
@@ -64,7 +64,7 @@ def test_pictures_are_the_same_whatever_they_are_drawn_with(image_size: int) -> 
     np.testing.assert_array_equal(alone, together)
 
 
-def test_no_pictures_are_drawn_of_no_factors() -> None:
+def test_no_images_are_drawn_of_no_factors() -> None:
     assert draw_cats(draw_factors(np.arange(0), seed=0), 64).shape == (0, 3, 64, 64)
 
 
@@ -73,18 +73,18 @@ def test_a_factor_out_of_its_range_is_refused_by_name() -> None:
         draw_cats(middling_cat(eye_hue=1.5), 64)
 
 
-def test_ten_thousand_pictures_all_differ() -> None:
-    pictures = draw_cats(draw_factors(np.arange(10_000), seed=0), 32)
-    assert len({hashlib.sha256(picture.tobytes()).digest() for picture in pictures}) == 10_000
+def test_ten_thousand_images_all_differ() -> None:
+    images = draw_cats(draw_factors(np.arange(10_000), seed=0), 32)
+    assert len({hashlib.sha256(image.tobytes()).digest() for image in images}) == 10_000
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_a_continuous_factor_moves_the_picture_smoothly(name: str) -> None:
+def test_a_continuous_factor_moves_the_image_smoothly(name: str) -> None:
     factor = FACTORS[column(name)]
     traversal = np.repeat(middling_cat(), 9, axis=0)
     traversal[:, column(name)] = np.linspace(factor.low, factor.high, 9)
-    pictures = draw_cats(traversal, 64)
-    steps = [mean_difference(a, b) for a, b in pairwise(pictures)]
+    images = draw_cats(traversal, 64)
+    steps = [mean_difference(a, b) for a, b in pairwise(images)]
     assert min(steps) > 0.02
     assert max(steps) < 10
 
@@ -92,26 +92,26 @@ def test_a_continuous_factor_moves_the_picture_smoothly(name: str) -> None:
 @pytest.mark.parametrize("name", ["coat", "pattern"])
 def test_each_choice_looks_different(name: str) -> None:
     cats = np.concatenate([middling_cat(**{name: choice}) for choice in FACTORS[column(name)].choices])
-    pictures = draw_cats(cats, 64)
-    differences = [mean_difference(a, b) for i, a in enumerate(pictures) for b in pictures[:i]]
+    images = draw_cats(cats, 64)
+    differences = [mean_difference(a, b) for i, a in enumerate(images) for b in images[:i]]
     assert min(differences) > 3
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 128])
-def test_a_picture_is_the_average_of_one_twice_its_size(image_size: int) -> None:
+def test_a_image_is_the_average_of_one_twice_its_size(image_size: int) -> None:
     factors = draw_factors(np.arange(40), seed=0)
     large = draw_cats(factors, 2 * image_size).reshape(40, 3, image_size, 2, image_size, 2).mean(axis=(3, 5))
     error = np.abs(large - draw_cats(factors, image_size)).mean(axis=(1, 2, 3))
     assert error.max() < 3
 
 
-@pytest.mark.parametrize("pattern", ["solid", "tabby", "bicolour", "points"])
+@pytest.mark.parametrize("pattern", ["solid", "tabby", "bicolor", "points"])
 def test_a_cat_that_looks_straight_ahead_is_its_mirror_image(pattern: str) -> None:
-    picture = draw_cats(middling_cat(pattern=pattern), 64)[0].astype(int)
-    assert np.abs(picture - picture[:, :, ::-1]).max() <= 1
+    image = draw_cats(middling_cat(pattern=pattern), 64)[0].astype(int)
+    assert np.abs(image - image[:, :, ::-1]).max() <= 1
 
 
-def test_mirrored_factors_give_the_mirrored_picture() -> None:
+def test_mirrored_factors_give_the_mirrored_image() -> None:
     factors = draw_factors(np.arange(100), seed=0)
     factors = factors[factors[:, column("pattern")] != FACTORS[column("pattern")].choices.index("calico")]
     mirrored = factors.copy()

@@ -1,4 +1,4 @@
-"""Against brute force by other libraries: Pillow's grey, torch's pooling, all pairs, scipy's components."""
+"""Against brute force by other libraries: Pillow's gray, torch's pooling, all pairs, scipy's components."""
 
 import hashlib
 import time
@@ -14,6 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from torch.nn.functional import avg_pool2d
 
 from src.data import duplicates
+from src.data.archives import image_files
+from src.data.dataset import split
 from src.data.duplicates import (
     clean_as_published,
     groups_of_thumbnails,
@@ -22,24 +24,23 @@ from src.data.duplicates import (
     near_duplicate_groups,
     smoothest_of_each,
 )
-from src.data.files import picture_files
-from src.data.pictures import split
-from src.data.sources import Folder
+from src.data.folder import Folder
 
 
-def greys_by_pillow(images: np.ndarray) -> np.ndarray:
-    pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in images]
-    return np.stack([np.asarray(picture.convert("L"), np.float64) for picture in pictures])
+def grays_by_pillow(images: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L"), np.float64) for image in images]
+    )
 
 
 def components_by_brute_force(images: np.ndarray) -> np.ndarray:
-    thumbnails = avg_pool2d(torch.from_numpy(greys_by_pillow(images)), images.shape[-1] // 16).flatten(1)
+    thumbnails = avg_pool2d(torch.from_numpy(grays_by_pillow(images)), images.shape[-1] // 16).flatten(1)
     return connected_components(np.corrcoef(thumbnails.numpy()) > 0.97)[1]
 
 
 def clean_by_brute_force(images: np.ndarray) -> list[int]:
     component = components_by_brute_force(images)
-    roughness = [np.abs(laplace(grey)[1:-1, 1:-1]).mean() for grey in greys_by_pillow(images)]
+    roughness = [np.abs(laplace(gray)[1:-1, 1:-1]).mean() for gray in grays_by_pillow(images)]
     members = [np.flatnonzero(component == number) for number in range(component.max() + 1)]
     return sorted(int(min(group, key=lambda index: (roughness[index], index))) for group in members if len(group) > 1)
 
@@ -50,7 +51,7 @@ def same_partition(groups: np.ndarray, others: np.ndarray) -> bool:
 
 
 def copies_of_noise(seed: int = 0) -> np.ndarray:
-    """Sixty random pictures of 32x32, half of them changed copies of others, shuffled."""
+    """Sixty random images of 32x32, half of them changed copies of others, shuffled."""
     rng = np.random.default_rng(seed)
     originals = rng.integers(0, 256, (30, 3, 32, 32))
     copies = originals[rng.integers(0, 30, 30)] * 0.8 + rng.normal(20, 8, (30, 3, 32, 32))
@@ -66,7 +67,7 @@ def test_groups_are_those_of_all_pairs(block: int, monkeypatch: pytest.MonkeyPat
     assert same_partition(groups, components_by_brute_force(images))
 
 
-def test_a_groups_name_is_its_first_picture() -> None:
+def test_a_groups_name_is_its_first_image() -> None:
     groups = near_duplicate_groups(copies_of_noise())
     assert all(group == np.flatnonzero(groups == group)[0] for group in groups)
 
@@ -87,42 +88,42 @@ def test_brightness_and_contrast_do_not_matter() -> None:
     assert near_duplicate_groups(np.concatenate([image, 2 * (image - 100), image + 100])).tolist() == [0, 0, 0]
 
 
-def test_blank_pictures_group_with_their_equals_only() -> None:
+def test_blank_images_group_with_their_equals_only() -> None:
     blank = np.stack([np.full((3, 16, 16), level, np.uint8) for level in (0, 255, 0, 7)])
     assert near_duplicate_groups(blank).tolist() == [0, 1, 0, 3]
 
 
-def test_no_pictures_have_no_groups() -> None:
+def test_no_images_have_no_groups() -> None:
     nothing = np.empty((0, 3, 64, 64), np.uint8)
     assert near_duplicate_groups(nothing).shape == mean_absolute_laplacian(nothing).shape == (0,)
 
 
 def test_rounded_thumbnails_are_pillows() -> None:
     images = copies_of_noise()
-    pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in images]
+    opened = [Image.fromarray(image.transpose(1, 2, 0)) for image in images]
     box = Image.Resampling.BOX
     for thumbnail, small in (
-        ("rounded means", [picture.convert("L").resize((16, 16), box) for picture in pictures]),
-        ("grey of rounded means", [picture.resize((16, 16), box).convert("L") for picture in pictures]),
+        ("rounded means", [one.convert("L").resize((16, 16), box) for one in opened]),
+        ("gray of rounded means", [one.resize((16, 16), box).convert("L") for one in opened]),
     ):
-        expected = np.stack([np.asarray(picture).ravel() for picture in small])
+        expected = np.stack([np.asarray(one).ravel() for one in small])
         assert np.array_equal(duplicates._thumbnails(images, "rounded luma", thumbnail), expected)
 
 
 def test_laplacian_is_scipys() -> None:
     images = copies_of_noise()
-    greys = greys_by_pillow(images)
-    expected = [np.abs(laplace(grey)[1:-1, 1:-1]).mean() for grey in greys]
+    grays = grays_by_pillow(images)
+    expected = [np.abs(laplace(gray)[1:-1, 1:-1]).mean() for gray in grays]
     np.testing.assert_allclose(mean_absolute_laplacian(images), expected)
     for border, mode in (("edge", "reflect"), ("reflect", "mirror"), ("wrap", "wrap")):  # numpy's word and scipy's
-        expected = [np.abs(laplace(grey, mode=mode)).mean() for grey in greys]
+        expected = [np.abs(laplace(gray, mode=mode)).mean() for gray in grays]
         np.testing.assert_allclose(mean_absolute_laplacian(images, border=border), expected)
 
 
-@pytest.mark.parametrize("grey", duplicates.GREYS)
-def test_equal_pictures_are_equally_rough(grey: str) -> None:
+@pytest.mark.parametrize("gray", duplicates.GRAYS)
+def test_equal_images_are_equally_rough(gray: str) -> None:
     images = copies_of_noise()[:3]
-    roughness = mean_absolute_laplacian(np.concatenate([images] * 999), grey)
+    roughness = mean_absolute_laplacian(np.concatenate([images] * 999), gray)
     assert (roughness.reshape(999, 3) == roughness[:3]).all()
 
 
@@ -150,13 +151,13 @@ def test_published_digest_chooses_the_reading_of_the_rule() -> None:
     assert found.tolist() == clean.tolist()
     found, reading, fits = clean_as_published(images, names, "0" * 64)
     assert not fits
-    assert reading == "grey: rounded luma, thumbnail: means, border: left out"
+    assert reading == "gray: rounded luma, thumbnail: means, border: left out"
     assert found.tolist() == clean_by_brute_force(images)
 
 
 def test_clean_list_of_the_sample_is_that_of_all_pairs(shared_cats: Path) -> None:
-    pictures = Folder(shared_cats / "cat-faces-raw-sample.tar.gz", "cats").load(64)
-    images = pictures[:].numpy()
+    dataset = Folder(shared_cats / "cat-faces-raw-sample.tar.gz", "cats").load(64)
+    images = dataset[:].numpy()
     groups = near_duplicate_groups(images)
     assert same_partition(groups, components_by_brute_force(images))
     sizes = np.bincount(np.unique(groups, return_counts=True)[1])
@@ -165,21 +166,21 @@ def test_clean_list_of_the_sample_is_that_of_all_pairs(shared_cats: Path) -> Non
     expected = clean_by_brute_force(images)
     clean = smoothest_of_each(groups, mean_absolute_laplacian(images), at_least=2)
     assert clean.tolist() == expected
-    digest = hashlib.sha256("".join(f"{pictures.names[index]}\n" for index in expected).encode()).hexdigest()
-    assert names_digest([pictures.names[index] for index in clean]) == digest
+    digest = hashlib.sha256("".join(f"{dataset.names[index]}\n" for index in expected).encode()).hexdigest()
+    assert names_digest([dataset.names[index] for index in clean]) == digest
 
     # The archive of clean faces, made by the rule from the whole set, holds some of the sample's: all are in the list.
-    published = {Path(file.name).stem for file in picture_files(shared_cats / "cat-faces-64.zip")}
-    of_sample = published & {Path(name).stem for name in pictures.names}
+    published = {Path(file.name).stem for file in image_files(shared_cats / "cat-faces-64.zip")}
+    of_sample = published & {Path(name).stem for name in dataset.names}
     assert len(of_sample) == 420
-    assert of_sample <= {Path(pictures.names[index]).stem for index in clean}
+    assert of_sample <= {Path(dataset.names[index]).stem for index in clean}
 
 
 def test_split_of_the_sample_keeps_groups_whole_where_a_random_one_does_not(shared_cats: Path) -> None:
-    pictures = Folder(shared_cats / "cat-faces-raw-sample.tar.gz", "cats").load(64)
-    groups = torch.from_numpy(near_duplicate_groups(pictures[:].numpy()))
-    whole = split(replace(pictures, groups=groups), val_fraction=0.05, seed=0)
-    random = split(replace(pictures, groups=torch.arange(len(pictures))), val_fraction=0.05, seed=0)
+    dataset = Folder(shared_cats / "cat-faces-raw-sample.tar.gz", "cats").load(64)
+    groups = torch.from_numpy(near_duplicate_groups(dataset[:].numpy()))
+    whole = split(replace(dataset, groups=groups), val_fraction=0.05, seed=0)
+    random = split(replace(dataset, groups=torch.arange(len(dataset))), val_fraction=0.05, seed=0)
     assert [len(side) for side in whole] == [len(side) for side in random] == [1426, 75]
     assert not set(whole[0].groups.tolist()) & set(whole[1].groups.tolist())
     sides = [{int(groups[row]) for row in side.rows} for side in random]
@@ -193,7 +194,7 @@ def test_clean_faces_are_no_near_duplicates_of_each_other(shared_cats: Path) -> 
 
 
 @pytest.mark.slow
-def test_thirty_thousand_pictures_take_less_than_a_minute() -> None:
+def test_thirty_thousand_images_take_less_than_a_minute() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (10_000, 3, 64, 64), dtype=np.uint8)
     images = np.concatenate([images, images ^ 1, images ^ 2])

@@ -1,4 +1,4 @@
-"""Damaged and hostile pictures and archives: a picture, a listed reason or a UserError; never a crash or a hang."""
+"""Damaged and hostile images and archives: a image, a listed reason or a UserError; never a crash or a hang."""
 
 import io
 import os
@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.core.errors import UserError
+from src.data.archives import Unusable, image_files
+from src.data.dataset import ImageDataset
 from src.data.decoding import Decoding
-from src.data.drawn_cats import draw_cats, draw_factors
-from src.data.files import Unusable, picture_files
-from src.data.pictures import Pictures
-from src.data.sources import Folder
-from src.errors import UserError
+from src.data.drawn_cats.factors import draw_cats, draw_factors
+from src.data.folder import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's remarks on what is damaged
 
 SIZE = 32
-LARGEST = 2**20  # bytes of a picture file here: what is refused for more is made faster
+LARGEST = 2**20  # bytes of a image file here: what is refused for more is made faster
 SLOWEST_S = 5.0  # a case takes milliseconds; this is for a hang, on a busy machine
 ENCODINGS: list[tuple[str, str, dict[str, Any]]] = [
     ("PNG", "RGB", {}),
@@ -53,7 +53,7 @@ def cats() -> np.ndarray:
 
 
 @cache
-def picture(index: int = 0) -> bytes:
+def image(index: int = 0) -> bytes:
     """One of the cats as a sound PNG."""
     content = io.BytesIO()
     Image.fromarray(cats()[index]).save(content, "PNG")
@@ -97,7 +97,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def decoded_or_refused(content: bytes) -> bool:
-    """Whether it became a picture; any other exception than a reason is the test's failure."""
+    """Whether it became a image; any other exception than a reason is the test's failure."""
     started = time.monotonic()
     try:
         pixels, size = Decoding(SIZE)(content)
@@ -115,7 +115,7 @@ def read_or_refused(root: Path) -> int:
     """How many members could be read of an archive that as a whole may be refused."""
     started, read = time.monotonic(), 0
     with suppress(UserError):
-        for file in picture_files(root):
+        for file in image_files(root):
             with suppress(Exception):  # of one member anything may come: it is listed
                 file.read()
                 read += 1
@@ -125,7 +125,7 @@ def read_or_refused(root: Path) -> int:
 
 @pytest.mark.parametrize(("name", "mode"), [encoding[:2] for encoding in ENCODINGS])
 @pytest.mark.parametrize("cases", [60, pytest.param(3000, marks=pytest.mark.slow)])
-def test_damaged_pictures(name: str, mode: str, cases: int) -> None:
+def test_damaged_images(name: str, mode: str, cases: int) -> None:
     assert decoded_or_refused(encoded(name, mode))
     results = [
         decoded_or_refused(damaged(encoded(name, mode), np.random.default_rng([seed, cases]))) for seed in range(cases)
@@ -134,7 +134,7 @@ def test_damaged_pictures(name: str, mode: str, cases: int) -> None:
 
 
 @pytest.mark.parametrize("cases", [3, pytest.param(200, marks=pytest.mark.slow)])
-def test_damaged_real_pictures(shared_cats: Path, cases: int) -> None:
+def test_damaged_real_images(shared_cats: Path, cases: int) -> None:
     for archive in ("cat-faces-64.zip", "afhq-sample-512.zip"):
         with zipfile.ZipFile(shared_cats / archive) as packed:
             members = [member for member in packed.infolist() if not member.is_dir()]
@@ -147,7 +147,7 @@ def test_damaged_real_pictures(shared_cats: Path, cases: int) -> None:
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
 @pytest.mark.parametrize("cases", [100, pytest.param(3000, marks=pytest.mark.slow)])
 def test_damaged_archives(suffix: str, cases: int, tmp_path: Path) -> None:
-    sound = packed({f"cats/cat_{index}.png": picture(index) for index in range(4)}, tmp_path / f"sound{suffix}")
+    sound = packed({f"cats/cat_{index}.png": image(index) for index in range(4)}, tmp_path / f"sound{suffix}")
     assert read_or_refused(sound) == 4
     content, root = sound.read_bytes(), tmp_path / f"damaged{suffix}"
     for seed in range(cases):
@@ -198,15 +198,15 @@ def webp_of(width: int, height: int) -> bytes:
     return header[:24] + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little") + header[30:]
 
 
-# What lies beside thirty sound pictures, and what the manifest says of it: a reason (a regular expression); "" for
-# nothing, as it is a picture; None for nothing, as it is passed over.
+# What lies beside thirty sound images, and what the manifest says of it: a reason (a regular expression); "" for
+# nothing, as it is a image; None for nothing, as it is passed over.
 HOSTILE: dict[str, tuple[str, bytes, str | None]] = {
     "zero length": ("cat.png", b"", "none of PNG"),
-    "text": ("cat.png", b"I am no picture", "none of PNG"),
+    "text": ("cat.png", b"I am no image", "none of PNG"),
     "web page": ("cat.jpg", b"<html>log in</html>", "none of PNG"),
-    "picture of a format not offered": ("cat.png", b"P6 1 1 255 abc", "none of PNG"),
+    "image of a format not offered": ("cat.png", b"P6 1 1 255 abc", "none of PNG"),
     "script for a program": ("cat.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage", "none of PNG"),
-    "truncated": ("cat.png", picture()[: len(picture()) // 2], "."),
+    "truncated": ("cat.png", image()[: len(image()) // 2], "."),
     "huge header": ("cat.png", png_of(60_000, 60_000, b"\0"), "megapixels|pixels"),
     "flat bomb": ("cat.png", png_of(20_000, 20_000, bytes(20_000)), "megapixels|pixels"),
     "huge canvas": ("cat.gif", gif_of(65_535, 65_535), "megapixels|pixels"),
@@ -214,13 +214,13 @@ HOSTILE: dict[str, tuple[str, bytes, str | None]] = {
     "no width": ("cat.png", png_of(0, 5, b""), "."),
     "one row of a million": ("cat.png", png_of(1_000_000, 1, bytes(1_000_001)), ""),
     "nested archive": ("more.zip", b"PK\5\6" + bytes(18), None),
-    "nested archive called a picture": ("more.png", b"PK\5\6" + bytes(18), "none of PNG"),
-    "bomb of zeros": ("cat.png", bytes(LARGEST + 1), "no picture"),
-    "leaves the archive": ("../cat.png", picture(), "leaves the archive"),
-    "leaves it further on": ("cats/../../../etc/cat.png", picture(), "leaves the archive"),
-    "absolute": ("/tmp/cat.png", picture(), "leaves the archive"),
-    "number of 5,000 digits": ("9" * 5000 + ".png", picture(), ""),
-    "name in no language": ("\u202e\x07\ud7ff.png", picture(), ""),
+    "nested archive called a image": ("more.png", b"PK\5\6" + bytes(18), "none of PNG"),
+    "bomb of zeros": ("cat.png", bytes(LARGEST + 1), "no image"),
+    "leaves the archive": ("../cat.png", image(), "leaves the archive"),
+    "leaves it further on": ("cats/../../../etc/cat.png", image(), "leaves the archive"),
+    "absolute": ("/tmp/cat.png", image(), "leaves the archive"),
+    "number of 5,000 digits": ("9" * 5000 + ".png", image(), ""),
+    "name in no language": ("\u202e\x07\ud7ff.png", image(), ""),
     "hidden": (".cat.png", b"", None),
     "macOS's shadow": ("__MACOSX/._cat.png", b"", None),
 }
@@ -231,25 +231,25 @@ HOSTILE: dict[str, tuple[str, bytes, str | None]] = {
 def test_hostile_member_among_sound_ones(
     case: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.data.files.LARGEST_FILE", LARGEST)
+    monkeypatch.setattr("src.data.archives.LARGEST_FILE", LARGEST)
     name, content, reason = HOSTILE[case]
-    sound = {f"cat_{index}.png": picture(index) for index in range(30)}
-    pictures = loaded(packed(sound | {name: content}, tmp_path / f"cats{suffix}"), tmp_path)
-    assert len(pictures) == 30 + (reason == "")
-    assert len(pictures.left_out) == bool(reason)
-    for _, told in pictures.left_out:
+    sound = {f"cat_{index}.png": image(index) for index in range(30)}
+    images = loaded(packed(sound | {name: content}, tmp_path / f"cats{suffix}"), tmp_path)
+    assert len(images) == 30 + (reason == "")
+    assert len(images.left_out) == bool(reason)
+    for _, told in images.left_out:
         assert re.search(str(reason), told)
 
 
-def loaded(root: Path, tmp_path: Path) -> Pictures:
+def loaded(root: Path, tmp_path: Path) -> ImageDataset:
     started = time.monotonic()
-    pictures = Folder(root).load(SIZE, tmp_path / "store")
+    images = Folder(root).load(SIZE, tmp_path / "store")
     assert time.monotonic() - started < 4 * SLOWEST_S
-    return pictures
+    return images
 
 
 def test_member_that_lies_about_its_size(tmp_path: Path) -> None:
-    root = packed({f"cat_{index}.png": picture(index) for index in range(30)}, tmp_path / "cats.zip")
+    root = packed({f"cat_{index}.png": image(index) for index in range(30)}, tmp_path / "cats.zip")
     content = root.read_bytes()
     at = content.rindex(b"PK\1\2")
     root.write_bytes(content[: at + 24] + struct.pack("<I", 7) + content[at + 28 :])
@@ -257,7 +257,7 @@ def test_member_that_lies_about_its_size(tmp_path: Path) -> None:
 
 
 def test_encrypted_member(tmp_path: Path) -> None:
-    root = packed({f"cat_{index}.png": picture(index) for index in range(30)}, tmp_path / "cats.zip")
+    root = packed({f"cat_{index}.png": image(index) for index in range(30)}, tmp_path / "cats.zip")
     content = bytearray(root.read_bytes())
     content[6] |= 1
     content[content.index(b"PK\1\2") + 8] |= 1
@@ -268,22 +268,22 @@ def test_encrypted_member(tmp_path: Path) -> None:
 
 
 def test_archive_that_contains_itself_is_not_descended_into(tmp_path: Path) -> None:
-    root = packed({"cat.png": picture()}, tmp_path / "cats.zip")
+    root = packed({"cat.png": image()}, tmp_path / "cats.zip")
     inner = root.read_bytes()
-    packed({"cat.png": picture(), "cats.zip": inner, "cats.tar.gz": inner}, root)
+    packed({"cat.png": image(), "cats.zip": inner, "cats.tar.gz": inner}, root)
     assert loaded(root, tmp_path).names == ["cat.png"]
 
 
 def test_same_name_twice_counts_once(tmp_path: Path) -> None:
     root = tmp_path / "cats.tar"
     with tarfile.open(root, "w") as tar:
-        for content in (picture(0), picture(1)):
+        for content in (image(0), image(1)):
             info = tarfile.TarInfo("cat.png")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    pictures = loaded(root, tmp_path)
-    assert np.array_equal(pictures[:][0].permute(1, 2, 0), cats()[0])
-    assert len(pictures) == 1
+    images = loaded(root, tmp_path)
+    assert np.array_equal(images[:][0].permute(1, 2, 0), cats()[0])
+    assert len(images) == 1
 
 
 def special_members() -> Iterator[tarfile.TarInfo]:
@@ -301,7 +301,7 @@ def special_members() -> Iterator[tarfile.TarInfo]:
 
 
 def test_links_and_devices_of_an_archive_are_passed_over(tmp_path: Path) -> None:
-    root = packed({"cat.png": picture()}, tmp_path / "cats.tar")
+    root = packed({"cat.png": image()}, tmp_path / "cats.tar")
     with tarfile.open(root, "a") as tar:
         for info in special_members():
             tar.addfile(info)
@@ -311,7 +311,7 @@ def test_links_and_devices_of_an_archive_are_passed_over(tmp_path: Path) -> None
 def test_special_files_of_a_folder_are_passed_over(tmp_path: Path) -> None:
     root = tmp_path / "cats"
     (root / "folder.png").mkdir(parents=True)
-    (root / "cat.png").write_bytes(picture())
+    (root / "cat.png").write_bytes(image())
     os.mkfifo(root / "pipe.png")  # to read it would wait for ever
     (root / "loop.png").symlink_to("loop.png")
     (root / "dangling.png").symlink_to("nowhere.png")
@@ -322,14 +322,14 @@ def test_special_files_of_a_folder_are_passed_over(tmp_path: Path) -> None:
 def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
     root = tmp_path / "cats"
     root.mkdir()
-    sound = {os.fsdecode(b"\xff\xfe%d.png" % index): picture(index) for index in range(30)}
+    sound = {os.fsdecode(b"\xff\xfe%d.png" % index): image(index) for index in range(30)}
     broken = os.fsdecode(b"broken\xff.png")
     for name, content in (sound | {broken: b""}).items():
         (root / name).write_bytes(content)
-    pictures = loaded(root, tmp_path)
-    assert set(pictures.names) == set(sound)
-    assert [name for name, _ in pictures.left_out] == [broken]
-    assert len(pictures.digest) == 64
+    images = loaded(root, tmp_path)
+    assert set(images.names) == set(sound)
+    assert [name for name, _ in images.left_out] == [broken]
+    assert len(images.digest) == 64
 
 
 def test_a_members_promise_of_a_terabyte_is_not_waited_for(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_members_promise_of_a_terabyte_is_not_waited_for(tmp_path: Path) -> No
 NOT_ARCHIVES: dict[str, Callable[[], bytes]] = {
     "zero length": lambda: b"",
     "text": lambda: b"I am no archive\n" * 100,
-    "a picture": picture,
+    "a image": image,
     "zeros": lambda: bytes(10_240),
 }
 
@@ -362,7 +362,7 @@ def test_what_is_no_archive_is_refused_in_a_sentence(what: str, suffix: str, tmp
 
 def test_archive_named_by_another_type_is_refused_or_read(tmp_path: Path) -> None:
     """A tar tells by its content how it is compressed; a zip and a tar are told apart by their names."""
-    members = {"cat.png": picture()}
+    members = {"cat.png": image()}
     mistaken = packed(members, tmp_path / "a.tar.gz").rename(tmp_path / "a.tar")
     assert loaded(mistaken, tmp_path).names == ["cat.png"]
     with pytest.raises(UserError, match=r"b\.tar"):

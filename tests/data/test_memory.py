@@ -1,4 +1,4 @@
-"""Memory stays flat: what a process that trains on many pictures needs of it, measured in a process of its own."""
+"""Memory stays flat: what a process that trains on many images needs of it, measured in a process of its own."""
 
 import subprocess
 import sys
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.recipe import Made
-from src.data.sources import FilesRecipe
-from src.data.store import open_store
-from tests.tiny import ImageDataModule, ScriptedModel, train
+from src.data.cache.spec import Made
+from src.data.folder import FilesRecipe
+from src.data.cache.builder import open_store
+from tests.helpers.tiny import ImageDataModule, ScriptedModel, train
 
 COUNT, SIZE = 100_000, 128
 
@@ -34,7 +34,7 @@ class Patterns:
         def make(start):
             pixels = np.random.default_rng(start).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)
             names = [f"{start + index:06d}" for index in range(100)]
-            return [Made(name, "00" * 32, picture, (SIZE, SIZE)) for name, picture in zip(names, pixels)]
+            return [Made(name, "00" * 32, image, (SIZE, SIZE)) for name, image in zip(names, pixels)]
         return make, range(0, COUNT, 100), COUNT
 
     columns = FilesRecipe.columns
@@ -45,7 +45,7 @@ class Patterns:
 class Source:
     description = "patterns"
 
-    def load(self, image_size, store_dir=None): return open_store(Patterns(), store_dir)
+    def load(self, image_size, cache_dir=None): return open_store(Patterns(), cache_dir)
 
 
 class Model(ScriptedModel):
@@ -54,11 +54,11 @@ class Model(ScriptedModel):
         return super().training_step(images, batch_idx)
 
 
-data = ImageDataModule(Source(), image_size=SIZE, batch_size=64, store_dir=sys.argv[1])
+data = ImageDataModule(Source(), image_size=SIZE, batch_size=64, cache_dir=sys.argv[1])
 model = Model()
 train(model, data, COUNT)
 for reference in ("train", "val"):
-    assert sum(len(batch) for batch in data.share(reference, 64)) == len(data.pictures(reference))
+    assert sum(len(batch) for batch in data.share(reference, 64)) == len(data.images(reference))
 status = Path("/proc/self/status").read_text()
 print(model.images_seen, next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """
@@ -67,7 +67,7 @@ print(model.images_seen, next(line.split()[1] for line in status.splitlines() if
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of a process's memory")
-def test_a_hundred_thousand_pictures_of_128_pixels_fit_into_a_gigabyte_and_a_half(tmp_path: Path) -> None:
+def test_a_hundred_thousand_images_of_128_pixels_fit_into_a_gigabyte_and_a_half(tmp_path: Path) -> None:
     """They are 4.6 GiB; made, grouped, stored, trained on and read for metrics in one process."""
     command = [sys.executable, "-c", CODE, str(tmp_path)]
     run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)

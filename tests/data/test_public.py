@@ -11,21 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
+from src.core.errors import UserError
+from src.data.archives import image_files
 from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
-from src.data.files import picture_files
 from src.data.public import AFHQCat, CatFaces, listing_digest
-from src.errors import UserError
 from tests.conftest import FileServer
 
 
 def small_archive(seed: int = 0) -> bytes:
-    """Three pictures in the layout of the cat faces, out of order."""
+    """Three images in the layout of the cat faces, out of order."""
     packed = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for number, picture in zip((10, 0, 2), pixels, strict=True):
+        for number, image in zip((10, 0, 2), pixels, strict=True):
             content = io.BytesIO()
-            Image.fromarray(picture).save(content, "PNG")
+            Image.fromarray(image).save(content, "PNG")
             info = tarfile.TarInfo(f"cat-dataset-123/cats/cat_{number}.png")
             info.size = content.tell()
             tar.addfile(info, io.BytesIO(content.getvalue()))
@@ -119,17 +119,17 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
     sample = shared_cats / "cat-faces-raw-sample.tar.gz"
     file_server.content = sample.read_bytes()
     file_server.cut_after = 5_000_000
-    (top,) = {file.name.split("/")[0] for file in picture_files(sample)}
+    (top,) = {file.name.split("/")[0] for file in image_files(sample)}
     digest = digest_by_sha256sum(sample, f"{top}/cats", tmp_path / "truth")
-    pictures = CatFaces(tmp_path / "cache", file_server.url, digest, clean=False).load(64)
-    assert pictures[:].shape == (1501, 3, 64, 64)
+    images = CatFaces(tmp_path / "cache", file_server.url, digest, clean=False).load(64)
+    assert images[:].shape == (1501, 3, 64, 64)
     assert file_server.requests[1]["Range"] == "bytes=5000000-"
     for index in (0, 1500):
-        truth = np.asarray(Image.open(tmp_path / "truth" / top / "cats" / pictures.names[index]))
-        assert np.array_equal(pictures[:][index].permute(1, 2, 0), truth)
+        truth = np.asarray(Image.open(tmp_path / "truth" / top / "cats" / images.names[index]))
+        assert np.array_equal(images[:][index].permute(1, 2, 0), truth)
 
 
-def test_clean_pictures_are_the_smoothest_of_each_group_whatever_size_is_asked_for(
+def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for(
     shared_cats: Path, file_server: FileServer, tmp_path: Path
 ) -> None:
     file_server.content = (shared_cats / "cat-faces-raw-sample.tar.gz").read_bytes()
@@ -146,12 +146,12 @@ def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tm
     sample = shared_cats / "afhq-sample-512.zip"
     file_server.content = sample.read_bytes()
     digest = digest_by_sha256sum(sample, "afhq/train/cat", tmp_path / "truth")
-    pictures = AFHQCat(tmp_path / "cache", file_server.url, digest).load(64)
-    assert pictures[:].shape == (150, 3, 64, 64)
-    assert pictures.names[0] == "flickr_cat_000021.jpg"
-    picture = Image.open(tmp_path / "truth" / "afhq" / "train" / "cat" / pictures.names[0])
-    expected = np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS))
-    assert np.array_equal(pictures[:][0].permute(1, 2, 0), expected)
+    images = AFHQCat(tmp_path / "cache", file_server.url, digest).load(64)
+    assert images[:].shape == (150, 3, 64, 64)
+    assert images.names[0] == "flickr_cat_000021.jpg"
+    image = Image.open(tmp_path / "truth" / "afhq" / "train" / "cat" / images.names[0])
+    expected = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS))
+    assert np.array_equal(images[:][0].permute(1, 2, 0), expected)
     assert (
         hashlib.sha256((tmp_path / "cache" / "afhq.zip").read_bytes()).digest()
         == hashlib.sha256(file_server.content).digest()

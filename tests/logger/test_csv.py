@@ -3,7 +3,7 @@ from pathlib import Path
 
 from src.callbacks.training_scalars import TrainingScalars
 from src.logger.csv import CSVLogger
-from tests.tiny import ScriptedModel, tiny_data, train
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -7,10 +7,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from src.callbacks.picture_grids import PictureGrids
+from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
-from src.images import to_uint8
-from tests.tiny import ScriptedModel, tiny_data, train
+from src.core.images import to_uint8
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
     """What a run of 12 images leaves behind, read by TensorBoard."""
     folder = tmp_path_factory.mktemp("run")
     logger = TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
-    callbacks = [TrainingScalars(4), PictureGrids(str(folder / "images"), every_images=8, num_images=1)]
+    callbacks = [TrainingScalars(4), ImageGrids(str(folder / "images"), every_images=8, num_images=1)]
     train(ScriptedModel(), tiny_data(batch_size=4), 12, callbacks, [logger])
     logger.finalize("success")
     accumulator = EventAccumulator(str(folder / "tensorboard"))
@@ -31,9 +31,9 @@ def test_scalars_lie_on_the_axis_of_images_seen(events: EventAccumulator) -> Non
     assert [event.step for event in events.Scalars("train/images_per_second")] == [4, 8, 12]
 
 
-def test_pictures_are_the_models(events: EventAccumulator) -> None:
-    pictures = events.Images("samples")
-    assert [picture.step for picture in pictures] == [0, 8, 12]
+def test_images_are_the_models(events: EventAccumulator) -> None:
+    images = events.Images("samples")
+    assert [image.step for image in images] == [0, 8, 12]
     sample = to_uint8(ScriptedModel().sample(1, torch.Generator().manual_seed(0)))[0]
-    grid_of_one = np.array(Image.open(io.BytesIO(pictures[-1].encoded_image_string)))
+    grid_of_one = np.array(Image.open(io.BytesIO(images[-1].encoded_image_string)))
     assert np.array_equal(grid_of_one, sample.permute(1, 2, 0).numpy())

@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-from src.callbacks.picture_grids import PictureGrids
+from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
-from src.errors import UserError
-from src.fit import fit
+from src.core.errors import UserError
 from src.logger.wandb import WandbLogger, choose_mode
-from tests.commands import config_of
-from tests.tiny import ScriptedModel, tiny_data, train
+from src.training.fit import fit
+from tests.helpers.commands import config_of
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 CONF = Path(__file__).parents[2] / "conf"
 BLOCK, HEADER = 32768, 7
@@ -88,13 +88,13 @@ def test_the_users_mode_is_obeyed(mode: str, monkeypatch: pytest.MonkeyPatch) ->
     assert choose_mode() == mode
 
 
-def test_run_keeps_config_scalars_and_pictures_against_images_seen(
+def test_run_keeps_config_scalars_and_images_against_images_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = WandbLogger(str(tmp_path), project="cats", name="first", tags=["tiny"])
     logger.log_hyperparams({"model": {"latent_dim": 3}})
-    callbacks = [TrainingScalars(4), PictureGrids(str(tmp_path / "images"), every_images=1000, num_images=1)]
+    callbacks = [TrainingScalars(4), ImageGrids(str(tmp_path / "images"), every_images=1000, num_images=1)]
     train(ScriptedModel(), tiny_data(batch_size=4), 12, callbacks, [logger])
     logger.log_summary({"best/fd": 2.5})
     logger.finish(0)
@@ -103,10 +103,10 @@ def test_run_keeps_config_scalars_and_pictures_against_images_seen(
     rows = history(kept)
     losses = [(row["images_seen"], row["train/loss"]) for row in rows if "train/loss" in row]
     assert losses == [(4, 0.0), (8, 4.0), (12, 8.0)]
-    pictures = [(row["images_seen"], row["samples.filenames"]) for row in rows if "samples.filenames" in row]
-    assert [images_seen for images_seen, _ in pictures] == [0, 12]
+    images = [(row["images_seen"], row["samples.filenames"]) for row in rows if "samples.filenames" in row]
+    assert [images_seen for images_seen, _ in images] == [0, 12]
     (folder,) = tmp_path.glob("wandb/offline-run-*/files")
-    theirs, ours = folder / pictures[-1][1][0], tmp_path / "images" / "samples_000000012.png"
+    theirs, ours = folder / images[-1][1][0], tmp_path / "images" / "samples_000000012.png"
     assert np.array_equal(np.array(Image.open(theirs)), np.array(Image.open(ours)))
 
     updates = [update for record in kept for update in record.config.update]
@@ -128,7 +128,7 @@ def test_run_is_finished_where_training_raises(tmp_path: Path, monkeypatch: pyte
     ]  # fmt: skip
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config: Any = OmegaConf.to_container(hydra.compose("train", overrides), resolve=True)
-    with pytest.raises(UserError, match="no pictures are held out"):
+    with pytest.raises(UserError, match="no images are held out"):
         fit(config)
     assert exit_codes(records(tmp_path)) == [1]
 
@@ -147,7 +147,7 @@ def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
                  "metrics=none", "callbacks.training_scalars.every_images=8", "checkpoint.every_images=16",
-                 "callbacks.data_wait=null", "callbacks.picture_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
+                 "callbacks.data_wait=null", "callbacks.image_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
     runs = (("first", None, 32), ("second", "first/checkpoints/images_000000016.ckpt", 24),
             ("third", "second/checkpoints/last.ckpt", 48))  # fmt: skip
     for folder, resume, max_images in runs:

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.cache import user_cache
+from src.core.files import user_cache_dir
 from src.metrics.cache import cache_name, cached_statistics
+from src.metrics.feature_metrics import Distance, FeatureMetrics
 from src.metrics.frechet import FrechetDistance
-from src.metrics.generation import Distance, FeatureMetrics
 from src.metrics.kernel import KernelDistance
-from tests.metrics.stand_ins import PatchMeans, smooth_pictures
+from tests.helpers.feature_networks import PatchMeans, smooth_images
 
-PICTURES = smooth_pictures(20, 1)
+IMAGES = smooth_images(20, 1)
 
 
 def metrics_of(network: PatchMeans | None = None, **distances: Distance) -> FeatureMetrics:
@@ -26,10 +26,10 @@ class Source:
 
     def __call__(self) -> list[Tensor]:
         self.reads += 1
-        return [PICTURES]
+        return [IMAGES]
 
 
-def test_second_call_reads_no_picture(tmp_path: Path) -> None:
+def test_second_call_reads_no_image(tmp_path: Path) -> None:
     source = Source()
     results = [cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path)) for _ in range(2)]
     assert source.reads == 1
@@ -91,7 +91,7 @@ def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
 
 def test_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert user_cache() == Path.home() / ".cache/cat-faces"
+    assert user_cache_dir() == Path.home() / ".cache/cat-faces"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cached_statistics(metrics_of(), Source(), "digest", 64, 20)
     assert len(list((tmp_path / "cat-faces" / "statistics").glob("*.pt"))) == 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.metrics.disentanglement import BINS, dci, mutual_information, mutual_information_gap
+from src.metrics.latents import BINS, dci, mutual_information, mutual_information_gap
 
 RNG = np.random.default_rng(0)
 # Two continuous factors and one of four choices.

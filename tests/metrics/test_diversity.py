@@ -1,13 +1,12 @@
-"""Diversity of samples whose covariance is known, and of pictures that collapse."""
+"""Diversity of samples whose covariance is known, and of images that collapse."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from src.metrics.diversity import Diversity, effective_dimension, spread
-from src.metrics.frechet import FrechetDistance, Statistics
-from src.metrics.generation import FeatureMetrics
-from tests.metrics.stand_ins import PatchMeans, gaussian_sample, smooth_pictures
+from src.metrics.feature_metrics import FeatureMetrics
+from src.metrics.frechet import Diversity, FrechetDistance, Statistics, effective_dimension, spread
+from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
 
 
 def moments(sample: Tensor) -> Statistics:
@@ -26,9 +25,9 @@ def test_effective_dimension_counts_equal_directions() -> None:
 
 
 @pytest.mark.parametrize("kinds", [2, 3, 5])
-def test_of_few_pictures_it_is_at_most_one_less(kinds: int) -> None:
-    pictures = torch.randn(kinds, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    drawn = pictures[torch.arange(1_000) % kinds]
+def test_of_few_images_it_is_at_most_one_less(kinds: int) -> None:
+    images = torch.randn(kinds, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn = images[torch.arange(1_000) % kinds]
     assert float(effective_dimension(drawn.T.cov())) <= kinds - 1 + 1e-9
 
 
@@ -40,9 +39,9 @@ def test_diversity_of_the_same_half_as_wide_and_all_alike() -> None:
     assert Diversity()(real, moments(torch.ones_like(sample))) == {"": 0, "_dimension": 0}
 
 
-def test_few_kinds_of_pictures_far_from_each_other_show_in_the_dimension() -> None:
+def test_few_kinds_of_images_far_from_each_other_show_in_the_dimension() -> None:
     metrics = FeatureMetrics(PatchMeans(), {"diversity": Diversity()})
-    real, collapsed = smooth_pictures(300, seed=0), smooth_pictures(3, seed=1).repeat(100, 1, 1, 1)
+    real, collapsed = smooth_images(300, seed=0), smooth_images(3, seed=1).repeat(100, 1, 1, 1)
     values = metrics.compare(metrics.summarize([real]), metrics.summarize([collapsed]))
     assert values["diversity_dimension"] < 0.35
     assert values["diversity"] > values["diversity_dimension"] + 0.2
@@ -50,4 +49,4 @@ def test_few_kinds_of_pictures_far_from_each_other_show_in_the_dimension() -> No
 
 def test_distances_on_the_same_statistics_share_them() -> None:
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance(), "diversity": Diversity()})
-    assert metrics.summarize([smooth_pictures(20, seed=0)]).keys() == {"moments"}
+    assert metrics.summarize([smooth_images(20, seed=0)]).keys() == {"moments"}

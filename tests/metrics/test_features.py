@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
-from src.errors import UserError
+from src.core.errors import UserError
+from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.features import EfficientNetLite0, FeatureNetwork, InceptionV3
 from src.metrics.frechet import FrechetDistance
-from src.metrics.generation import FeatureMetrics
-from tests.metrics.stand_ins import smooth_pictures
+from tests.helpers.feature_networks import smooth_images
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +84,16 @@ def distance(features: FeatureNetwork, real: Tensor, generated: Tensor) -> float
     return metrics.compare(metrics.summarize(real.split(32)), metrics.summarize([generated]))["distance"]
 
 
-def pictures_of(archive: Path, count: int) -> Tensor:
+def images_of(archive: Path, count: int) -> Tensor:
     with zipfile.ZipFile(archive) as opened:
         names = [name for name in sorted(opened.namelist()) if name.endswith(".webp")][:count]
-        pictures = [np.array(Image.open(io.BytesIO(opened.read(name))).convert("RGB")) for name in names]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        images = [np.array(Image.open(io.BytesIO(opened.read(name))).convert("RGB")) for name in names]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_lite0_matches_its_specification(lite0: EfficientNetLite0, size: int) -> None:
-    real, generated = smooth_pictures(16, 1, size), smooth_pictures(12, 2, size, contrast=90)
+    real, generated = smooth_images(16, 1, size), smooth_images(12, 2, size, contrast=90)
     expected = features_by_the_specification(real)
     np.testing.assert_allclose(lite0(real).numpy(), expected, rtol=1e-4, atol=1e-4)
     expected_distance = frechet_of_samples(expected, features_by_the_specification(generated))
@@ -102,21 +102,21 @@ def test_lite0_matches_its_specification(lite0: EfficientNetLite0, size: int) ->
 
 @pytest.mark.parametrize("count", [40, pytest.param(300, marks=pytest.mark.slow)])
 def test_lite0_matches_its_specification_on_cats(lite0: EfficientNetLite0, shared_cats: Path, count: int) -> None:
-    cats = pictures_of(shared_cats / "cat-faces-64.zip", count)
-    afhq = pictures_of(shared_cats / "afhq-cat-64.zip", count)
+    cats = images_of(shared_cats / "cat-faces-64.zip", count)
+    afhq = images_of(shared_cats / "afhq-cat-64.zip", count)
     expected = frechet_of_samples(features_by_the_specification(cats), features_by_the_specification(afhq))
     assert distance(lite0, cats, afhq) == pytest.approx(expected, rel=1e-4)
 
 
 def test_features_do_not_depend_on_what_surrounds_them(lite0: EfficientNetLite0) -> None:
-    pictures = smooth_pictures(11, 1)
-    together = lite0(pictures)
-    one_by_one = torch.cat([lite0(picture[None]) for picture in pictures])
+    images = smooth_images(11, 1)
+    together = lite0(images)
+    one_by_one = torch.cat([lite0(image[None]) for image in images])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(lite0.train()(pictures), together)
+        torch.testing.assert_close(lite0.train()(images), together)
     torch.testing.assert_close(one_by_one, together, rtol=1e-4, atol=1e-5)
     assert together.shape == (11, lite0.num_features)
-    assert lite0(pictures[:0]).shape == (0, lite0.num_features)
+    assert lite0(images[:0]).shape == (0, lite0.num_features)
 
 
 def test_digests_are_of_the_weights_files(lite0: EfficientNetLite0) -> None:
@@ -124,15 +124,15 @@ def test_digests_are_of_the_weights_files(lite0: EfficientNetLite0) -> None:
     assert lite0.digest == EfficientNetLite0().digest
 
 
-def test_float_pictures_are_refused(lite0: EfficientNetLite0) -> None:
+def test_float_images_are_refused(lite0: EfficientNetLite0) -> None:
     with pytest.raises(TypeError, match="uint8"):
         lite0(torch.rand(1, 3, 64, 64))
 
 
 def test_random_numbers_stay_as_they_are(inception_weights: Path) -> None:
     before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"], random.getstate()  # noqa: NPY002
-    InceptionV3(str(inception_weights))(smooth_pictures(1, 1))
-    EfficientNetLite0()(smooth_pictures(1, 1))
+    InceptionV3(str(inception_weights))(smooth_images(1, 1))
+    EfficientNetLite0()(smooth_images(1, 1))
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], before[1])  # noqa: NPY002
     assert random.getstate() == before[2]
@@ -142,16 +142,16 @@ def test_inception_matches_torch_fidelity_and_torchmetrics(inception_weights: Pa
     ours = InceptionV3(str(inception_weights))
     fidelitys = fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(inception_weights))
     torchmetricss = NoTrainInceptionV3("inception", ["2048"], str(inception_weights), antialias=False)
-    pictures = smooth_pictures(6, 1)
-    features = ours(pictures)
+    images = smooth_images(6, 1)
+    features = ours(images)
     assert features.std(dim=0).mean() > 1e-3
-    torch.testing.assert_close(features, fidelitys(pictures)[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(features, torchmetricss(pictures), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(features, fidelitys(images)[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(features, torchmetricss(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_fid_matches_torchmetrics(inception_weights: Path) -> None:
-    real, generated = smooth_pictures(6, 1), smooth_pictures(7, 2, contrast=90)
+    real, generated = smooth_images(6, 1), smooth_images(7, 2, contrast=90)
     theirs = FrechetInceptionDistance(feature_extractor_weights_path=str(inception_weights), antialias=False)
     theirs.update(real, real=True)
     theirs.update(generated, real=False)

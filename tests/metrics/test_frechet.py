@@ -4,9 +4,9 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.metrics.frechet import FeatureMoments, FrechetDistance, frechet_distance
-from tests.metrics.stand_ins import gaussian_sample
+from tests.helpers.feature_networks import gaussian_sample
 
 
 def random_covariance(dimensions: int, seed: int, samples: int | None = None) -> Tensor:
@@ -56,7 +56,7 @@ def test_of_rank_deficient_covariances_is_that_of_the_samples() -> None:
     assert distance.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_of_constant_pictures_is_the_squared_distance_of_their_means() -> None:
+def test_of_constant_images_is_the_squared_distance_of_their_means() -> None:
     nothing = torch.zeros(3, 3)
     assert frechet_distance(torch.zeros(3), nothing, torch.ones(3), nothing).item() == 3
 
@@ -83,8 +83,8 @@ def test_moments_ignore_order_and_batches() -> None:
         torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
 
 
-def test_one_picture_has_no_covariance() -> None:
+def test_one_image_has_no_covariance() -> None:
     moments = FrechetDistance().statistics(4)
     moments.update(torch.ones(1, 4))
-    with pytest.raises(UserError, match="at least two pictures"):
+    with pytest.raises(UserError, match="at least two images"):
         moments.compute()

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.metrics.kernel import FeatureSample, KernelDistance, polynomial_mmd
-from tests.metrics.stand_ins import PatchMeans, gaussian_sample, smooth_pictures
+from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
 
 
 def test_mmd_matches_torchmetrics() -> None:
@@ -26,7 +26,7 @@ def test_mmd_of_unequal_samples_matches_its_definition() -> None:
 
 
 def test_matches_torchmetrics_kid_where_a_subset_is_everything() -> None:
-    real, generated = smooth_pictures(30, 1), smooth_pictures(30, 2, contrast=90)
+    real, generated = smooth_images(30, 1), smooth_images(30, 2, contrast=90)
     theirs = KernelInceptionDistance(PatchMeans(), subsets=3, subset_size=30)
     theirs.update(real, real=True)
     theirs.update(generated, real=False)
@@ -60,6 +60,6 @@ def test_sample_keeps_the_first_features() -> None:
     torch.testing.assert_close(kept, features[:7])
 
 
-def test_one_picture_is_too_few() -> None:
-    with pytest.raises(UserError, match="at least two pictures"):
+def test_one_image_is_too_few() -> None:
+    with pytest.raises(UserError, match="at least two images"):
         KernelDistance()((torch.ones(1, 4),), (torch.ones(9, 4),))

@@ -5,7 +5,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from src.metrics.neighbours import nearest
-from tests.metrics.stand_ins import gaussian_sample
+from tests.helpers.feature_networks import gaussian_sample
 
 
 def test_neighbours_are_those_of_scikit_learn_in_whatever_chunks() -> None:

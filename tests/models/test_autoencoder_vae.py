@@ -5,17 +5,25 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from src.images import from_uint8
+from src.core.images import from_uint8
+from src.core.schedules import Linear
 from src.models.autoencoder import Autoencoder
 from src.models.vae import VAE
-from src.objectives.dispersion import Fixed, Learned, Optimal
 from src.objectives.kl import TargetKL, kl_to_standard_normal
-from src.objectives.likelihood import Bernoulli, DiscretizedLogistic, Gaussian, Laplace, Likelihood
-from src.schedules import Linear
-from tests.metrics.stand_ins import smooth_pictures
-from tests.tiny import tiny_autoencoder, tiny_data, tiny_vae, train
+from src.objectives.likelihood import (
+    Bernoulli,
+    DiscretizedLogistic,
+    Fixed,
+    Gaussian,
+    Laplace,
+    Learned,
+    Likelihood,
+    Optimal,
+)
+from tests.helpers.feature_networks import smooth_images
+from tests.helpers.tiny import tiny_autoencoder, tiny_data, tiny_vae, train
 
-IMAGES = from_uint8(smooth_pictures(6, seed=0, size=32))
+IMAGES = from_uint8(smooth_images(6, seed=0, size=32))
 LIKELIHOODS: list[Likelihood] = [
     Gaussian(Optimal()),
     Gaussian(Fixed(0.04)),
@@ -43,7 +51,7 @@ def test_parts_of_the_loss_are_what_encoder_and_decoder_say() -> None:
     torch.manual_seed(3)
     losses = vae.losses(IMAGES)
     torch.manual_seed(3)
-    mean, log_variance = vae.encode(IMAGES)
+    mean, log_variance = vae.posterior(IMAGES)
     latents = torch.normal(mean, (log_variance / 2).exp())
     torch.testing.assert_close(losses["kl_nats"], kl_to_standard_normal(mean, log_variance))
     torch.testing.assert_close(
@@ -68,8 +76,8 @@ def test_beta_follows_its_schedule() -> None:
         torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + beta * losses["kl_nats"])
 
 
-def test_free_nats_cost_the_same_whatever_the_posterior_and_only_in_training() -> None:
-    vae = tiny_vae(free_nats=100.0)
+def test_free_bits_cost_the_same_whatever_the_posterior_and_only_in_training() -> None:
+    vae = tiny_vae(free_bits=100.0)
     losses = vae.losses(IMAGES)
     torch.testing.assert_close(losses["loss"] - losses["reconstruction_nats"], torch.full((6,), 600.0))
     losses = vae.eval().losses(IMAGES)
@@ -92,7 +100,7 @@ def test_training_counts_images() -> None:
 def test_reconstruction_is_the_decoded_posterior_mean() -> None:
     vae = tiny_vae().eval()
     reconstruction = vae.reconstruct(IMAGES)
-    mean, _ = vae.encode(IMAGES)
+    mean, _ = vae.posterior(IMAGES)
     torch.testing.assert_close(reconstruction, vae.decoder(mean).tanh())
     assert torch.equal(vae.reconstruct(IMAGES), reconstruction)
 
@@ -149,10 +157,10 @@ def test_importance_weighted_bound_tightens_with_its_samples_up_to_the_likelihoo
     vae, marginal = linear_vae(posterior_error=0.8)
     images = marginal.sample((4_000,))
     exact = marginal.log_prob(images).mean().item()
-    pictures = images.view(-1, 3, 2, 2)
-    bounds = [vae.importance_weighted_bound(pictures, k).mean().item() for k in (1, 2, 5, 20, 200)]
+    squares = images.view(-1, 3, 2, 2)
+    bounds = [vae.importance_weighted_bound(squares, k).mean().item() for k in (1, 2, 5, 20, 200)]
     assert bounds == sorted(bounds)
-    assert bounds[0] == pytest.approx(vae.losses(pictures)["elbo_nats"].mean().item(), abs=0.05)
+    assert bounds[0] == pytest.approx(vae.losses(squares)["elbo_nats"].mean().item(), abs=0.05)
     assert bounds[0] < exact - 0.3
     assert bounds[-1] == pytest.approx(exact, abs=0.01)
 
@@ -166,7 +174,7 @@ def test_importance_weighted_bound_of_the_exact_posterior_is_the_likelihood_with
 
 
 @pytest.mark.parametrize("model", [tiny_vae(), tiny_autoencoder()], ids=lambda model: type(model).__name__)
-def test_model_overfits_a_handful_of_pictures(model: VAE | Autoencoder) -> None:
+def test_model_overfits_a_handful_of_images(model: VAE | Autoencoder) -> None:
     torch.manual_seed(0)
     optimizer = model.configure_optimizers()
     before, error_before = model.losses(IMAGES)["loss"].mean(), (model.reconstruct(IMAGES) - IMAGES).square().mean()

@@ -10,21 +10,21 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks.step_seeds import StepSeeds, step_seed
-from src.data.augmentation import AdaptiveAugmentation
-from src.errors import UserError
-from src.images import from_uint8
-from src.models.adversarial_training import share_told_apart
+from src.core.errors import UserError
+from src.core.images import from_uint8
+from src.core.schedules import Linear
+from src.models.adversarial import auroc
 from src.models.ema import update_ema
 from src.models.gan import GAN
+from src.networks.augmentation import AdaptiveAugmentation
 from src.objectives.adversarial import AdversarialLoss, Hinge, RelativisticPairing
 from src.objectives.gradient_penalty import GradientPenalty, Interpolated, ZeroCentred
-from src.schedules import Linear
-from tests.tiny import (
+from tests.helpers.tiny import (
     ADAM,
     LATENT_DIM,
     SteppedGAN,
     identical,
-    random_pictures,
+    random_images,
     snapshot,
     stepped_gan,
     tiny_data,
@@ -32,7 +32,7 @@ from tests.tiny import (
     train,
 )
 
-REAL = from_uint8(random_pictures(4))
+REAL = from_uint8(random_images(4))
 
 
 def gradients(module: nn.Module) -> list[Tensor | None]:
@@ -265,7 +265,7 @@ def test_step_never_waits_for_the_device(loss: AdversarialLoss) -> None:
         gan.training_step(REAL, 0)
 
 
-def test_real_pictures_are_judged_again_only_for_losses_that_compare() -> None:
+def test_real_images_are_judged_again_only_for_losses_that_compare() -> None:
     for loss, judged in ((RelativisticPairing(), 4), (Hinge(), 3)):
         gan = stepped_gan(adversarial_loss=loss, gradient_penalty=ZeroCentred(0.0, 0.0))
         batches: list[Any] = []
@@ -286,9 +286,9 @@ def test_scalars_of_a_step_are_what_they_say() -> None:
 
 
 def test_accuracy_is_the_share_of_pairs_told_apart() -> None:
-    assert share_told_apart(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0])) == 0.75
-    assert share_told_apart(torch.tensor([9.0, 8.0]), torch.tensor([7.0, 6.0])) == 1
-    assert share_told_apart(torch.zeros(3), torch.zeros(3)) == 0
+    assert auroc(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0])) == 0.75
+    assert auroc(torch.tensor([9.0, 8.0]), torch.tensor([7.0, 6.0])) == 1
+    assert auroc(torch.zeros(3), torch.zeros(3)) == 0
 
 
 def bf16(gan: SteppedGAN, images: Tensor) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def bf16(gan: SteppedGAN, images: Tensor) -> dict[str, Any]:
 def test_penalized_step_of_the_discriminator_is_exact_in_mixed_precision(
     penalty: GradientPenalty, channels_last: bool
 ) -> None:
-    """On the same pictures: penalties and the discriminator's gradient are those of float32, to 1e-5."""
+    """On the same images: penalties and the discriminator's gradient are those of float32, to 1e-5."""
     exact, mixed = (stepped_gan(gradient_penalty=penalty, channels_last=channels_last) for _ in range(2))
     fake = exact.generate(REAL).detach()
     scalars = []

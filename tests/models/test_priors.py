@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from src.callbacks.evaluation import Evaluation
-from src.errors import UserError
-from src.images import to_uint8
-from src.judge import fit_prior
+from src.core.errors import UserError
+from src.core.images import to_uint8
+from src.evaluation.evaluator import fit_prior
+from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
-from src.metrics.generation import FeatureMetrics
-from src.models.encoding_model import EncodingModel
+from src.models.autoencoder import EncodingModel
 from src.models.priors import GaussianMixture
-from tests.metrics.stand_ins import PatchMeans
-from tests.tiny import LATENT_DIM, identical, snapshot, tiny_autoencoder, tiny_data, tiny_gan, tiny_vae, train
+from tests.helpers.feature_networks import PatchMeans
+from tests.helpers.tiny import LATENT_DIM, identical, snapshot, tiny_autoencoder, tiny_data, tiny_gan, tiny_vae, train
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -77,21 +77,21 @@ def test_codes_that_are_not_finite_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("build", [tiny_vae, tiny_autoencoder])
-def test_pictures_of_the_mixture_are_the_same_bytes_in_whatever_batches(build: Callable[[], EncodingModel]) -> None:
+def test_images_of_the_mixture_are_the_same_bytes_in_whatever_batches(build: Callable[[], EncodingModel]) -> None:
     model = build().eval()
     fit_prior(model, tiny_data())
     whole = torch.cat(list(model.sample_uint8(40, seed=3, batch_size=40, prior="mixture")))
     assert not torch.equal(whole, torch.cat(list(model.sample_uint8(40, seed=3, batch_size=40))))
     for batch_size in (1, 7, 32):
         assert torch.equal(torch.cat(list(model.sample_uint8(40, 3, batch_size, "mixture"))), whole)
-    picture = to_uint8(model.sample(5, seeded(3), "mixture")).float()
-    torch.testing.assert_close(picture, whole[:5].float(), atol=1, rtol=0)
+    image = to_uint8(model.sample(5, seeded(3), "mixture")).float()
+    torch.testing.assert_close(image, whole[:5].float(), atol=1, rtol=0)
 
 
 def test_mixture_of_a_vae_is_fitted_on_draws_of_the_posteriors() -> None:
     vae, data = tiny_vae(mixture_components=1).eval(), tiny_data(200)
     fit_prior(vae, data)
-    mean, log_variance = vae.encode(data.pictures("train")[:].float() / 127.5 - 1)
+    mean, log_variance = vae.posterior(data.images("train")[:].float() / 127.5 - 1)
     expected = mean.T.cov() + log_variance.exp().mean(0).diag()
     covariance = vae.mixture.choleskies[0] @ vae.mixture.choleskies[0].T
     torch.testing.assert_close(covariance, expected.detach(), atol=0.35, rtol=0)

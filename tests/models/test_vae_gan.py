@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from src.callbacks.step_seeds import StepSeeds
-from src.images import from_uint8
+from src.core.images import from_uint8
 from src.models.vae_gan import VAEGAN, ratio_of_root_mean_squares
 from src.networks.dcgan import DCGANDiscriminator
 from src.objectives.adversarial import RelativisticPairing
 from src.objectives.gradient_penalty import ZeroCentred
-from tests.metrics.stand_ins import smooth_pictures
-from tests.tiny import ADAM, Stepped, autoencoder_parts, identical, snapshot, tiny_data, tiny_vae, train
+from tests.helpers.feature_networks import smooth_images
+from tests.helpers.tiny import ADAM, Stepped, autoencoder_parts, identical, snapshot, tiny_data, tiny_vae, train
 
-REAL = from_uint8(smooth_pictures(6, seed=0, size=32))
+REAL = from_uint8(smooth_images(6, seed=0, size=32))
 
 
 def tiny_vae_gan(kind: type[VAEGAN] = VAEGAN, **options: Any) -> VAEGAN:
@@ -81,7 +81,7 @@ def test_training_moves_every_part_and_the_average_follows_the_decoder() -> None
         assert not average.requires_grad
 
 
-def test_pictures_and_held_out_losses_are_those_of_the_averaged_decoder() -> None:
+def test_images_and_held_out_losses_are_those_of_the_averaged_decoder() -> None:
     model = tiny_vae_gan().eval()
     with torch.no_grad():
         for weight in model.decoder.parameters():

@@ -8,11 +8,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from src.core.types import ImageSize, Normalization
 from src.networks.conv_vae import ConvDecoder, ConvEncoder
 from src.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from src.networks.layers import channels_by_resolution, normalization_layer
 from src.networks.resnet_vae import ResidualBlock, ResNetDecoder, ResNetEncoder
-from src.schema import ImageSize, Normalization
 
 CONF = Path(__file__).parents[2] / "conf"
 SIZES = get_args(ImageSize)
@@ -32,7 +32,7 @@ def resnet_vae(size: ImageSize) -> tuple[nn.Module, nn.Module]:
 
 
 def channels_of(network: nn.Module) -> list[int]:
-    """Of the pictures between the layers."""
+    """Of the images between the layers."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return [layer.out_channels for layer in network.modules() if isinstance(layer, kinds)]
 
@@ -52,14 +52,14 @@ def test_encoder_and_decoder_have_the_shapes_they_say(
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("size", SIZES)
-def test_generator_draws_pictures_and_discriminator_gives_each_a_logit(
+def test_generator_draws_images_and_discriminator_gives_each_a_logit(
     size: ImageSize, normalization: Normalization
 ) -> None:
     generator = DCGANGenerator(size, 5, width=4, max_width=8, normalization=normalization)
-    pictures = generator(100 * torch.randn(2, 5))
-    assert pictures.shape == (2, 3, size, size)
-    assert pictures.abs().max() <= 1
-    logits = DCGANDiscriminator(size, width=4, max_width=8, normalization=normalization)(pictures)
+    images = generator(100 * torch.randn(2, 5))
+    assert images.shape == (2, 3, size, size)
+    assert images.abs().max() <= 1
+    logits = DCGANDiscriminator(size, width=4, max_width=8, normalization=normalization)(images)
     assert logits.shape == (2,)
     assert logits.isfinite().all()
 

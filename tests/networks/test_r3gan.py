@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
+from src.core.types import ImageSize
 from src.networks.notebook import NotebookDiscriminator, NotebookGenerator
 from src.networks.r3gan import R3GANDiscriminator, R3GANGenerator, Resample, ResidualBlock
-from src.schema import ImageSize
 
 SMALL: dict[str, Any] = {"width": 4, "max_width": 8, "blocks": 1, "group_size": 4}
 
@@ -15,18 +15,18 @@ SMALL: dict[str, Any] = {"width": 4, "max_width": 8, "blocks": 1, "group_size": 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])
 @pytest.mark.parametrize("size", get_args(ImageSize))
 def test_pair_of_every_size(size: ImageSize, patch_size: Literal[1, 2, 4]) -> None:
-    pictures = R3GANGenerator(size, 5, **SMALL, patch_size=patch_size)(torch.randn(2, 5))
-    assert pictures.shape == (2, 3, size, size)
-    logits = R3GANDiscriminator(size, **SMALL, patch_size=patch_size)(pictures)
+    images = R3GANGenerator(size, 5, **SMALL, patch_size=patch_size)(torch.randn(2, 5))
+    assert images.shape == (2, 3, size, size)
+    logits = R3GANDiscriminator(size, **SMALL, patch_size=patch_size)(images)
     assert logits.shape == (2,)
     assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize("size", get_args(ImageSize))
 def test_notebook_pair_of_every_size(size: ImageSize) -> None:
-    pictures = NotebookGenerator(size, 5, width=4)(torch.randn(2, 5))
-    assert pictures.shape == (2, 3, size, size)
-    assert NotebookDiscriminator(size, width=4)(pictures).shape == (2,)
+    images = NotebookGenerator(size, 5, width=4)(torch.randn(2, 5))
+    assert images.shape == (2, 3, size, size)
+    assert NotebookDiscriminator(size, width=4)(images).shape == (2,)
 
 
 def test_blocks_begin_as_the_identity() -> None:
@@ -38,12 +38,12 @@ def test_blocks_begin_as_the_identity() -> None:
 
 
 def test_new_networks_keep_the_variance() -> None:
-    """Whatever the depth: the latents' in the pictures, the pictures' in the logits."""
+    """Whatever the depth: the latents' in the images, the images' in the logits."""
     torch.manual_seed(0)
     for blocks in (1, 4):
         options: dict[str, Any] = {"width": 16, "max_width": 16, "blocks": blocks}
-        pictures = R3GANGenerator(32, 64, **options)(torch.randn(64, 64))
-        assert 0.2 < pictures.std() < 2
+        images = R3GANGenerator(32, 64, **options)(torch.randn(64, 64))
+        assert 0.2 < images.std() < 2
         assert 0.02 < R3GANDiscriminator(32, **options)(torch.randn(64, 3, 32, 32)).std() < 2
 
 

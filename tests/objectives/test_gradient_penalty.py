@@ -16,12 +16,12 @@ from src.objectives.gradient_penalty import (
 Critic = Callable[[Tensor], Tensor]
 
 
-def pictures(seed: int) -> Tensor:
+def images(seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(5, 3, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
 
 
-REAL, FAKE = pictures(1), pictures(2)
+REAL, FAKE = images(1), images(2)
 
 
 def linear_critic() -> tuple[Critic, Tensor]:
@@ -59,7 +59,7 @@ def test_one_centred_penalty_of_flat_critic_has_a_gradient() -> None:
     assert weight.grad.isfinite().all()
 
 
-def test_penalty_of_each_picture_is_its_own() -> None:
+def test_penalty_of_each_image_is_its_own() -> None:
     critic = smooth_critic()
     together = zero_centred_gradient_penalty(REAL, critic(REAL))
     for index in range(5):
@@ -80,14 +80,14 @@ def test_r1_and_r2_weigh_half_their_gamma() -> None:
 def test_lazy_penalty_weighs_the_same_on_average(interval: int) -> None:
     critic = smooth_critic()
     every_step, lazy = ZeroCentred(1.0, 2.0), ZeroCentred(1.0, 2.0, interval)
-    totals = [total(lazy, critic) if lazy.due(step) else torch.zeros(()) for step in range(3 * interval)]
+    totals = [total(lazy, critic) if lazy.should_run(step) else torch.zeros(()) for step in range(3 * interval)]
     torch.testing.assert_close(torch.stack(totals).mean(), total(every_step, critic))
-    assert sum(lazy.due(step) for step in range(3 * interval)) == 3
+    assert sum(lazy.should_run(step) for step in range(3 * interval)) == 3
 
 
 def test_penalty_without_weight_is_never_due() -> None:
-    assert not any(ZeroCentred(0.0, 0.0).due(step) for step in range(5))
-    assert not any(Interpolated(0.0).due(step) for step in range(5))
+    assert not any(ZeroCentred(0.0, 0.0).should_run(step) for step in range(5))
+    assert not any(Interpolated(0.0).should_run(step) for step in range(5))
 
 
 def test_interpolated_penalty_of_linear_critic_is_known() -> None:
@@ -95,7 +95,7 @@ def test_interpolated_penalty_of_linear_critic_is_known() -> None:
     torch.testing.assert_close(total(Interpolated(10.0), critic), 10 * (weight.norm() - 1).square())
 
 
-def test_interpolated_penalty_looks_between_the_pictures() -> None:
+def test_interpolated_penalty_looks_between_the_images() -> None:
     seen: list[Tensor] = []
 
     def critic(images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from src.objectives.kl import TargetKL, kl_beyond_free_bits, kl_to_standard_normal, nats_to_bits_per_dimension
+from src.objectives.kl import TargetKL, free_bits_kl, kl_to_standard_normal, nats_to_bits_per_dimension
 
 
 def test_kl_matches_torch_distributions() -> None:
@@ -32,7 +32,7 @@ def test_uniform_density_over_all_levels_is_eight_bits() -> None:
     assert nats_to_bits_per_dimension(nats, 12, math.log(127.5)).item() == pytest.approx(8)
 
 
-def test_uniform_density_over_the_range_of_pictures_is_the_bits_of_255_levels() -> None:
+def test_uniform_density_over_the_range_of_images_is_the_bits_of_255_levels() -> None:
     """From -1 to 1 there are 255 widths of a level."""
     nats = torch.tensor([12 * math.log(2)])
     assert nats_to_bits_per_dimension(nats, 12, math.log(127.5)).item() == pytest.approx(math.log2(255))
@@ -43,9 +43,9 @@ def test_one_fair_coin_a_dimension_is_one_bit() -> None:
     torch.testing.assert_close(nats_to_bits_per_dimension(nats, 12, 0.0), torch.tensor([1.0, 2.0]))
 
 
-def test_dimensions_below_their_free_nats_cost_the_same_and_have_no_gradient() -> None:
+def test_dimensions_below_their_free_bits_cost_the_same_and_have_no_gradient() -> None:
     kl = torch.tensor([[0.1, 3.0], [0.3, 1.0]], requires_grad=True)
-    paid = kl_beyond_free_bits(kl, free_nats=0.5)
+    paid = free_bits_kl(kl, free_bits=0.5)
     torch.testing.assert_close(paid, torch.tensor([3.5, 1.5]))
     (gradient,) = torch.autograd.grad(paid.sum(), kl)
     assert torch.equal(gradient, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
@@ -54,7 +54,7 @@ def test_dimensions_below_their_free_nats_cost_the_same_and_have_no_gradient() -
 def test_free_bits_are_the_papers_maximum_of_the_batch_means() -> None:
     kl = torch.rand(7, 5, generator=torch.Generator().manual_seed(0))
     expected = kl.mean(dim=0).clamp_min(0.5).sum()
-    torch.testing.assert_close(kl_beyond_free_bits(kl, 0.5).mean(), expected)
+    torch.testing.assert_close(free_bits_kl(kl, 0.5).mean(), expected)
 
 
 def test_weight_moves_by_the_logarithm_of_the_excess_and_stays_at_the_target() -> None:

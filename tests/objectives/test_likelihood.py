@@ -14,10 +14,19 @@ from torch.distributions import (
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Laplace as TorchLaplace
 
-from src.images import from_uint8
-from src.objectives.dispersion import Dispersion, Fixed, Learned, Optimal
+from src.core.images import from_uint8
 from src.objectives.kl import nats_to_bits_per_dimension
-from src.objectives.likelihood import Bernoulli, DiscretizedLogistic, Gaussian, Laplace, Likelihood
+from src.objectives.likelihood import (
+    Bernoulli,
+    DiscretizedLogistic,
+    Dispersion,
+    Fixed,
+    Gaussian,
+    Laplace,
+    Learned,
+    Likelihood,
+    Optimal,
+)
 
 torch.manual_seed(0)
 IMAGES = torch.rand(5, 3, 4, 4, dtype=torch.float64) * 2 - 1
@@ -65,7 +74,7 @@ def test_log_prob_matches_torch_distributions(likelihood: Likelihood, distributi
     torch.testing.assert_close(likelihood.log_prob(IMAGES, OUTPUTS), log_prob(distribution), rtol=1e-6, atol=0)
 
 
-def test_bernoulli_matches_torch_distributions_on_grey_values() -> None:
+def test_bernoulli_matches_torch_distributions_on_gray_values() -> None:
     theirs = TorchBernoulli(logits=OUTPUTS, validate_args=False)
     torch.testing.assert_close(Bernoulli().log_prob(IMAGES, OUTPUTS), log_prob(theirs, (IMAGES + 1) / 2))
 
@@ -128,12 +137,12 @@ def test_gradient_through_the_optimal_variance_and_scale_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
-def test_mean_is_a_picture(likelihood: Likelihood) -> None:
-    pictures = likelihood.mean(torch.tensor([-1e4, -3.0, 0.0, 3.0, 1e4]))
-    assert pictures[0] == -1
-    assert pictures[2] == 0
-    assert pictures[4] == 1
-    assert (pictures.diff() > 0).all()
+def test_mean_is_a_image(likelihood: Likelihood) -> None:
+    images = likelihood.mean(torch.tensor([-1e4, -3.0, 0.0, 3.0, 1e4]))
+    assert images[0] == -1
+    assert images[2] == 0
+    assert images[4] == 1
+    assert (images.diff() > 0).all()
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
@@ -144,12 +153,12 @@ def test_perfect_reconstruction_stays_finite(likelihood: Likelihood) -> None:
     assert outputs.grad.isfinite().all()
 
 
-def test_bernoulli_mean_is_its_expected_grey_value() -> None:
+def test_bernoulli_mean_is_its_expected_gray_value() -> None:
     torch.testing.assert_close((Bernoulli().mean(OUTPUTS) + 1) / 2, TorchBernoulli(logits=OUTPUTS).mean)
 
 
 @pytest.mark.parametrize("dispersion", [Optimal(), Fixed(0.2), Learned(0.2)], ids=str)
-def test_held_out_pictures_are_judged_one_by_one(dispersion: Dispersion) -> None:
+def test_held_out_images_are_judged_one_by_one(dispersion: Dispersion) -> None:
     likelihood = Gaussian(dispersion)
     likelihood.log_prob(IMAGES, OUTPUTS)
     likelihood.eval()

@@ -1,0 +1,89 @@
+"""What the ranks of a run exchange; every function gives a single process its own values back."""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
+
+T = TypeVar("T")
+
+
+def get_rank() -> int:
+    """Return the rank of this process, 0 without torch.distributed."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
+def is_distributed() -> bool:
+    """Tell whether torch.distributed connects this process with others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+@torch.no_grad()
+def all_reduce_mean(values: Tensor) -> tuple[Tensor, int]:
+    """Return the mean over the first axis of all ranks' batches (N, ...), and how many N they are together.
+
+    The result carries no gradient. Every rank must call it, with as many values as the others.
+    """
+    mean, count = values.mean(dim=0), len(values)
+    if is_distributed():
+        distributed.all_reduce(mean)
+        mean, count = mean / distributed.get_world_size(), count * distributed.get_world_size()
+    return mean, count
+
+
+def differentiable_all_reduce_mean(values: Tensor) -> Tensor:
+    """Return the mean of all ranks' values (N,) as a scalar, differentiable in each of them.
+
+    Every rank must call it, with as many values as the others, and go backward through it.
+    """
+    if not is_distributed():
+        return values.mean()
+    total: Tensor = all_reduce(values.mean())
+    return total / distributed.get_world_size()
+
+
+def all_gather(values: Tensor) -> Tensor:
+    """Concatenate the values (N, D) of all ranks, in the order of the ranks."""
+    if not is_distributed():
+        return values
+    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def broadcast_object(value: T, device: torch.device) -> T:
+    """Return rank zero's value on every rank."""
+    if not is_distributed():
+        return value
+    holder = [value]
+    distributed.broadcast_object_list(holder, src=0, device=device)
+    return holder[0]
+
+
+class LargestOfRanks:
+    """Finds the largest value that any rank brings to a step, without waiting for the others.
+
+    Every rank calls it after every step. With several ranks the answer is that of the step before, because the
+    exchange runs on the CPU meanwhile; so bring a value until it is returned.
+    """
+
+    def __init__(self) -> None:
+        self.pending: tuple[distributed.Work, Tensor] | None = None
+        self.group: distributed.ProcessGroup | None = None
+
+    def __call__(self, value: int) -> int:
+        if not is_distributed() or distributed.get_world_size() == 1:
+            return value
+        if self.group is None:
+            self.group = distributed.new_group(backend="gloo")  # type: ignore[assignment]
+        agreed = 0
+        if self.pending:
+            work, largest = self.pending
+            work.wait()
+            agreed = int(largest)
+        # A value that was just returned is not brought again.
+        values = torch.tensor(0 if agreed else value)
+        work = distributed.all_reduce(values, distributed.ReduceOp.MAX, self.group, async_op=True)
+        self.pending = work, values
+        return agreed

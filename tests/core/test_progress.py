@@ -1,0 +1,60 @@
+"""Long work says how much is left, on the screen of the first process only; short work says nothing."""
+
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from src.core import progress
+from src.core.progress import track
+from src.evaluation.evaluator import judge_losses
+from tests.helpers.tiny import tiny_data, tiny_vae
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What is shown, on a clock that each look moves on by a second."""
+    text, seconds = StringIO(), iter(range(10_000))
+    monkeypatch.setattr(progress, "CONSOLE", Console(file=text, width=120))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    return text
+
+
+def test_items_come_through_and_time_left_is_told(screen: StringIO) -> None:
+    batches = [[0] * 10 for _ in range(60)]
+    assert list(track(iter(batches), 600, "reading")) == batches
+    lines = screen.getvalue().splitlines()
+    assert lines == ["reading: 20/600, about 58 s left", "reading: 320/600, about 28 s left"]
+
+
+def test_short_work_says_nothing(screen: StringIO) -> None:
+    assert list(track([[1], [2]], 2, "reading")) == [[1], [2]]
+    assert not screen.getvalue()
+
+
+def test_other_processes_are_silent(screen: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    assert len(list(track([[0]] * 60, 60, "reading"))) == 60
+    assert not screen.getvalue()
+
+
+def test_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, screen: StringIO) -> None:
+    monkeypatch.setattr(progress, "CONSOLE", Console(file=screen, force_terminal=True, width=120))
+    list(track([[0]] * 9, 9, "reading"))
+    assert "reading" in screen.getvalue()
+    assert "about" not in screen.getvalue()
+
+
+def test_reference_is_bounded_by_evenly_spaced_images() -> None:
+    data = tiny_data(41, val_fraction=0.0)
+    assert [len(data.images("train", most)) for most in (100, 41, 40, 14, 1)] == [41, 41, 21, 14, 1]
+    (images,) = data.share("train", 64, most=14)
+    assert (images == data.images("train")[::3]).all()
+    counted = []
+    model = tiny_vae()
+    model.evaluation_losses = lambda images: counted.append(len(images)) or {"loss": images[:, 0, 0, 0]}  # type: ignore[method-assign, func-returns-value]
+    judge_losses(model, data, "train", most=20)
+    assert sum(counted) == 14

@@ -1,0 +1,125 @@
+"""Runs whose processes torchrun or SLURM started: who is who, one folder for all, and real ones on one machine."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.core.errors import UserError
+from src.core.ranks import RankInfo, agree, get_rank_info
+from src.training.launcher import free_port, launch
+from tests.helpers.commands import REPOSITORY, config_of, tiny
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE")
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*VARIABLES, *(name for name in os.environ if name.startswith("SLURM_"))]:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ("", None),
+        ("RANK=3 WORLD_SIZE=4 LOCAL_RANK=1", RankInfo(3, 4, "torchrun")),
+        # Set for a container as a whole.
+        ("RANK=0 WORLD_SIZE=1", None),
+        ("SLURM_PROCID=3 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=4 SLURM_JOB_NAME=cats", RankInfo(3, 4, "SLURM")),
+        # A batch script without srun.
+        ("SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_ID=7 SLURM_JOB_NAME=cats", None),
+        # `srun python ...` as one task, and shells: salloc's own step, `srun --pty bash`.
+        ("SLURM_PROCID=0 SLURM_STEP_ID=1 SLURM_STEP_NUM_TASKS=1", None),
+        ("SLURM_PROCID=0 SLURM_STEP_ID=4294967290 SLURM_STEP_NUM_TASKS=2", None),
+        ("SLURM_PROCID=0 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_JOB_NAME=bash", None),
+        # torchrun inside of srun.
+        ("RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=4", RankInfo(1, 2, "torchrun")),
+    ],
+)
+def test_processes_know_who_started_them(
+    environment: str, expected: RankInfo | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in environment.split():
+        monkeypatch.setenv(*variable.split("="))
+    assert get_rank_info() == expected
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+
+
+@pytest.mark.usefixtures("address")
+def test_all_processes_take_the_first_ones_folder() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        folders = threads.map(lambda rank: agree(RankInfo(rank, 3, "torchrun"), ["seed=1"], f"runs/{rank}"), range(3))
+    assert list(folders) == ["runs/0"] * 3
+
+
+@pytest.mark.usefixtures("address")
+def test_processes_of_different_options_are_refused() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        first, second = (
+            threads.submit(agree, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], "runs") for rank in range(2)
+        )
+        assert first.result() == "runs"
+        with pytest.raises(UserError, match="process 1 was given seed=1, the first one seed=0"):
+            second.result()
+
+
+def test_number_of_processes_must_be_what_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="are 2 processes, but torchrun started 4"):
+        launch(config_of("trainer.devices=2", f"run_dir={tmp_path}"))
+
+
+def run_together(folder: Path, commands: list[list[str]], environments: list[dict[str, str]]) -> dict[str, Any]:
+    """Starts all of them in a folder; the summary of the one run they make."""
+    processes = [
+        subprocess.Popen(
+            [*line, *tiny("vae"), "metrics=none", "max_images=32"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        )
+        for line, environment in zip(commands, environments, strict=True)
+    ]
+    assert [process.wait(800) for process in processes] == [0, 0]
+    (summary,) = folder.rglob("summary.json")
+    assert len(list(folder.rglob("images"))) == 1
+    return json.loads(summary.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_torchrun_nodes_make_one_run(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    where = ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    job = ["-m", "src.train", "trainer.num_nodes=2"]
+    commands = [[*torchrun, f"--node-rank={rank}", *where, *job] for rank in range(2)]
+    summary = run_together(tmp_path, commands, [{}, {}])
+    assert [summary["processes"], summary["images_seen"]] == [2, 32]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_tasks_of_srun_make_one_run(tmp_path: Path) -> None:
+    of_the_job = {"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "cats", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    of_the_step = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    environments = [
+        {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        | of_the_job
+        | of_the_step
+        for port in [free_port()]
+        for rank in "01"
+    ]
+    command = [sys.executable, "-m", "src.train", "trainer.devices=2"]
+    summary = run_together(tmp_path, [command, command], environments)
+    assert [summary["processes"], summary["images_seen"]] == [2, 32]

@@ -1,0 +1,48 @@
+"""A callback that writes down, for every process of a run, its first noise and its last weights."""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor
+
+from src.models.base import GenerativeModel
+
+
+def digest(tensors: list[Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+class Probe(Callback):
+    """Writes <folder>/rank<N>.json: digests of the noise of every step and of the weights at the end."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.noise = Path(folder), list[str]()
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        with torch.random.fork_rng(devices=[]):
+            self.noise.append(digest([torch.randn(8)]))
+
+    def on_train_end(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
+        state = {"noise": self.noise, "weights": digest(list(model.state_dict().values()))}
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(state))
+
+
+class Ending(Callback):
+    """Ends the second process, or the only one, after the first step: how="kill" as the system would, "raise" by an
+    error of its own; anything else leaves it alone."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_rank == trainer.world_size - 1:
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "raise":
+                raise RuntimeError("the disk is on fire")

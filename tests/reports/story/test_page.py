@@ -1,0 +1,92 @@
+"""The page from models that have learned nothing: all is inside, and it says what was measured."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from src.data.datamodule import ImageDataModule
+from src.models.base import GenerativeModel
+from src.reports.story.page import Run, render
+from tests.helpers.feature_networks import PatchMeans
+from tests.helpers.tiny import tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
+
+CURVES = "images_seen,train/discriminator_loss,train/generator_loss,train/real_logits,train/fake_logits\n"
+VOID = {"meta", "img", "br", "source", "mspace"}
+
+
+class Reader(HTMLParser):
+    """Checks that what is opened is closed, and gathers what a page loads, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += " ".join(data.split()) + " "
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("story")
+    (folder / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.1,-0.1\n200,0.6,0.8,0.3,-0.3\n")
+    models: dict[str, GenerativeModel] = {
+        "autoencoder": tiny_autoencoder(),
+        "vae": tiny_vae(),
+        "gan": tiny_gan(),
+    }
+    parts = {"beta": 4, "adversarial_loss": {"_target_": "src.objectives.adversarial.RelativisticPairing"}}
+    runs = {
+        name: Run(model.eval(), folder, f"python -m src.train model={name}", 60.0, {"model": parts})
+        for name, model in models.items()
+    }
+    data: ImageDataModule = tiny_data(60, val_fraction=0.4)
+    return render(runs, data, PatchMeans(), num_images=20, seed=0)
+
+
+@pytest.fixture(scope="module")
+def reader(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    return reader
+
+
+def test_page_needs_nothing_but_itself(page: str, reader: Reader) -> None:
+    assert reader.open == []
+    assert len(reader.loaded) > 15
+    assert all(source.startswith("data:image/") for source in reader.loaded)
+    assert not re.search(r"https?://|url\(|<script", page)
+
+
+def test_every_figure_is_drawn_for_light_and_dark_screens(page: str) -> None:
+    assert page.count('media="(prefers-color-scheme: dark)"') == 4
+    assert page.count('media="(prefers-reduced-motion: reduce)"') == 3
+
+
+def test_images_have_descriptions(page: str) -> None:
+    assert len(re.findall(r"<img [^>]*alt=\"[^\"]+\"", page)) == page.count("<img ")
+
+
+def test_text_says_what_was_measured(reader: Reader) -> None:
+    assert "36 to train on; 24 held out" in reader.text
+    assert "β = 4" in re.sub(r"\s+", " ", reader.text)
+    assert "python -m src.train model=gan" in reader.text
+    assert "20 images of each kind" in reader.text
+    assert "3.0 minutes in all" in reader.text
+
+
+def test_no_macro_is_left_over(page: str, reader: Reader) -> None:
+    assert "{{" not in page
+    assert "{%" not in page
+    assert "None" not in reader.text

@@ -1,0 +1,114 @@
+"""Processes of a run: how many, their environment, and that none outlives the others. Stand-ins for the ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.core.errors import UserError
+from src.training.launcher import Ending, count_processes, explain, process_environment, run_rank, wait_for
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handler() -> Any:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def python(code: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize(("devices", "count"), [(1, 1), (2, 2), ("2", 2), ([0, 1], 2), ([3], 1), ("auto", 1), (-1, 1)])
+def test_each_device_has_a_process(devices: Any, count: int) -> None:
+    assert count_processes({"devices": devices, "accelerator": "cpu"}) == count
+
+
+def test_ranks_differ_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    first, second = (process_environment(rank, 2, "1234") for rank in range(2))
+    assert {name for name in first if first[name] != second[name]} == {"RANK", "LOCAL_RANK"}
+    assert (second["RANK"], second["WORLD_SIZE"], second["OMP_NUM_THREADS"]) == ("1", "2", "4")
+    assert first["PATH"] == os.environ["PATH"]
+
+
+def test_threads_that_the_user_chose_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert process_environment(0, 2, "1234")["OMP_NUM_THREADS"] == "3"
+
+
+def test_run_succeeds_where_all_ranks_do() -> None:
+    assert wait_for([python("pass"), python("pass")]) == (0, None)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_failing_rank_ends_the_others_and_its_status_comes_back(failing: int) -> None:
+    codes = ["import time; time.sleep(60)"] * 2
+    codes[failing] = "raise SystemExit(7)"
+    processes = [python(code) for code in codes]
+    started_at = time.monotonic()
+    assert wait_for(processes) == (7, None)
+    assert time.monotonic() - started_at < 20
+    assert processes[1 - failing].returncode == -signal.SIGTERM
+
+
+def test_rank_that_a_signal_killed_counts_as_failed() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, None)
+
+
+def test_only_the_first_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors: list[Exception] = [UserError("no such image"), ValueError("its consequence")]
+
+    def fit(config: dict[str, Any]) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr("src.training.fit.fit", fit)
+    for rank, code in ((1, 2), (0, 1)):
+        with pytest.raises(SystemExit) as ended:
+            run_rank({"run_dir": str(tmp_path)}, rank, 2)
+        assert ended.value.code == code
+    assert capsys.readouterr().err == "error: no such image\n"
+    assert (tmp_path / "error.txt").read_text() == "no such image\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "statuses", "reason"),
+    [
+        (Ending(137), [-15, -9], "process 1 of 2 was killed by SIGKILL"),
+        (Ending(137), [-9], "the process was killed by SIGKILL"),
+        (Ending(75, signal.SIGINT), [75, 75], "ended by SIGINT"),
+        (Ending(3), [3, -15], "exit status 3"),
+    ],
+)
+def test_ending_is_explained(ending: Ending, statuses: list[int], reason: str, tmp_path: Path) -> None:
+    assert explain(ending, statuses, tmp_path) == reason
+
+
+def test_termination_of_the_launcher_ends_the_ranks() -> None:
+    code = """if True:
+        import subprocess, sys
+        from src.training.launcher import wait_for
+        ranks = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2)]
+        print(*[rank.pid for rank in ranks], flush=True)
+        sys.exit(wait_for(ranks).status)"""
+    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    ranks = [int(pid) for pid in launcher.stdout.readline().split()]
+    time.sleep(1)
+    launcher.terminate()
+    assert launcher.wait(20) == 128 + signal.SIGTERM
+    for rank in ranks:
+        with pytest.raises(ProcessLookupError):
+            os.kill(rank, 0)

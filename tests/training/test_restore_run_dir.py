@@ -1,0 +1,163 @@
+"""A run that goes on begins with a folder as it was at its checkpoint, wherever its beginning is killed."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.callbacks.checkpoints import SealedCheckpointIO, link, numbered
+from src.models.checkpoint import read_checkpoint
+from src.training.resume import latest_valid_checkpoint, read_rows, restore_run_dir
+
+BEST = {50: 50, 100: 50, 150: 150}  # which checkpoint was the best when one was written
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed_at(operation: int) -> Iterator[None]:
+    """Raises instead of the change of the disk with this number."""
+    numbers = count()
+
+    def fatal(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            if next(numbers) == operation:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return changed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((os, "replace"), (os, "link"), (os, "unlink"), (shutil, "copyfile")):
+            patch.setattr(module, name, fatal(getattr(module, name)))
+        yield
+
+
+def run_until(last: int, folder: Path) -> Path:
+    """A run that writes a row every 10 images, a grid and a checkpoint every 50."""
+    checkpoints = folder / "checkpoints"
+    for seen in range(50, last + 1, 50):
+        content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "images_seen": seen}
+        best = {"callbacks": {"Checkpoints": {"best": {"images_seen": BEST[seen]}}}}
+        SealedCheckpointIO().save_checkpoint(content | best, numbered(checkpoints, seen))
+    link(numbered(checkpoints, last), checkpoints / "last.ckpt")
+    link(numbered(checkpoints, BEST[last]), checkpoints / "best.ckpt")
+    rows = "".join(f"{seen},{seen / 7}\n" for seen in range(0, last + 11, 10))
+    (folder / "metrics.csv").write_text(f"images_seen,loss\n{rows}")
+    (folder / "images").mkdir()
+    for seen in range(0, last + 1, 50):
+        (folder / "images" / f"samples_{seen:09d}.png").write_text(f"cats at {seen}")
+    (folder / "tensorboard").mkdir()
+    (folder / "tensorboard" / "events").write_text("curves")
+    return folder
+
+
+def assert_is_as_it_was_at(seen: int, run: Path) -> None:
+    assert [int(row["images_seen"]) for row in read_rows(run / "metrics.csv")[1]] == list(range(0, seen + 1, 10))
+    images = sorted((run / "images").iterdir())
+    assert [path.read_text() for path in images] == [f"cats at {at}" for at in range(0, seen + 1, 50)]
+    assert (run / "tensorboard" / "events").read_text() == "curves"
+    for name, of in (("last.ckpt", seen), ("best.ckpt", BEST[seen])):
+        assert read_checkpoint(run / "checkpoints" / name)["images_seen"] == of, name
+    newest = latest_valid_checkpoint(run)
+    assert newest
+    assert read_checkpoint(newest)["images_seen"] == seen
+    assert not list(run.rglob("*.part"))
+
+
+def go_on(resume: Path, run: Path) -> int:
+    checkpoint = read_checkpoint(resume)
+    restore_run_dir(str(resume), run, checkpoint)
+    return checkpoint["images_seen"]
+
+
+def same_folder(name: str, folder: Path) -> tuple[Path, Path]:
+    run = run_until(150, folder / "run")
+    return run / "checkpoints" / name, run
+
+
+def only_its_other_name_is_left(name: str, folder: Path) -> tuple[Path, Path]:
+    resume, run = same_folder(name, folder)
+    numbered(run / "checkpoints", read_checkpoint(resume)["images_seen"]).unlink()
+    return resume, run
+
+
+def by_another_path(name: str, folder: Path) -> tuple[Path, Path]:
+    resume, run = only_its_other_name_is_left(name, folder)
+    (folder / "alias").symlink_to(run)
+    return resume, folder / "alias"
+
+
+def new_folder(name: str, folder: Path) -> tuple[Path, Path]:
+    return run_until(150, folder / "source") / "checkpoints" / name, folder / "run"
+
+
+def folder_that_had_gone_on(name: str, folder: Path) -> tuple[Path, Path]:
+    return run_until(100, folder / "source") / "checkpoints" / name, run_until(150, folder / "run")
+
+
+@pytest.mark.parametrize(
+    ("begun", "name"),
+    [
+        (same_folder, "images_000000150.ckpt"),
+        (same_folder, "images_000000050.ckpt"),
+        (same_folder, "last.ckpt"),
+        (only_its_other_name_is_left, "best.ckpt"),
+        (by_another_path, "last.ckpt"),
+        (new_folder, "images_000000100.ckpt"),
+        (new_folder, "best.ckpt"),
+        (folder_that_had_gone_on, "last.ckpt"),
+    ],
+)
+@pytest.mark.parametrize("again", ["the same", "resume=last"])
+def test_killed_at_any_change_of_the_disk_it_goes_on_right(
+    begun: Callable[[str, Path], tuple[Path, Path]], name: str, again: str, tmp_path: Path
+) -> None:
+    for operation in count():
+        resume, run = begun(name, tmp_path / str(operation))
+        try:
+            with killed_at(operation):
+                seen = go_on(resume, run)
+        except Killed:
+            newest = resume if again == "the same" else latest_valid_checkpoint(run)
+            if newest is None:  # in a folder of its own, nothing was there yet
+                assert begun in (new_folder, folder_that_had_gone_on)
+                continue
+            seen = go_on(newest, run)
+            assert_is_as_it_was_at(seen, run)
+        else:
+            assert_is_as_it_was_at(seen, run)
+            assert operation > 0
+            return
+
+
+def test_nothing_judged_yet_the_checkpoint_is_the_best(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "checkpoints", 50)
+    content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "images_seen": 50}
+    SealedCheckpointIO().save_checkpoint(content | {"callbacks": {"Checkpoints": {"best": {}}}}, path)
+    link(path, tmp_path / "checkpoints" / "best.ckpt")
+    go_on(tmp_path / "checkpoints" / "best.ckpt", tmp_path)
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["images_seen"] == 50
+
+
+def test_checkpoint_from_elsewhere_leaves_the_curves_of_its_run(tmp_path: Path) -> None:
+    run = run_until(150, tmp_path / "run")
+    elsewhere = shutil.copyfile(numbered(run / "checkpoints", 100), tmp_path / "mine.ckpt")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "holiday.png").touch()
+    assert_is_as_it_was_at(go_on(elsewhere, run), run)
+
+
+def test_without_a_checkpoint_nothing_of_an_earlier_attempt_stays(tmp_path: Path) -> None:
+    run = run_until(50, tmp_path / "run")
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    restore_run_dir(None, run, {"images_seen": 0})
+    assert [path.name for path in run.rglob("*") if path.is_file()] == []

@@ -1,0 +1,223 @@
+"""A run that is killed, or stopped by a signal, goes on and ends as one that was never stopped, bit for bit."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.core.errors import STOPPED, UserError
+from src.models.checkpoint import read_checkpoint
+from src.training.resume import latest_valid_checkpoint
+from tests.helpers.killed_runs import begin, config_of_a_run, finish, kill, start, wait_for_file, words
+from tests.helpers.tiny import assert_same
+
+MODELS = ["autoencoder", "vae", "gan", "vae_gan"]
+OF_THE_CLOCK = {"train/images_per_second", "train/data_wait_fraction"}
+NEWEST, ONE_BEFORE = "images_000000384.ckpt", "images_000000336.ckpt"
+Straight = Callable[[str, int], tuple[Path, float]]
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def curves(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in OF_THE_CLOCK} for row in csv.DictReader(file)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = load(one / "checkpoints" / name), load(other / "checkpoints" / name)
+        for part in ("state_dict", "optimizer_states", "images_seen", "global_step"):
+            assert_same(ours[part], theirs[part], f"{name}: {part}")
+        assert_same(ours["training_scalars"]["groups"], theirs["training_scalars"]["groups"], name)
+    assert curves(one) == curves(other)
+    images = sorted(path.name for path in (one / "images").iterdir())
+    assert images == sorted(path.name for path in (other / "images").iterdir())
+    assert all((one / "images" / name).read_bytes() == (other / "images" / name).read_bytes() for name in images)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    """Runs a model in so many processes without a stop, once: its folder, and the seconds that it takes."""
+    # The fork server takes long to start.
+    finish([begin()])
+
+    @cache
+    def run(model: str, processes: int) -> tuple[Path, float]:
+        folder = tmp_path_factory.mktemp("straight")
+        config = config_of_a_run(model, folder, f"trainer.devices={processes}")
+        started_at = time.monotonic()
+        assert finish(start(config, None)) == [0] * processes, words(folder)
+        return folder, time.monotonic() - started_at
+
+    return run
+
+
+def kill_and_go_on(model: str, processes: int, kills: int, straight: Straight, folder: Path) -> None:
+    """Kills each of so many runs at a random moment, some a second time as they go on."""
+    reference, seconds = straight(model, processes)
+    for number in range(kills):
+        run = folder / str(number)
+        config = config_of_a_run(model, run, f"trainer.devices={processes}")
+        for _ in range(random.choice([1, 2])):
+            ranks = start(config)
+            time.sleep(random.uniform(0, seconds))
+            kill(ranks)
+        assert finish(start(config)) == [0] * processes, words(run)
+        assert_same_run(reference, run)
+
+
+@pytest.mark.parametrize(
+    ("model", "processes", "kills"), [("autoencoder", 1, 1), ("vae", 1, 2), ("gan", 1, 2), ("gan", 2, 1)]
+)
+def test_killed_run_ends_as_if_never_stopped(
+    model: str, processes: int, kills: int, straight: Straight, tmp_path: Path
+) -> None:
+    kill_and_go_on(model, processes, kills, straight, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("model", MODELS)
+def test_twenty_killed_runs_end_as_if_never_stopped(
+    model: str, processes: int, straight: Straight, tmp_path: Path
+) -> None:
+    kill_and_go_on(model, processes, 20 // processes, straight, tmp_path)
+
+
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGUSR1, 2)])
+def test_signal_stops_a_run_with_a_checkpoint_of_this_step(
+    number: int, processes: int, straight: Straight, tmp_path: Path
+) -> None:
+    """With two processes only the second one gets it."""
+    reference, _ = straight("gan", processes)
+    pause = ["+callbacks.pause._target_=tests.helpers.killed_runs.Pause", f"+callbacks.pause.folder={tmp_path}"]
+    config = config_of_a_run("gan", tmp_path, f"trainer.devices={processes}", *pause, "+callbacks.pause.at=64")
+    ranks = start(config)
+    wait_for_file(tmp_path / "paused")
+    os.kill(ranks[-1].pid or 0, number)
+    (tmp_path / "released").touch()
+    assert finish(ranks) == [STOPPED] * processes, words(tmp_path)
+    written = [path.name for path in (tmp_path / "checkpoints").glob("images_*")]
+    # Several processes need a step or two to agree.
+    assert max(written) in [f"images_{images:09d}.ckpt" for images in (64, 80, 96, 112)]
+    assert f"stopped by {signal.Signals(number).name} after" in words(tmp_path)
+    assert finish(start(config)) == [0] * processes, words(tmp_path)
+    assert_same_run(reference, tmp_path)
+
+
+def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    pause = ["+callbacks.pause._target_=tests.helpers.killed_runs.Pause", f"+callbacks.pause.folder={tmp_path}"]
+    (rank,) = start(config_of_a_run("vae", tmp_path, *pause, "+callbacks.pause.at=64"))
+    wait_for_file(tmp_path / "paused")
+    for _ in range(2):
+        os.kill(rank.pid or 0, signal.SIGINT)
+        time.sleep(0.5)
+    assert finish([rank], timeout=10) == [128 + signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_the_first_step_ends_the_run_by_its_number(number: int, tmp_path: Path) -> None:
+    pause = ["+callbacks.pause._target_=tests.helpers.killed_runs.PausedSetup", f"+callbacks.pause.folder={tmp_path}"]
+    (rank,) = start(config_of_a_run("vae", tmp_path, *pause))
+    wait_for_file(tmp_path / "paused")
+    os.kill(rank.pid or 0, number)
+    assert finish([rank], timeout=20) == [128 + number], words(tmp_path)
+
+
+@pytest.mark.parametrize(("at", "sound"), [(80, 48), (368, 336)])
+def test_where_a_number_of_one_process_breaks_no_checkpoint_is_written_past_it(
+    at: int, sound: int, tmp_path: Path
+) -> None:
+    """Processes hear of each other a step later: here that step is after a checkpoint, and after the end."""
+    broken = ["+callbacks.broken._target_=tests.helpers.killed_runs.BrokenImages", f"+callbacks.broken.at={at}"]
+    config = config_of_a_run("gan", tmp_path, "trainer.devices=2", *broken)
+    assert finish(start(config)) == [2, 2], words(tmp_path)
+    assert f"after {at + 16} images; the last sound checkpoint is {tmp_path}/checkpoints/images_{sound:09d}.ckpt" in (
+        words(tmp_path)
+    )
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["images_seen"] == sound
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
+def test_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    damage: Callable[[Path], None], straight: Straight, tmp_path: Path
+) -> None:
+    reference, _ = straight("vae", 1)
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    damage(run / "checkpoints" / NEWEST)
+    assert finish(start(config_of_a_run("vae", run))) == [0], words(run)
+    assert f"passed over: {'the checkpoint ' * (damage is flip_a_bit)}{run}/checkpoints/{NEWEST} is " in words(run)
+    assert_same_run(reference, run)
+
+
+def test_killed_between_the_last_checkpoint_and_its_other_names_a_run_is_whole(
+    straight: Straight, tmp_path: Path
+) -> None:
+    """There is nothing left to train, and last.ckpt and best.ckpt are still the one before."""
+    reference, _ = straight("gan", 1)
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    for name in ("last.ckpt", "best.ckpt"):
+        shutil.copyfile(run / "checkpoints" / ONE_BEFORE, run / "checkpoints" / name)
+    assert finish(start(config_of_a_run("gan", run))) == [0], words(run)
+    assert_same_run(reference, run)
+
+
+def test_where_no_checkpoint_is_sound_nothing_begins_anew(straight: Straight, tmp_path: Path) -> None:
+    shutil.copytree(straight("vae", 1)[0], tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        flip_a_bit(path)
+    with pytest.raises(UserError, match=r"no checkpoint in .* is sound"):
+        latest_valid_checkpoint(tmp_path / "run")
+    assert latest_valid_checkpoint(tmp_path) is None
+
+
+def test_full_disk_stops_in_a_sentence_and_leaves_the_last_sound_checkpoint(straight: Straight, tmp_path: Path) -> None:
+    reference, _ = straight("vae", 1)
+    full = ["+callbacks.full._target_=tests.helpers.killed_runs.FullDisk", "+callbacks.full.at=80"]
+    assert finish(start(config_of_a_run("vae", tmp_path, *full))) == [2]
+    folder = tmp_path / "checkpoints"
+    assert f"error: can't write the checkpoint {folder}/images_000000096.ckpt (" in words(tmp_path)
+    assert f"File too large; the last sound checkpoint is {folder}/images_000000048.ckpt" in words(tmp_path)
+    assert not list(folder.glob("*.part"))
+    assert finish(start(config_of_a_run("vae", tmp_path))) == [0], words(tmp_path)
+    assert_same_run(reference, tmp_path)
+
+
+def test_resumed_in_another_folder_a_run_takes_its_history_along(straight: Straight, tmp_path: Path) -> None:
+    reference, _ = straight("gan", 1)
+    run = tmp_path / "run"
+    checkpoint = str(reference / "checkpoints" / ONE_BEFORE)
+    assert finish(start(config_of_a_run("gan", run), checkpoint)) == [0], words(run)
+    assert_same_run(reference, run)
+    ours, before = (json.loads((folder / "summary.json").read_text()) for folder in (run, reference))
+    assert (
+        ours["wall_time_seconds"]
+        > load(reference / "checkpoints" / ONE_BEFORE)["callbacks"]["Checkpoints"]["wall_seconds"]
+    )
+    assert ours["best"]["images_seen"] == before["best"]["images_seen"]
