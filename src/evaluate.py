@@ -35,17 +35,15 @@ def evaluate(
     from hydra.utils import instantiate
 
     from src.core.image_files import save_grid
-    from src.data.datamodule import ImageDataModule
     from src.evaluation.evaluator import fit_prior, judge_losses, judge_samples
+    from src.evaluation.from_checkpoint import load_run
     from src.evaluation.memorization import NEIGHBOURS, judge_generalization
     from src.evaluation.representation import Limits, judge_codes
     from src.models.autoencoder import EncodingModel
-    from src.models.checkpoint import choose_device, data_config, load_model, read_checkpoint
-    from src.models.vetting import build
 
-    content = read_checkpoint(checkpoint)
-    model = load_model(content, choose_device(device))
-    images = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
+    run = load_run(checkpoint, device)
+    model = run.model
+    images = run.data(data, reference)
     images_are_its_own = not any(value is not None for value in data.values())
     print(f"data: {images.source.description}", flush=True)
     torch.manual_seed(seed)
@@ -78,8 +76,7 @@ def evaluate(
         "checkpoint": checkpoint,
         "images_seen": model.images_seen,
     }
-    parent = Path(checkpoint).resolve().parent
-    folder = Path(output) if output else (parent.parent if parent.name == "checkpoints" else parent)
+    folder = Path(output) if output else run.folder
     folder.mkdir(parents=True, exist_ok=True)
     for name, grid in grids.items():
         save_grid(grid, folder / f"neighbours_{name}.png", NEIGHBOURS + 2)

@@ -32,17 +32,14 @@ def latents(
 
     import torch
 
-    from src.data.datamodule import ImageDataModule
+    from src.evaluation.from_checkpoint import load_run
     from src.evaluation.latent_space import encode, flatten, most_active
     from src.models.autoencoder import EncodingModel
-    from src.models.checkpoint import choose_device, data_config, load_model, read_checkpoint
-    from src.models.vetting import build
     from src.reports.latents import LatentImages
 
-    content = read_checkpoint(checkpoint)
-    model = load_model(content, choose_device(device))
-    parent = Path(checkpoint).resolve().parent
-    folder = Path(output) if output else (parent.parent if parent.name == "checkpoints" else parent) / "latents"
+    run = load_run(checkpoint, device)
+    model = run.model
+    folder = Path(output) if output else run.folder / "latents"
     folder.mkdir(parents=True, exist_ok=True)
     drawn = LatentImages(model, folder, steps, frames, animation)
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +48,7 @@ def latents(
     drawn.interpolations("samples", "samples", noise, torch.zeros(model.latent_dim))
     codes, start = model.sample_prior(16, generator), noise[0]
     if isinstance(model, EncodingModel):
-        source = build(data_config(content["config"]["data"], data, reference), "data", ImageDataModule)
+        source = run.data(data, reference)
         print(f"data: {source.source.description}", flush=True)
         found = source.images(reference)
         images = found[torch.randperm(len(found), generator=generator)[:num_images]]

@@ -24,9 +24,9 @@ def sample(
     from torch import Tensor
 
     from src.core.image_files import save_grid, save_image
-    from src.models.checkpoint import choose_device, load_model, read_checkpoint
+    from src.evaluation.from_checkpoint import load_run
 
-    model = load_model(read_checkpoint(checkpoint), choose_device(device))
+    model = load_run(checkpoint, device).model
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     on_grid: list[Tensor] = []

@@ -15,7 +15,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import should_run
 from src.callbacks.stop_signals import StopSignals
 from src.core.distributed import LargestOfRanks
 from src.core.errors import RunStopped, UserError

@@ -6,8 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning import Callback, Trainer
 
-from src.callbacks.report import log_metrics
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import log_metrics, should_run
 from src.core.types import PositiveInt, Seed
 from src.evaluation.evaluator import fit_prior, judge_losses, judge_posterior, judge_samples
 from src.metrics.feature_metrics import FeatureMetrics

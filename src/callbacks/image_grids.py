@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
-from src.callbacks.report import log_image
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import log_image, should_run
 from src.core.image_files import save_grid
 from src.core.images import from_uint8, to_uint8
 from src.core.types import PositiveInt, Seed

@@ -7,8 +7,7 @@ from lightning import Callback, Trainer
 from torch import Tensor, distributed, nn
 
 from src.callbacks.checkpoints import describe_last_checkpoint
-from src.callbacks.report import log_metrics
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import log_metrics, should_run
 from src.core.distributed import LargestOfRanks
 from src.core.errors import UserError
 from src.core.types import PositiveInt

@@ -6,7 +6,7 @@ from typing import Any
 from lightning import Callback, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import should_run
 from src.core.progress import CONSOLE
 from src.core.types import PositiveInt
 from src.models.base import GenerativeModel

@@ -10,12 +10,6 @@ from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 
 
-def should_run(trainer: Trainer, model: GenerativeModel, every_images: int) -> bool:
-    """Whether the batch just trained on crossed a multiple of every_images, or was the last."""
-    before = model.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
-    return trainer.should_stop or model.images_seen // every_images > before // every_images
-
-
 class RunLength(Callback):
     """Stops after max_images, rounded up to a batch. Must be the first callback."""
 

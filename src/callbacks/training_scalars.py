@@ -8,8 +8,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from src.callbacks.report import log_metrics
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import log_metrics, should_run
 from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 

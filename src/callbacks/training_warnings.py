@@ -5,8 +5,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from src.callbacks.report import log_metrics
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import log_metrics, should_run
 from src.core.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from src.models.base import GenerativeModel
 

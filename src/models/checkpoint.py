@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn.modules.module import (
@@ -29,7 +29,6 @@ REGISTRATIONS = (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -156,34 +155,3 @@ def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -
     model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
     load_weights(model, checkpoint)
     return model.eval().to(device)
-
-
-def choose_device(device: str) -> torch.device:
-    """auto: CUDA where there is one, else MPS, else the CPU. UserError for a device that is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device != "auto" and not there[device]:
-        raise UserError(
-            f"device={device}: there is none here; give {' or '.join(name for name in there if there[name])}"
-        )
-    return torch.device(next(name for name in there if there[name]) if device == "auto" else device)
-
-
-def data_config(
-    of_the_run: dict[str, Any], given: dict[str, Any], reference: Literal["train", "val"]
-) -> dict[str, Any]:
-    """The run's own data, or what is given instead, at the image size of the model.
-
-    A root alone means the run's own kind of data there, or a folder if that kind has no root. Of other data than the
-    run's own, reference=train means every image.
-    """
-    given = {key: value for key, value in given.items() if value is not None}
-    of_the_run = elsewhere(of_the_run, None)
-    if not given:
-        return of_the_run
-    other = {"limit_images": None} | ({"val_fraction": 0.0} if reference == "train" else {})
-    if "_target_" in given:
-        return given | other | {"image_size": of_the_run["image_size"]}
-    if "root" in of_the_run:
-        return of_the_run | other | given
-    shared = {key: value for key, value in of_the_run.items() if key in SHARED_DATA_OPTIONS}
-    return {"_target_": "src.data.datamodule.FolderDataModule"} | shared | other | given

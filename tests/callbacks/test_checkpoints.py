@@ -6,7 +6,7 @@ import torch
 from lightning import Callback, Trainer
 
 from src.callbacks.checkpoints import Checkpoints
-from src.callbacks.report import log_metrics
+from src.callbacks.periodic import log_metrics
 from src.models.base import GenerativeModel
 from src.models.vae import VAE
 from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_vae, train

@@ -4,7 +4,7 @@ from typing import Any, cast
 import pytest
 from lightning import Callback, Trainer
 
-from src.callbacks.run_length import should_run
+from src.callbacks.periodic import should_run
 from src.core.errors import UserError
 from src.models.base import GenerativeModel
 from tests.helpers.tiny import ScriptedModel, tiny_data, train

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from src.core.errors import UserError
+from src.evaluation.from_checkpoint import data_config
 from src.models.base import GenerativeModel
-from src.models.checkpoint import data_config, load_model, read_checkpoint
+from src.models.checkpoint import load_model, read_checkpoint
 from src.models.vetting import vet
 from tests.helpers.commands import config_of, tiny
 

@@ -1,0 +1,50 @@
+"""Callbacks that act at an interval in images seen, and the one way from them to the loggers."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from src.core.types import PositiveInt
+from src.models.base import GenerativeModel
+
+
+class PeriodicCallback(Callback):
+    """Calls `run` after every batch that crosses a multiple of every_images, and after the last one of the run."""
+
+    def __init__(self, every_images: PositiveInt) -> None:
+        self.every_images = every_images
+
+    @abstractmethod
+    def run(self, trainer: Trainer, model: GenerativeModel) -> None:
+        """Act; every rank calls it at the same step."""
+
+    def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        if should_run(trainer, model, self.every_images):
+            self.run(trainer, model)
+
+
+def should_run(trainer: Trainer, model: GenerativeModel, every_images: int) -> bool:
+    """Tell whether the batch just trained on crossed a multiple of every_images, or was the last of the run."""
+    before = model.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    return trainer.should_stop or model.images_seen // every_images > before // every_images
+
+
+def log_metrics(trainer: Trainer, metrics: dict[str, float], images_seen: int) -> None:
+    """Send values to every logger, and to trainer.callback_metrics for other callbacks. Call it on all ranks."""
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics({"images_seen": images_seen, **metrics}, step=images_seen)
+
+
+def log_image(trainer: Trainer, name: str, image: Tensor, images_seen: int) -> None:
+    """Send an image, uint8 (3, H, W), to the loggers that take images."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, [image.permute(1, 2, 0).numpy()], images_seen=images_seen)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, image, images_seen)
