@@ -1,4 +1,4 @@
-"""A convolutional encoder and decoder for autoencoders and VAEs: one strided convolution a resolution."""
+"""A convolutional encoder and decoder for autoencoders and VAEs: one strided convolution per resolution."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from src.networks.layers import channels_by_resolution, normalization_layer
 
 
 class ConvEncoder(nn.Module):
-    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+    """An encoder: images (N, 3, H, W) in [-1, 1] -> features (N, num_features), to which the model adds its heads."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into images."""
+    """A decoder: latents (N, latent_dim) -> logits (N, 3, H, W), the parameters of the likelihood."""
 
     def __init__(
         self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt, max_width: PositiveInt

@@ -7,13 +7,16 @@ from src.networks.layers import channels_by_resolution, normalization_layer
 
 
 def initialize(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), as in the paper."""
+    """Initialize the weights of a layer from N(0, 0.02^2), as in the paper."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
 
 
 class DCGANGenerator(nn.Module):
-    """Latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]; `width` channels at half the image's size."""
+    """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1].
+
+    It has `width` channels at half the image's size, doubling up to `max_width` at 4 pixels.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
+    """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,); the generator mirrored."""
 
     def __init__(
         self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, normalization: Normalization

@@ -8,7 +8,7 @@ from src.core.types import ImageSize, PositiveInt
 
 
 class NotebookGenerator(nn.Module):
-    """Latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]."""
+    """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]."""
 
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
         super().__init__()
@@ -22,13 +22,11 @@ class NotebookGenerator(nn.Module):
 
 
 class NotebookDiscriminator(nn.Module):
-    """Images (N, 3, H, W) -> logits (N,)."""
+    """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for channels in [3] + [width] * (num_doublings(image_size) - 1):
-            layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
+        layers = strided_convolutions(image_size, width)
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 4 * 4, 1), nn.Flatten(0))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -36,14 +34,11 @@ class NotebookDiscriminator(nn.Module):
 
 
 class NotebookEncoder(nn.Module):
-    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+    """An encoder: images (N, 3, H, W) in [-1, 1] -> features (N, num_features), to which the model adds its heads."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for channels in [3] + [width] * (num_doublings(image_size) - 1):
-            layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.layers = nn.Sequential(*strided_convolutions(image_size, width), nn.Flatten())
         self.num_features = width * 4 * 4
 
     def forward(self, images: Tensor) -> Tensor:
@@ -51,7 +46,7 @@ class NotebookEncoder(nn.Module):
 
 
 class NotebookDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W): the generator without its last tanh."""
+    """A decoder, the generator without its tanh: latents (N, latent_dim) -> logits (N, 3, H, W)."""
 
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
         super().__init__()
@@ -61,6 +56,14 @@ class NotebookDecoder(nn.Module):
         return self.layers(latents)
 
 
+def strided_convolutions(image_size: int, width: int) -> list[nn.Module]:
+    """Return the layers from images (N, 3, image_size, image_size) down to (N, width, 4, 4)."""
+    layers: list[nn.Module] = []
+    for channels in [3] + [width] * (num_doublings(image_size) - 1):
+        layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
+    return layers
+
+
 def num_doublings(image_size: int) -> int:
-    """From 4 pixels."""
+    """Return how often 4 pixels are doubled to reach image_size."""
     return int(math.log2(image_size)) - 2

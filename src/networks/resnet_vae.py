@@ -7,7 +7,7 @@ from src.networks.layers import channels_by_resolution, normalization_layer
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f of two 3x3 convolutions, each after normalization and SiLU."""
+    """A block x + f(x): (N, C, H, W) -> (N, C, H, W); f has two 3x3 convolutions, each after normalization and SiLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+    """An encoder: images (N, 3, H, W) in [-1, 1] -> features (N, num_features), to which the model adds its heads."""
 
     def __init__(
         self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, blocks: NonNegativeInt
@@ -47,9 +47,10 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into images.
+    """A decoder: latents (N, latent_dim) -> logits (N, 3, H, W), the parameters of the likelihood.
 
-    A resolution is doubled by repeating pixels before a convolution, which leaves no checkerboard (Odena et al., 2016).
+    It doubles a resolution by repeating pixels before a convolution, which avoids checkerboard artifacts (Odena et al.,
+    2016).
     """
 
     def __init__(
