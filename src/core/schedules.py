@@ -32,22 +32,19 @@ class Linear:
     def __init__(self, start: float, end: float, over_images: PositiveInt, start_images: NonNegativeInt = 0) -> None:
         self.start, self.end, self.over_images, self.start_images = start, end, over_images, start_images
 
-    def __call__(self, images_seen: int) -> float:
-        return self.start + (self.end - self.start) * progress(images_seen, self.over_images, self.start_images)
-
-
-class Cosine:
-    """Half a cosine from `start` to `end` over over_images, after start_images at `start`; constant afterwards.
-
-    Loshchilov & Hutter (2017), without restarts.
-    """
-
-    def __init__(self, start: float, end: float, over_images: PositiveInt, start_images: NonNegativeInt = 0) -> None:
-        self.start, self.end, self.over_images, self.start_images = start, end, over_images, start_images
+    def progress(self, images_seen: int) -> float:
+        """Return the share of over_images that has passed since start_images, in [0, 1]."""
+        return min(max((images_seen - self.start_images) / self.over_images, 0.0), 1.0)
 
     def __call__(self, images_seen: int) -> float:
-        passed = progress(images_seen, self.over_images, self.start_images)
-        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * passed))
+        return self.start + (self.end - self.start) * self.progress(images_seen)
+
+
+class Cosine(Linear):
+    """Half a cosine in place of Linear's straight line (Loshchilov & Hutter, 2017, without restarts)."""
+
+    def __call__(self, images_seen: int) -> float:
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * self.progress(images_seen)))
 
 
 class Cyclical:
@@ -62,8 +59,3 @@ class Cyclical:
     def __call__(self, images_seen: int) -> float:
         within = images_seen % self.period_images / self.period_images
         return self.start + (self.end - self.start) * min(within / self.rising, 1.0)
-
-
-def progress(images_seen: int, over_images: int, start_images: int) -> float:
-    """Return the share of over_images that has passed since start_images, in [0, 1]."""
-    return min(max((images_seen - start_images) / over_images, 0.0), 1.0)

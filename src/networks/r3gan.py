@@ -98,7 +98,7 @@ class R3GANGenerator(nn.Module):
         return self.layers(self.basis * self.weigh_basis(latents)[:, :, None, None])
 
 
-class R3GANDiscriminator(nn.Module):
+class R3GANDiscriminator(nn.Sequential):
     """A discriminator: images (N, 3, H, W) -> logits (N,); the generator mirrored."""
 
     def __init__(
@@ -111,7 +111,6 @@ class R3GANDiscriminator(nn.Module):
         group_size: PositiveInt = 16,
         patch_size: Literal[1, 2, 4] = 1,
     ) -> None:
-        super().__init__()
         channels, *widening = widths(image_size // patch_size, width, max_width)
         if patch_size == 1:
             layers: list[nn.Module] = [nn.Conv2d(3, channels, 1, bias=False)]
@@ -123,11 +122,8 @@ class R3GANDiscriminator(nn.Module):
             channels = wider
         layers += [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
         head = [nn.Conv2d(channels, channels, 4, groups=channels, bias=False), nn.Flatten()]
-        self.layers = nn.Sequential(*layers, *head, nn.Linear(channels, 1, bias=False), nn.Flatten(0))
+        super().__init__(*layers, *head, nn.Linear(channels, 1, bias=False), nn.Flatten(0))
         initialize(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
 
 
 def widths(size: int, width: int, max_width: int) -> list[int]:
