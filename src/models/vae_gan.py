@@ -72,20 +72,20 @@ class VAEGAN(VAE, AdversarialModel):
 
         losses, logits = self.losses_and_logits(real)
         latents = torch.randn(len(real) // 2, self.latent_dim, device=real.device, dtype=real.dtype)
-        fake_image_logits = torch.cat([logits[len(latents) :], self.decode_logits(latents).to(real.dtype)])
-        fake = self.likelihood.mean(fake_image_logits)
+        generated_logits = torch.cat([logits[len(latents) :], self.decode_logits(latents).to(real.dtype)])
+        fake = self.likelihood.mean(generated_logits)
         scalars = self.train_discriminator(discriminator_optimizer, real, fake, step)
 
         # The discriminator only passes gradients on; its own weights accumulate none.
         self.discriminator.requires_grad_(False)
         adversarial = self.generator_loss(real, fake).mean()
-        (adversarial_gradient,) = torch.autograd.grad(adversarial, fake_image_logits)
+        (adversarial_gradient,) = torch.autograd.grad(adversarial, generated_logits)
         likelihood_loss = losses["reconstruction_nats"].mean()
         (likelihood_gradient,) = torch.autograd.grad(likelihood_loss, logits, retain_graph=True)
         ratio = ratio_of_root_mean_squares(likelihood_gradient, adversarial_gradient)
         factor = scheduled["adversarial_weight"] * ratio
         # The gradient of factor x adversarial, without going through the discriminator again.
-        loss = losses["loss"].mean() + (factor * adversarial_gradient * fake_image_logits).sum()
+        loss = losses["loss"].mean() + (factor * adversarial_gradient * generated_logits).sum()
         self.take_step(optimizer, loss)
         self.discriminator.requires_grad_(True)
 
