@@ -1,8 +1,8 @@
 """The R3GAN pair (Huang et al., 2024, "The GAN is dead; long live the GAN!"): residual networks of inverted bottlenecks
 with grouped convolutions and no normalization, after the paper's description.
 
-It is modeled on the paper's configuration E. `patch_size` is an addition for CPUs: with 2 or 4 only the first layer of the
-discriminator and the last of the generator work at the image's full size.
+It is modeled on the paper's configuration E. `patch_size` is an addition for CPUs: with 2 or 4 only the first layer of
+the discriminator and the last of the generator work at the image's full size.
 """
 
 import math
