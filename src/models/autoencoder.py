@@ -1,6 +1,7 @@
-"""The plain autoencoder: what a VAE is measured against, and why one needs it."""
+"""Models with an encoder, and the plain autoencoder, the baseline of the VAE."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,10 @@ from src.objectives.likelihood import Likelihood
 
 
 class EncodingModel(GenerativeModel):
-    """An encoder, a decoder and the likelihood of images under what is decoded.
+    """The base class of models with an encoder, a decoder and a likelihood of images given the decoder's logits.
 
     learning_rate_factor: multiplies the learning rate of the optimizer.
-    mixture_components: Gaussians of the mixture that is fitted on the codes of training images at evaluations.
+    mixture_components: number of Gaussians in the mixture that evaluations fit on latents of training images.
     channels_last: the memory layout of images and weights; faster on a CPU, and on a GPU in bf16.
     """
 
@@ -26,10 +27,10 @@ class EncodingModel(GenerativeModel):
         decoder: nn.Module,
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
-        latent_dim: int,
-        learning_rate_factor: float | Schedule,
-        mixture_components: int,
-        channels_last: bool,
+        latent_dim: PositiveInt,
+        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
+        mixture_components: PositiveInt = 10,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -42,43 +43,43 @@ class EncodingModel(GenerativeModel):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> the one code of each image that reconstructs it, (N, latent_dim)."""
+        """Return the latents that reconstruct images: (N, 3, H, W) -> (N, latent_dim)."""
 
     def sample_posterior(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(N, 3, H, W) -> a code of each image as the decoder meets it in training, (N, latent_dim)."""
+        """Return latents as the decoder gets them in training: (N, 3, H, W) -> (N, latent_dim)."""
         return self.encode(images)
+
+    @abstractmethod
+    def losses(self, images: Tensor) -> dict[str, Tensor]:
+        """Return `loss`, which is minimized, and its parts, in nats, one value per image: (N,) each."""
+
+    def decode_logits(self, latents: Tensor) -> Tensor:
+        """Return the decoder's logits, the parameters of the likelihood: (N, latent_dim) -> (N, 3, H, W)."""
+        return self.decoder(latents)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.likelihood.mean(self.decode_logits(latents))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.decode(self.encode(images))
+
+    def reconstruction_nats(self, images: Tensor, latents: Tensor) -> Tensor:
+        """Return -log p(image | latents) in the images' precision: (N, 3, H, W), (N, latent_dim) -> (N,)."""
+        return -self.likelihood.log_prob(images, self.decode_logits(latents).to(images.dtype))
 
     def priors(self) -> list[Prior]:
         return ["normal", "mixture"] if self.mixture.is_fitted else ["normal"]
 
     def sample_prior(self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal") -> Tensor:
         if prior == "mixture" and self.mixture.is_fitted:
-            return self.mixture.draw(num_images, generator)
+            return self.mixture.sample(num_images, generator)
         return super().sample_prior(num_images, generator, prior)
-
-    @abstractmethod
-    def losses(self, images: Tensor) -> dict[str, Tensor]:
-        """`loss`, which is minimized, and its parts, in nats: one value per image, (N,) each."""
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        return self.decode(self.encode(images))
-
-    def outputs(self, latents: Tensor) -> Tensor:
-        """What the decoder says, unbounded: (N, latent_dim) -> (N, 3, H, W)."""
-        return self.decoder(latents)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.likelihood.mean(self.outputs(latents))
-
-    def reconstruction_nats(self, images: Tensor, latents: Tensor) -> Tensor:
-        """-log p(image | latent): (N, 3, H, W), (N, latent_dim) -> (N,), in the images' precision."""
-        return -self.likelihood.log_prob(images, self.outputs(latents).to(images.dtype))
 
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
         return self.losses(images)
 
     def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """What else a training step logs, once its losses are known; nothing by default."""
+        """Return further scalars of a training step to log, given its losses."""
         return {}
 
     def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
@@ -93,7 +94,11 @@ class EncodingModel(GenerativeModel):
 
 
 class Autoencoder(EncodingModel):
-    """Reconstruction only. Nothing shapes the codes, so decoding noise gives no cats: that is the lesson."""
+    """An autoencoder: it minimizes the reconstruction error alone.
+
+    Nothing shapes the distribution of its latents, so it decodes N(0, I) to images that are not like the data.
+    options: learning_rate_factor, mixture_components and channels_last of EncodingModel.
+    """
 
     def __init__(
         self,
@@ -102,13 +107,9 @@ class Autoencoder(EncodingModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
-        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
-        mixture_components: PositiveInt = 10,
-        channels_last: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            encoder, decoder, likelihood, optimizer, latent_dim, learning_rate_factor, mixture_components, channels_last
-        )
+        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
         self.to_latent = nn.Linear(encoder.num_features, latent_dim)  # type: ignore[arg-type]
 
     def encode(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every model shares: images from latents, and progress counted in images."""
+"""The base class of all models: it samples images from latents and counts progress in images."""
 
 import time
 from abc import abstractmethod
@@ -15,22 +15,22 @@ from src.core.schedules import Schedule
 from src.models.priors import Prior
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-DECODED_AT_ONCE = 32
+DECODE_BATCH_SIZE = 32
 
 
 class GenerativeModel(LightningModule):
-    """A model of images (N, 3, H, W) in [-1, 1], decoded from latents (N, latent_dim)."""
+    """A model of images (N, 3, H, W) in [-1, 1] that it decodes from latents (N, latent_dim)."""
 
     latent_dim: int
-    # Images that all processes together have trained on; the unit of every schedule, interval and axis.
+    # Images that all ranks together have trained on: the unit of every schedule, interval and axis.
     images_seen: int = 0
-    # How Lightning's DistributedDataParallel is to be set up where there is more than one process.
+    # The Lightning strategy for a run of several ranks.
     ddp_strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
-    # The resolved config of the run, which travels in the checkpoint.
+    # The resolved config of the run; checkpoints contain it.
     config: dict[str, Any]
-    # What changes over the run, by the name it is logged under; see apply_schedules.
+    # Values that change over the run, by the names they are logged under; see apply_schedules.
     scheduled: dict[str, Schedule]
-    # When training last went on: after evaluations, images and checkpoints, which are not training time.
+    # time.perf_counter() when training last continued. Evaluations, images and checkpoints are not training time.
     training_since: float = 0.0
 
     def __init__(self) -> None:
@@ -44,65 +44,68 @@ class GenerativeModel(LightningModule):
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """(N, latent_dim) -> (N, 3, H, W) in [-1, 1]."""
+        """Return the images of latents: (N, latent_dim) -> (N, 3, H, W) in [-1, 1]."""
 
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
-        """What held-out images (N, 3, H, W) are judged by, one value per image: (N,) each. None by default."""
+        """Return the losses to evaluate on held-out images (N, 3, H, W), one value per image: (N,) each."""
         return {}
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
-        """Images through the code and back, for models that encode; None for the others."""
+        """Return the decoded latents of images, (N, 3, H, W) in [-1, 1], or None if the model has no encoder."""
         return None
 
     def priors(self) -> list[Prior]:
-        """The distributions that latents can be drawn from; the first is the model's own."""
+        """Return the distributions that latents can be sampled from, the model's own first."""
         return ["normal"]
 
     @torch.no_grad()
     def sample(self, num_images: int, generator: torch.Generator | None = None, prior: Prior = "normal") -> Tensor:
-        """(num_images, 3, H, W) in [-1, 1], from latents of N(0, I), or of what was fitted on the images' codes.
+        """Return new images, (num_images, 3, H, W) in [-1, 1], decoded from latents of the prior.
 
-        The latents are drawn image by image on the CPU: a generator gives the same images on every device and
-        in whatever portions they are asked for.
+        Latents are sampled image by image on the CPU, so a generator gives the same images on every device and for
+        every split into calls. Raises UserError if the model does not have the prior.
         """
         return self.decode(self.sample_prior(num_images, generator, prior).to(self.device, self.dtype))
 
     def sample_prior(self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal") -> Tensor:
-        """(num_images, latent_dim), one image after the other. UserError for a prior that the model has not."""
+        """Return latents (num_images, latent_dim) in float32 on the CPU, sampled one after the other.
+
+        Raises UserError if the model does not have the prior.
+        """
         if prior not in self.priors():
             raise UserError(f"this model has no prior={prior}; give prior={' or '.join(self.priors())}")
         latents = [torch.randn(self.latent_dim, generator=generator, dtype=torch.float32) for _ in range(num_images)]
         return torch.stack(latents)
 
     def sample_uint8(self, num_images: int, seed: int, batch_size: int, prior: Prior = "normal") -> Iterator[Tensor]:
-        """The images 0 to num_images - 1 of a seed and a prior, in batches of uint8 (N, 3, H, W).
+        """Yield images 0 to num_images - 1 of a seed and a prior, in batches of uint8 (batch_size, 3, H, W).
 
-        The same bytes whatever num_images and batch_size: sums round differently in batches of different sizes, so
-        images are always decoded DECODED_AT_ONCE at a time, in the same places.
+        The bytes of an image do not depend on num_images and batch_size. Sums are rounded differently in batches of
+        different sizes, so images are always decoded in batches of DECODE_BATCH_SIZE, at the same positions.
         """
         generator = torch.Generator().manual_seed(seed)
         ready = torch.empty(0, dtype=torch.uint8)
-        for start in range(0, num_images, DECODED_AT_ONCE):
-            latents = self.sample_prior(min(DECODED_AT_ONCE, num_images - start), generator, prior)
-            filled = torch.cat([latents, latents.new_zeros(DECODED_AT_ONCE - len(latents), self.latent_dim)])
+        for start in range(0, num_images, DECODE_BATCH_SIZE):
+            latents = self.sample_prior(min(DECODE_BATCH_SIZE, num_images - start), generator, prior)
+            padded = torch.cat([latents, latents.new_zeros(DECODE_BATCH_SIZE - len(latents), self.latent_dim)])
             with torch.no_grad():
-                images = to_uint8(self.decode(filled.to(self.device, self.dtype)))[: len(latents)]
+                images = to_uint8(self.decode(padded.to(self.device, self.dtype)))[: len(latents)]
             ready = torch.cat([ready, images]) if len(ready) else images
-            while len(ready) >= batch_size or (len(ready) and start + DECODED_AT_ONCE >= num_images):
+            while len(ready) >= batch_size or (len(ready) and start + DECODE_BATCH_SIZE >= num_images):
                 yield ready[:batch_size]
                 ready = ready[batch_size:]
 
     def broadcast_buffers(self) -> None:
-        """Gives all processes the first one's buffers, such as batch normalization's running statistics."""
+        """Copy rank zero's buffers, such as batch normalization's running statistics, to all ranks."""
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def apply_schedules(self) -> dict[str, float]:
-        """What each schedule says now, to be logged; every training step begins with it.
+        """Return the current value of each schedule, to be logged; every training step begins with it.
 
-        `learning_rate_factor` multiplies the learning rate of each optimizer's config, `beta2` replaces Adam's second
-        beta. Nothing is remembered: all of it follows from the images seen.
+        `learning_rate_factor` multiplies the learning rate in each optimizer's config, `beta2` replaces the second
+        beta of Adam. All values are functions of the images seen, so a resumed run continues them.
         """
         now = {name: schedule(self.images_seen) for name, schedule in self.scheduled.items()}
         optimizers = self.optimizers(use_pl_optimizer=False)
@@ -115,12 +118,12 @@ class GenerativeModel(LightningModule):
         return now
 
     def count_images(self, images: Tensor) -> None:
-        """Called at the end of every training step with this process's part of the batch."""
+        """Add this rank's batch (N, ...), and as much for each other rank; every training step ends with it."""
         self.images_seen += len(images) * self.trainer.world_size
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
-            refuse_foreign_state(optimizer)
+            check_optimizer_state(optimizer)
         self.training_since = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -135,8 +138,8 @@ class GenerativeModel(LightningModule):
         self.images_seen = checkpoint["images_seen"]
 
 
-def refuse_foreign_state(optimizer: torch.optim.Optimizer) -> None:
-    """UserError where the state a checkpoint brought does not fit the weights; torch would notice in the first step."""
+def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Raise UserError if the state from a checkpoint does not fit the weights, which torch would notice too late."""
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:

@@ -7,7 +7,10 @@ from torch.nn.utils import get_total_norm
 
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, num_images: int, halflife_images: float) -> None:
-    """Moves `average` towards `network`: after halflife_images the old weights count half. Buffers are copied."""
+    """Move `average` towards `network` by num_images and copy its buffers.
+
+    After halflife_images the old weights count half; 0 copies the weights.
+    """
     decay = 0.5 ** (num_images / halflife_images) if halflife_images else 0.0
     averages: list[Tensor] = list(average.parameters())
     weights: list[Tensor] = list(network.parameters())
@@ -18,7 +21,7 @@ def update_ema(average: nn.Module, network: nn.Module, num_images: int, halflife
 
 @torch.no_grad()
 def relative_distance(average: nn.Module, network: nn.Module) -> Tensor:
-    """||average - network|| / ||network|| over all weights: a scalar."""
+    """Return ||average - network|| / ||network|| over all weights: a scalar."""
     averages: list[Tensor] = list(average.parameters())
     weights: list[Tensor] = list(network.parameters())
     difference = get_total_norm(torch._foreach_sub(averages, weights))

@@ -1,4 +1,4 @@
-"""Two networks compete (Goodfellow et al., 2014): the discriminator tells, the generator fools."""
+"""The generative adversarial network (Goodfellow et al., 2014): a generator trained against a discriminator."""
 
 import copy
 
@@ -8,23 +8,24 @@ from torch import Tensor, nn
 from src.core.errors import UserError
 from src.core.schedules import Schedule, as_schedule
 from src.core.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from src.models.adversarial import AdversarialModel, gradient_norm, measured
+from src.models.adversarial import AdversarialModel, measure
 from src.models.base import OptimizerFactory
-from src.models.ema import relative_distance, update_ema
+from src.models.ema import update_ema
 from src.networks.augmentation import Augmentation
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
 
 
 class GAN(AdversarialModel):
-    """Each step: the discriminator on real and generated images, then the generator.
+    """A GAN: each step trains the discriminator on real and generated images, then the generator.
 
-    discriminator_steps: discriminator updates to one of the generator, each on a batch of its own.
-    ema_halflife_images: memory of the averaged generator, which makes all images shown and judged; it is shorter
-    at first, ema_rampup times the images seen (Karras et al., 2020). 0: no averaging. augmentation: what the
-    discriminator sees of images, real and generated; gradient penalties are those of the images before it.
-    learning_rate_factor: multiplies the learning rates of both optimizers. beta2: in place of that of both.
-    channels_last: the memory layout of images and weights. compile_networks: by torch.compile, from the first step.
+    discriminator_steps: discriminator updates per generator update, each on a batch of its own.
+    ema_halflife_images: memory of the averaged generator, which generates all images shown and evaluated; 0: no
+    averaging. At first it is ema_rampup times the images seen (Karras et al., 2020).
+    augmentation: transforms of real and generated images before the discriminator.
+    learning_rate_factor: multiplies the learning rates of both optimizers.
+    beta2: replaces the second beta of both optimizers.
+    channels_last: the memory layout of images and weights. compile_networks: use torch.compile, from the first step.
     """
 
     def __init__(
@@ -58,19 +59,18 @@ class GAN(AdversarialModel):
             "learning_rate_factor": as_schedule(learning_rate_factor),
             "ema_halflife_images": as_schedule(ema_halflife_images),
         }
-        self.set_adversary(
-            discriminator.to(memory_format=self.memory_format), adversarial_loss, gradient_penalty, augmentation
-        )
+        discriminator = discriminator.to(memory_format=self.memory_format)
+        self.add_discriminator(discriminator, adversarial_loss, gradient_penalty, augmentation)
         if beta2 is not None:
             self.scheduled["beta2"] = as_schedule(beta2)
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.generator_ema(latents).clamp(-1, 1)
 
-    def generate(self, like: Tensor) -> Tensor:
-        """As many new images as `like` has, from noise of this process."""
-        latents = torch.randn(len(like), self.latent_dim, device=like.device, dtype=like.dtype)
-        return self.generator(latents).to(like.dtype)
+    def generate(self, real: Tensor) -> Tensor:
+        """Generate one image for each real one, in their precision: (N, 3, H, W) -> (N, 3, H, W)."""
+        latents = torch.randn(len(real), self.latent_dim, device=real.device, dtype=real.dtype)
+        return self.generator(latents).to(real.dtype)
 
     def training_step(self, real: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
         real = real.contiguous(memory_format=self.memory_format)
@@ -84,31 +84,29 @@ class GAN(AdversarialModel):
         return scalars | scheduled
 
     def discriminator_step(self, real: Tensor, step: int) -> dict[str, Tensor | float]:
+        """Update the discriminator on real images (N, 3, H, W) and as many generated ones; return scalars to log."""
         _, optimizer = self.optimizers()  # type: ignore[attr-defined]
         with torch.no_grad():
             fake = self.generate(real)
         return self.train_discriminator(optimizer, real, fake, step)
 
     def generator_step(self, real: Tensor, step: int) -> dict[str, Tensor | float]:
+        """Update the generator and its average, with as many images as real (N, 3, H, W); return scalars to log."""
         optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
-        # The discriminator only passes gradients on; its own weights gather none.
+        # The discriminator only passes gradients on; its own weights accumulate none.
         self.discriminator.requires_grad_(False)
         loss = self.generator_loss(real, self.generate(real)).mean()
-        self.descend(optimizer, loss)
+        self.take_step(optimizer, loss)
         self.discriminator.requires_grad_(True)
 
-        num_images = len(real) * self.trainer.world_size * self.discriminator_steps
-        seen_by_now = self.images_seen + len(real) * self.trainer.world_size
-        halflife = min(self.scheduled["ema_halflife_images"](self.images_seen), self.ema_rampup * seen_by_now)
-        update_ema(self.generator_ema, self.generator, num_images, halflife)
+        batch_images = len(real) * self.trainer.world_size
+        halflife = self.scheduled["ema_halflife_images"](self.images_seen)
+        halflife = min(halflife, self.ema_rampup * (self.images_seen + batch_images))
+        update_ema(self.generator_ema, self.generator, batch_images * self.discriminator_steps, halflife)
         return {
             "generator_loss": loss.detach(),
             "generator_learning_rate": optimizer.param_groups[0]["lr"],
-            **measured(
-                step,
-                generator_gradient_norm=lambda: gradient_norm(self.generator),
-                ema_distance=lambda: relative_distance(self.generator_ema, self.generator),
-            ),
+            **measure(step, "generator", self.generator, self.generator_ema),
         }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

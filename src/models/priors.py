@@ -1,7 +1,7 @@
-"""Where latents to decode come from: a distribution fitted on the codes of images, after the fact.
+"""Priors to sample latents from: N(0, I), or a mixture of Gaussians fitted on the latents of images after training.
 
-"Ex-post density estimation" (Ghosh et al., 2020, "From variational to deterministic autoencoders"): the codes of real
-images seldom fill N(0, I), so a decoder meets codes of N(0, I) that it has never seen.
+"Ex-post density estimation" (Ghosh et al., 2020, "From variational to deterministic autoencoders"): the latents of
+real images seldom fill N(0, I), so a decoder meets samples of N(0, I) that it was never trained on.
 """
 
 import warnings
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 Prior = Literal["normal", "mixture"]
 MAX_ITERATIONS = 50
-CODES_PER_DIMENSION = 3  # that a component needs, or there are fewer of them
-REGULARIZATION = 1e-4  # added to the covariances' diagonals, in units of the codes' mean variance
+LATENTS_PER_DIMENSION = 3  # that each component needs; with fewer latents there are fewer components
+REGULARIZATION = 1e-4  # added to the covariances' diagonals, in units of the latents' mean variance
 
 
 class GaussianMixture(nn.Module):
-    """A mixture of Gaussians of full covariance over codes (D,), kept in buffers, so in checkpoints.
+    """A mixture of Gaussians with full covariances over latents (D,), kept in buffers and so in checkpoints.
 
-    fitted_at: images the model had seen when it was fitted; below zero, it never was.
+    fitted_at: images the model had seen when the mixture was fitted; -1 if it never was.
     """
 
     weights: Tensor
@@ -40,23 +40,24 @@ class GaussianMixture(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
+        """True once the mixture was fitted."""
         return int(self.fitted_at) >= 0
 
-    def fit(self, codes: Tensor, images_seen: int) -> None:
-        """By expectation maximization on the CPU, always the same for the same codes (N, D), in seconds.
+    def fit(self, latents: Tensor, images_seen: int) -> None:
+        """Fit the mixture on latents (N, D) by expectation maximization, on the CPU, deterministically, in seconds.
 
-        Few codes get fewer components; the weights of the others are zero. A single code, or one that is not finite,
-        leaves it as it was.
+        Few latents get fewer components; the weights of the others are zero. A single latent, or one that is not
+        finite, leaves the mixture as it was.
         """
-        values = codes.detach().double().cpu().numpy()
+        values = latents.detach().double().cpu().numpy()
         if len(values) < 2 or not np.isfinite(values).all():
             return
         scale = values.std() + 1e-12
-        enough = max(len(values) // (CODES_PER_DIMENSION * values.shape[1]), 1)
+        max_components = max(len(values) // (LATENTS_PER_DIMENSION * values.shape[1]), 1)
         mixture = ScikitGaussianMixture(
-            min(len(self.weights), enough), max_iter=MAX_ITERATIONS, reg_covar=REGULARIZATION, random_state=0
+            min(len(self.weights), max_components), max_iter=MAX_ITERATIONS, reg_covar=REGULARIZATION, random_state=0
         )
-        # One thread: sums are then the same on every machine, and nothing waits for a core that is taken.
+        # One thread: sums are the same on every machine, and no thread waits for a busy core.
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit(values / scale)
@@ -69,11 +70,11 @@ class GaussianMixture(nn.Module):
             buffer[: len(fitted)] = torch.from_numpy(fitted)
         self.fitted_at.fill_(images_seen)
 
-    def draw(self, num_codes: int, generator: torch.Generator | None) -> Tensor:
-        """(num_codes, D) in float32 on the CPU, one after the other: a component first, then a point of it."""
+    def sample(self, num_latents: int, generator: torch.Generator | None) -> Tensor:
+        """Return latents (num_latents, D) in float32 on the CPU, one after the other: a component, then a point."""
         weights, means, choleskies = (values.float().cpu() for values in (self.weights, self.means, self.choleskies))
-        codes = []
-        for _ in range(num_codes):
+        latents = []
+        for _ in range(num_latents):
             component = int(torch.multinomial(weights, 1, generator=generator))
-            codes.append(means[component] + choleskies[component] @ torch.randn(means.shape[1], generator=generator))
-        return torch.stack(codes)
+            latents.append(means[component] + choleskies[component] @ torch.randn(means.shape[1], generator=generator))
+        return torch.stack(latents)

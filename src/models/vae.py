@@ -1,6 +1,7 @@
 """The variational autoencoder (Kingma & Welling, 2014), with a weighted KL term (Higgins et al., 2017)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,11 @@ from src.objectives.likelihood import Likelihood
 
 
 class VAE(EncodingModel):
-    """Diagonal Gaussian posterior, N(0, I) prior; minimizes reconstruction + beta x KL.
+    """A VAE with a diagonal Gaussian posterior and the prior N(0, I); it minimizes reconstruction + beta x KL.
 
     beta: a number, a schedule in images seen, or a TargetKL.
-    free_bits: what each latent dimension may cost for nothing, on average over a batch.
+    free_bits: nats per latent dimension, on average over a batch, that cost the same whether used or not.
+    options: learning_rate_factor, mixture_components and channels_last of EncodingModel.
     """
 
     def __init__(
@@ -29,47 +31,43 @@ class VAE(EncodingModel):
         latent_dim: PositiveInt,
         beta: NonNegativeFloat | Schedule = 1.0,
         free_bits: NonNegativeFloat = 0.0,
-        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
-        mixture_components: PositiveInt = 10,
-        channels_last: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            encoder, decoder, likelihood, optimizer, latent_dim, learning_rate_factor, mixture_components, channels_last
-        )
+        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
         self.to_posterior = nn.Linear(encoder.num_features, 2 * latent_dim)  # type: ignore[arg-type]
         self.beta, self.free_bits = as_schedule(beta), free_bits
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) -> the posterior's mean and log-variance, (N, latent_dim) each."""
+        """Return the posterior's mean and log-variance: (N, 3, H, W) -> (N, latent_dim) each."""
         mean, log_variance = self.to_posterior(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
         return mean, log_variance
 
     def encode(self, images: Tensor) -> Tensor:
-        """The posterior means."""
+        """Return the posteriors' means: (N, 3, H, W) -> (N, latent_dim)."""
         return self.posterior(images)[0]
 
     def sample_posterior(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A draw of each posterior."""
+        """Return a sample of each image's posterior: (N, 3, H, W) -> (N, latent_dim)."""
         mean, log_variance = self.posterior(images)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         return mean + (0.5 * log_variance).exp() * noise
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
-        """The loss and the parts of the ELBO, one value per image: (N,) each. Only training has free nats."""
-        return self.losses_and_outputs(images)[0]
+        """Return the loss and the parts of the ELBO, one value per image: (N,) each. Free bits apply in training."""
+        return self.losses_and_logits(images)[0]
 
-    def losses_and_outputs(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses, and what the decoder made of a draw of each posterior: (N, 3, H, W)."""
+    def losses_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses and the logits (N, 3, H, W) decoded from a sample of each image's posterior."""
         mean, log_variance = self.posterior(images)
         latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        outputs = self.outputs(latents).to(images.dtype)
-        reconstruction = -self.likelihood.log_prob(images, outputs)
+        logits = self.decode_logits(latents).to(images.dtype)
+        reconstruction = -self.likelihood.log_prob(images, logits)
         kl_by_dimension = kl_per_dimension(mean, log_variance)
         kl = kl_by_dimension.sum(dim=1)
-        paid = free_bits_kl(kl_by_dimension, self.free_bits) if self.training and self.free_bits else kl
+        kl_term = free_bits_kl(kl_by_dimension, self.free_bits) if self.training and self.free_bits else kl
         negative_elbo = reconstruction + kl
         losses = {
-            "loss": reconstruction + self.beta(self.images_seen) * paid,
+            "loss": reconstruction + self.beta(self.images_seen) * kl_term,
             "elbo_nats": -negative_elbo,
             "reconstruction_nats": reconstruction,
             "kl_nats": kl,
@@ -77,10 +75,10 @@ class VAE(EncodingModel):
                 negative_elbo, images[0].numel(), self.likelihood.log_levels_per_unit
             ),
         }
-        return losses, outputs
+        return losses, logits
 
     def importance_weighted_bound(self, images: Tensor, num_samples: int) -> Tensor:
-        """A lower bound of log p(image) that tightens with the samples of each posterior: (N, 3, H, W) -> nats (N,).
+        """Return a lower bound of log p(image) in nats, tighter with more samples: (N, 3, H, W) -> (N,).
 
         log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x); with one sample, the ELBO (Burda et al., 2016, equation 8).
         """

@@ -1,6 +1,7 @@
 """A VAE whose decoder is also trained against a discriminator (Larsen et al., 2016), so that its images are sharp."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 from src.core.distributed import all_reduce_mean
 from src.core.schedules import Schedule, as_schedule
 from src.core.types import NonNegativeFloat, PositiveFloat, PositiveInt
-from src.models.adversarial import AdversarialModel, gradient_norm, measured
+from src.models.adversarial import AdversarialModel, measure
 from src.models.base import OptimizerFactory
-from src.models.ema import relative_distance, update_ema
+from src.models.ema import update_ema
 from src.models.vae import VAE
 from src.networks.augmentation import Augmentation
 from src.objectives.adversarial import AdversarialLoss
@@ -18,14 +19,17 @@ from src.objectives.gradient_penalty import GradientPenalty
 from src.objectives.likelihood import Likelihood
 
 
-class VAEGAN(AdversarialModel, VAE):
-    """Each step: the discriminator on real and generated images, then encoder and decoder. Half of the generated
-    images are reconstructions, half are samples from N(0, I).
+class VAEGAN(VAE, AdversarialModel):
+    """A VAE-GAN: each step trains the discriminator on real and generated images, then encoder and decoder.
 
-    adversarial_weight: how hard the discriminator pulls at the decoder's outputs, in units of the likelihood's pull:
-    a factor holds the ratio of the gradients' root mean squares (after Esser et al., 2021, equation 7).
-    ema_halflife_images: memory of the averaged decoder, which makes all images shown and judged; shorter at first,
-    ema_rampup times the images seen. 0: no averaging.
+    Half of the generated images are reconstructions, half are decoded from N(0, I).
+
+    adversarial_weight: size of the adversarial loss's gradient with respect to the logits, relative to that of the
+    likelihood: an adaptive factor fixes the ratio of their root mean squares (after Esser et al., 2021, equation 7).
+    augmentation: transforms of real and generated images before the discriminator.
+    ema_halflife_images: memory of the averaged decoder, which generates all images shown and evaluated; 0: no
+    averaging. At first it is ema_rampup times the images seen.
+    options: beta and free_bits of VAE, learning_rate_factor, mixture_components and channels_last of EncodingModel.
     """
 
     def __init__(
@@ -39,31 +43,15 @@ class VAEGAN(AdversarialModel, VAE):
         optimizer: OptimizerFactory,
         discriminator_optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
-        beta: NonNegativeFloat | Schedule = 1.0,
-        free_bits: NonNegativeFloat = 0.0,
         adversarial_weight: NonNegativeFloat | Schedule = 0.5,
         augmentation: Augmentation | None = None,
         ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
         ema_rampup: PositiveFloat = 0.05,
-        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
-        mixture_components: PositiveInt = 10,
-        channels_last: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            encoder,
-            decoder,
-            likelihood,
-            optimizer,
-            latent_dim,
-            beta,
-            free_bits,
-            learning_rate_factor,
-            mixture_components,
-            channels_last,
-        )
-        self.set_adversary(
-            discriminator.to(memory_format=self.memory_format), adversarial_loss, gradient_penalty, augmentation
-        )
+        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
+        discriminator = discriminator.to(memory_format=self.memory_format)
+        self.add_discriminator(discriminator, adversarial_loss, gradient_penalty, augmentation)
         self.discriminator_optimizer = discriminator_optimizer
         self.decoder_ema = copy.deepcopy(decoder).requires_grad_(False)
         self.ema_rampup = ema_rampup
@@ -72,7 +60,7 @@ class VAEGAN(AdversarialModel, VAE):
             "ema_halflife_images": as_schedule(ema_halflife_images),
         }
 
-    def outputs(self, latents: Tensor) -> Tensor:
+    def decode_logits(self, latents: Tensor) -> Tensor:
         return (self.decoder if self.training else self.decoder_ema)(latents)
 
     def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
@@ -82,21 +70,23 @@ class VAEGAN(AdversarialModel, VAE):
         optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]
         step = self.images_seen // (len(real) * self.trainer.world_size)
 
-        losses, outputs = self.losses_and_outputs(real)
+        losses, logits = self.losses_and_logits(real)
         latents = torch.randn(len(real) // 2, self.latent_dim, device=real.device, dtype=real.dtype)
-        generated = torch.cat([outputs[len(latents) :], self.outputs(latents).to(real.dtype)])
-        fake = self.likelihood.mean(generated)
+        generated_logits = torch.cat([logits[len(latents) :], self.decode_logits(latents).to(real.dtype)])
+        fake = self.likelihood.mean(generated_logits)
         scalars = self.train_discriminator(discriminator_optimizer, real, fake, step)
 
-        # The discriminator only passes gradients on; its own weights gather none.
+        # The discriminator only passes gradients on; its own weights accumulate none.
         self.discriminator.requires_grad_(False)
         adversarial = self.generator_loss(real, fake).mean()
-        (pull,) = torch.autograd.grad(adversarial, generated)
-        (likelihood_pull,) = torch.autograd.grad(losses["reconstruction_nats"].mean(), outputs, retain_graph=True)
-        weight = scheduled["adversarial_weight"] * ratio_of_root_mean_squares(likelihood_pull, pull)
-        # The gradient of weight x adversarial, without going through the discriminator again.
-        loss = losses["loss"].mean() + (weight * pull * generated).sum()
-        self.descend(optimizer, loss)
+        (adversarial_gradient,) = torch.autograd.grad(adversarial, generated_logits)
+        likelihood_loss = losses["reconstruction_nats"].mean()
+        (likelihood_gradient,) = torch.autograd.grad(likelihood_loss, logits, retain_graph=True)
+        ratio = ratio_of_root_mean_squares(likelihood_gradient, adversarial_gradient)
+        factor = scheduled["adversarial_weight"] * ratio
+        # The gradient of factor x adversarial, without going through the discriminator again.
+        loss = losses["loss"].mean() + (factor * adversarial_gradient * generated_logits).sum()
+        self.take_step(optimizer, loss)
         self.discriminator.requires_grad_(True)
 
         scalars |= self.training_scalars(losses)
@@ -108,12 +98,8 @@ class VAEGAN(AdversarialModel, VAE):
             **scalars,
             **scheduled,
             "generator_loss": adversarial.detach(),
-            "adversarial_factor": weight,
-            **measured(
-                step,
-                decoder_gradient_norm=lambda: gradient_norm(self.decoder),
-                ema_distance=lambda: relative_distance(self.decoder_ema, self.decoder),
-            ),
+            "adversarial_factor": factor,
+            **measure(step, "decoder", self.decoder, self.decoder_ema),
         }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
@@ -125,6 +111,6 @@ class VAEGAN(AdversarialModel, VAE):
 
 
 def ratio_of_root_mean_squares(a: Tensor, b: Tensor) -> Tensor:
-    """Of all values of all processes: two (N, ...) -> a scalar, without gradient."""
-    of_a, of_b = (all_reduce_mean(values.flatten(1).square().mean(dim=1))[0] for values in (a, b))
-    return (of_a / of_b.clamp_min(1e-24)).sqrt()
+    """Return RMS(a) / RMS(b) over the values of all ranks, without gradient: two (N, ...) -> a scalar."""
+    mean_square_a, mean_square_b = (all_reduce_mean(x.flatten(1).square().mean(dim=1))[0] for x in (a, b))
+    return (mean_square_a / mean_square_b.clamp_min(1e-24)).sqrt()

@@ -1,9 +1,9 @@
-"""Random transforms of whole batches on the training device, differentiable in the images.
+"""Random transforms of batches on the training device, differentiable with respect to the images.
 
 A GAN whose discriminator sees real and generated images through the same transforms learns the distribution of the
-images before them, as long as each is left out often enough (Karras et al., 2020, "Training generative adversarial
-networks with limited data"; Zhao et al., 2020, "Differentiable augmentation"). For all other models a transform is
-part of the data, and what they generate shows it.
+images before them, provided that each transform is skipped often enough (Karras et al., 2020, "Training generative
+adversarial networks with limited data"; Zhao et al., 2020, "Differentiable augmentation"). Every other model learns
+the transforms as part of the data, and its samples show them.
 """
 
 import math
@@ -18,12 +18,15 @@ from src.core.types import Fraction, NonNegativeFloat, PositiveInt, Probability
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirrors left and right where flipped: (N, 3, H, W), (N,) of bool."""
+    """Mirror the flipped images left and right: (N, 3, H, W), (N,) of bool -> (N, 3, H, W)."""
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
 def translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Moves each image by whole pixels, below 0 up and left; what comes in is mid-gray: (N, 3, H, W), (N,), (N,)."""
+    """Move each image by whole pixels, negative ones up and left: (N, 3, H, W), (N,), (N,) -> (N, 3, H, W).
+
+    Pixels from outside the image are mid-gray.
+    """
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) - down[:, None]
     columns = torch.arange(width, device=images.device) - right[:, None]
@@ -34,28 +37,33 @@ def translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def recolor(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Per image (N,): colors are turned about the gray axis by hue (in turns) and drawn from gray by the factor
-    saturation, then all is drawn from mid-gray by the factor contrast, and brightness is added (Karras et al., 2020,
-    appendix B)."""
-    neutral = (brightness == 0) & (contrast == 1) & (saturation == 1) & (hue == 0)
-    neutral, brightness, contrast, saturation, hue = (
-        part[:, None, None, None] for part in (neutral, brightness, contrast, saturation, hue)
+    """Change the colors of each image: (N, 3, H, W), (N,) each -> (N, 3, H, W).
+
+    Rotate colors about the gray axis by hue (in turns), scale their distance from gray by saturation, then scale all
+    by contrast and add brightness (Karras et al., 2020, appendix B).
+    """
+    unchanged = (brightness == 0) & (contrast == 1) & (saturation == 1) & (hue == 0)
+    unchanged, brightness, contrast, saturation, hue = (
+        values[:, None, None, None] for values in (unchanged, brightness, contrast, saturation, hue)
     )
     gray = images.mean(dim=1, keepdim=True)
     color = images - gray
     # The cross product with the unit vector of the gray axis.
-    sideways = (color.roll(1, dims=1) - color.roll(-1, dims=1)) / math.sqrt(3)
+    perpendicular = (color.roll(1, dims=1) - color.roll(-1, dims=1)) / math.sqrt(3)
     angle = 2 * math.pi * hue
-    recolored = contrast * (gray + saturation * (angle.cos() * color + angle.sin() * sideways)) + brightness
-    return torch.where(neutral, images, recolored)
+    recolored = contrast * (gray + saturation * (angle.cos() * color + angle.sin() * perpendicular)) + brightness
+    return torch.where(unchanged, images, recolored)
 
 
 def cut_out(images: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
-    """Grays a square of size x size pixels centred at (row, column), as far as it lies inside (DeVries & Taylor, 2017):
-    (N, 3, H, W), (N,), (N,). For an even size the centre is the pixel below and right of the middle."""
+    """Gray out a square of size x size pixels centered at (row, column): (N, 3, H, W), (N,), (N,) -> (N, 3, H, W).
 
-    def within(length: int, centre: Tensor) -> Tensor:
-        distance = torch.arange(length, device=images.device) - centre[:, None]
+    The square is clipped at the border (DeVries & Taylor, 2017). For an even size the center is the pixel below and
+    right of the middle.
+    """
+
+    def within(length: int, center: Tensor) -> Tensor:
+        distance = torch.arange(length, device=images.device) - center[:, None]
         return (distance >= -(size // 2)) & (distance < size - size // 2)
 
     height, width = images.shape[-2:]
@@ -64,13 +72,13 @@ def cut_out(images: Tensor, row: Tensor, column: Tensor, size: int) -> Tensor:
 
 
 class Augmentation(nn.Module):
-    """Each transform is applied to each image with the probability, which may follow a schedule.
+    """Transforms, each applied to each image with the same probability, a number or a schedule.
 
-    horizontal_flip: one of both sides, by chance. translation and cutout are shares of the image's side: at most so
-    far along each axis, and the side of the square. brightness: at most so much is added to or taken from values in
-    [-1, 1]; contrast and saturation: a factor from 1 - so much to 1 + so much; hue: a rotation of at most so many turns
-    either way. All uniform; 0 leaves a transform out. The values and precision of the images are kept: nothing is
-    clipped or resampled.
+    horizontal_flip: mirrored or not, with equal chance. translation: largest shift along each axis, as a share of the
+    side. cutout: side of the gray square, as a share of the image's. brightness: largest value added to or subtracted
+    from values in [-1, 1]. contrast, saturation: a factor from 1 - c to 1 + c. hue: largest rotation in turns, either
+    way. All are uniformly distributed; 0 turns a transform off. Values are not clipped or resampled, and keep their
+    precision.
     """
 
     def __init__(
@@ -90,23 +98,25 @@ class Augmentation(nn.Module):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def probability_at(self, images_seen: int) -> Tensor | float:
+        """Return the probability of each transform."""
         return self.schedule(images_seen)
 
     def update(self, real_logits: Tensor, fake_logits: Tensor, images_seen: int) -> dict[str, Tensor]:
-        """Adapts, where it does, to this process's logits (N,) of a discriminator step; returns what to log."""
+        """Adapt to this rank's logits (N,) of a discriminator step, if it is adaptive; return scalars to log."""
         return {"augmentation_probability": real_logits.new_full((), self.schedule(images_seen))}
 
     def forward(self, images: Tensor, images_seen: int) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, H, W), the same and bit for bit where no transform is applied."""
+        """Return transformed images: (N, 3, H, W) -> (N, 3, H, W), bit-identical where no transform is applied."""
         return self.transform(images, self.probability_at(images_seen))
 
     def transform(self, images: Tensor, probability: Tensor | float) -> Tensor:
-        # As many random numbers are drawn whatever the probability is, and the host never waits for one.
+        """Apply each transform to each image with the probability: (N, 3, H, W) -> (N, 3, H, W)."""
+
+        # The number of random numbers does not depend on the probability, and the host never waits for the device.
         def applied() -> Tensor:
             return torch.rand(len(images), device=images.device) < probability
 
         def uniform(extent: float) -> Tensor:
-            """(N,) from -extent to extent where the transform is applied, else 0."""
             values = torch.rand(len(images), device=images.device, dtype=images.dtype) * 2 - 1
             return torch.where(applied(), extent * values, 0)
 
@@ -118,13 +128,9 @@ class Augmentation(nn.Module):
         if self.horizontal_flip:
             images = flip(images, applied() & (torch.rand(len(images), device=images.device) < 0.5))
         if self.brightness or self.contrast or self.saturation or self.hue:
-            images = recolor(
-                images,
-                uniform(self.brightness),
-                1 + uniform(self.contrast),
-                1 + uniform(self.saturation),
-                uniform(self.hue),
-            )
+            brightness, contrast = uniform(self.brightness), 1 + uniform(self.contrast)
+            saturation, hue = 1 + uniform(self.saturation), uniform(self.hue)
+            images = recolor(images, brightness, contrast, saturation, hue)
         if extent := round(self.translation * side):
             images = translate(images, pixels(extent), pixels(extent))
         if size := round(self.cutout * side):
@@ -136,10 +142,11 @@ class Augmentation(nn.Module):
 class AdaptiveAugmentation(Augmentation):
     """ADA: the probability rises while the discriminator overfits, and falls while it does not.
 
-    It overfits where the mean sign of the real logits is above target, averaged with a half-life of memory_images
+    It overfits while the mean sign of the real logits, averaged with a half-life of memory_images, is above target
     (Karras et al., 2020, section 3: r_t, over four batches). The zero of the logits is taken halfway between the means
-    of real and generated images: relativistic losses leave it open, and for the others it lies there by itself.
-    The probability moves by 1 over speed_images, and stays below maximum, from where on transforms begin to leak.
+    of real and generated images, because relativistic losses leave it undetermined.
+    The probability moves by 1 over speed_images. It stays below maximum, above which generated images show the
+    transforms. options: the transforms of Augmentation.
     """
 
     probability: Tensor

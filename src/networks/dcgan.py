@@ -1,19 +1,22 @@
 """The DCGAN pair (Radford, Metz & Chintala, 2016): transposed convolutions up, strided convolutions down."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from src.core.types import ImageSize, Normalization, PositiveInt
 from src.networks.layers import channels_by_resolution, normalization_layer
 
 
 def initialize(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), as in the paper."""
+    """Initialize the weights of a layer from N(0, 0.02^2), as in the paper."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
 
 
-class DCGANGenerator(nn.Module):
-    """Latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]; `width` channels at half the image's size."""
+class DCGANGenerator(nn.Sequential):
+    """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1].
+
+    It has `width` channels at half the image's size, doubling up to `max_width` at 4 pixels.
+    """
 
     def __init__(
         self,
@@ -23,7 +26,6 @@ class DCGANGenerator(nn.Module):
         max_width: PositiveInt,
         normalization: Normalization,
     ) -> None:
-        super().__init__()
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
         for narrower in [*narrowing, 3]:
@@ -33,20 +35,16 @@ class DCGANGenerator(nn.Module):
                 nn.ConvTranspose2d(channels, narrower, 4, 2, 1),
             ]
             channels = narrower
-        self.layers = nn.Sequential(*layers, nn.Tanh())
+        super().__init__(*layers, nn.Tanh())
         self.apply(initialize)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
 
-
-class DCGANDiscriminator(nn.Module):
-    """Images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
+class DCGANDiscriminator(nn.Sequential):
+    """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,); the generator mirrored."""
 
     def __init__(
         self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, normalization: Normalization
     ) -> None:
-        super().__init__()
         layers: list[nn.Module] = []
         channels = 3
         for wider in channels_by_resolution(image_size, width, max_width):
@@ -57,8 +55,5 @@ class DCGANDiscriminator(nn.Module):
                 nn.LeakyReLU(0.2),
             ]
             channels = wider
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 4 * 4, 1), nn.Flatten(0))
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels * 4 * 4, 1), nn.Flatten(0))
         self.apply(initialize)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)

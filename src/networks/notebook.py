@@ -2,65 +2,53 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
 from src.core.types import ImageSize, PositiveInt
 
 
-class NotebookGenerator(nn.Module):
-    """Latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]."""
+class NotebookGenerator(nn.Sequential):
+    """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1]."""
 
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
-        super().__init__()
         layers: list[nn.Module] = [nn.Linear(latent_dim, width * 4 * 4), nn.Unflatten(1, (width, 4, 4)), nn.ReLU()]
         for _ in range(num_doublings(image_size) - 1):
             layers += [nn.ConvTranspose2d(width, width, 3, 2, 1, output_padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 3, 2, 1, output_padding=1), nn.Tanh())
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        super().__init__(*layers, nn.ConvTranspose2d(width, 3, 3, 2, 1, output_padding=1), nn.Tanh())
 
 
-class NotebookDiscriminator(nn.Module):
-    """Images (N, 3, H, W) -> logits (N,)."""
+class NotebookDiscriminator(nn.Sequential):
+    """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for channels in [3] + [width] * (num_doublings(image_size) - 1):
-            layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 4 * 4, 1), nn.Flatten(0))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
+        layers = strided_convolutions(image_size, width)
+        super().__init__(*layers, nn.Flatten(), nn.Linear(width * 4 * 4, 1), nn.Flatten(0))
 
 
-class NotebookEncoder(nn.Module):
-    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+class NotebookEncoder(nn.Sequential):
+    """An encoder: images (N, 3, H, W) in [-1, 1] -> features (N, num_features), to which the model adds its heads."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for channels in [3] + [width] * (num_doublings(image_size) - 1):
-            layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Flatten())
+        super().__init__(*strided_convolutions(image_size, width), nn.Flatten())
         self.num_features = width * 4 * 4
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
 
-
-class NotebookDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W): the generator without its last tanh."""
+class NotebookDecoder(nn.Sequential):
+    """A decoder, the generator without its tanh: latents (N, latent_dim) -> logits (N, 3, H, W)."""
 
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
-        super().__init__()
-        self.layers = NotebookGenerator(image_size, latent_dim, width).layers[:-1]
+        *layers, _ = NotebookGenerator(image_size, latent_dim, width)
+        super().__init__(*layers)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+
+def strided_convolutions(image_size: int, width: int) -> list[nn.Module]:
+    """Return the layers from images (N, 3, image_size, image_size) down to (N, width, 4, 4)."""
+    layers: list[nn.Module] = []
+    for channels in [3] + [width] * (num_doublings(image_size) - 1):
+        layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
+    return layers
 
 
 def num_doublings(image_size: int) -> int:
-    """From 4 pixels."""
+    """Return how often 4 pixels are doubled to reach image_size."""
     return int(math.log2(image_size)) - 2

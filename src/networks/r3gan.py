@@ -1,8 +1,8 @@
 """The R3GAN pair (Huang et al., 2024, "The GAN is dead; long live the GAN!"): residual networks of inverted bottlenecks
 with grouped convolutions and no normalization, after the paper's description.
 
-Written with its configuration E in mind; new here is `patch_size`, for CPUs: with 2 or 4 no layer but the first of the
-discriminator and the last of the generator works at the image's full size.
+It is modeled on the paper's configuration E. `patch_size` is an addition for CPUs: with 2 or 4 only the first layer of
+the discriminator and the last of the generator work at the image's full size.
 """
 
 import math
@@ -19,12 +19,15 @@ SLOPE = 0.2
 
 
 class ResidualBlock(nn.Module):
-    """x + 1x1 -> grouped 3x3 -> 1x1 of x, `expansion` times as wide inside; each layer's bias before its leaky ReLU."""
+    """An inverted bottleneck x + f(x): (N, C, H, W) -> (N, C, H, W).
+
+    f is 1x1 -> grouped 3x3 -> 1x1, `expansion` times as wide inside, with leaky ReLUs after the first two.
+    """
 
     def __init__(self, channels: int, expansion: int, group_size: int) -> None:
         super().__init__()
         hidden = channels * expansion
-        # As close to group_size channels a group as divides them.
+        # Channels per group must divide both hidden and group_size.
         groups = hidden // math.gcd(hidden, group_size)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
@@ -39,7 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 class Resample(nn.Module):
-    """Twice or half the size by the bilinear filter [1, 3, 3, 1]: (N, C, H, W) -> (N, C, 2H, 2W) or half."""
+    """Bilinear resampling with the filter [1, 3, 3, 1]: (N, C, H, W) -> (N, C, 2H, 2W) or (N, C, H/2, W/2)."""
 
     kernel: Tensor
 
@@ -50,17 +53,17 @@ class Resample(nn.Module):
         self.register_buffer("kernel", torch.outer(taps, taps)[None, None], persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # A depthwise convolution: on CPUs ten times as fast as interpolate(), the same function but at the border.
+        # A depthwise convolution: ten times as fast as interpolate() on CPUs, and equal to it except at the border.
         resample = conv_transpose2d if self.up else conv2d
         kernel = self.kernel.expand(self.channels, 1, 4, 4)
         return resample(inputs, kernel, stride=2, padding=1, groups=self.channels)
 
 
 class R3GANGenerator(nn.Module):
-    """Latents (N, latent_dim) -> images (N, 3, H, W), unbounded.
+    """A generator: latents (N, latent_dim) -> images (N, 3, H, W), unbounded.
 
-    `width` channels at image_size / patch_size pixels, doubling up to `max_width` at 4; at each size `blocks` residual
-    blocks. The latents weigh the channels of a learned 4x4 basis.
+    It has `width` channels at image_size / patch_size pixels, doubling up to `max_width` at 4, and `blocks` residual
+    blocks at each size. The latents weight the channels of a learned 4x4 basis.
     """
 
     def __init__(
@@ -95,8 +98,8 @@ class R3GANGenerator(nn.Module):
         return self.layers(self.basis * self.weigh_basis(latents)[:, :, None, None])
 
 
-class R3GANDiscriminator(nn.Module):
-    """Images (N, 3, H, W) -> logits (N,); the generator's mirror image."""
+class R3GANDiscriminator(nn.Sequential):
+    """A discriminator: images (N, 3, H, W) -> logits (N,); the generator mirrored."""
 
     def __init__(
         self,
@@ -108,7 +111,6 @@ class R3GANDiscriminator(nn.Module):
         group_size: PositiveInt = 16,
         patch_size: Literal[1, 2, 4] = 1,
     ) -> None:
-        super().__init__()
         channels, *widening = widths(image_size // patch_size, width, max_width)
         if patch_size == 1:
             layers: list[nn.Module] = [nn.Conv2d(3, channels, 1, bias=False)]
@@ -120,26 +122,26 @@ class R3GANDiscriminator(nn.Module):
             channels = wider
         layers += [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
         head = [nn.Conv2d(channels, channels, 4, groups=channels, bias=False), nn.Flatten()]
-        self.layers = nn.Sequential(*layers, *head, nn.Linear(channels, 1, bias=False), nn.Flatten(0))
+        super().__init__(*layers, *head, nn.Linear(channels, 1, bias=False), nn.Flatten(0))
         initialize(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
 
 
 def widths(size: int, width: int, max_width: int) -> list[int]:
-    """Channels at `size`, half of it, ... down to 4 pixels: `width`, doubling up to `max_width`."""
+    """Return the channels at `size`, half of it, ... down to 4 pixels: `width`, doubling up to `max_width`."""
     return channels_by_resolution(2 * size, width, max_width)
 
 
-def change_width(channels: int, others: int) -> nn.Module:
-    return nn.Identity() if channels == others else nn.Conv2d(channels, others, 1, bias=False)
+def change_width(in_channels: int, out_channels: int) -> nn.Module:
+    """Return a 1x1 convolution, or the identity if the number of channels stays."""
+    return nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
 def initialize(network: nn.Module) -> None:
-    """Normal weights that keep the variance (He et al., 2015), smaller in deep networks; each block begins as the
-    identity (fix-up: Zhang et al., 2019): with L blocks of m = 3 layers the first two are scaled by L^(-1 / (2m - 2)),
-    the last is zero."""
+    """Initialize with normal weights that keep the variance (He et al., 2015), and each block as the identity.
+
+    Fix-up (Zhang et al., 2019): in a network of L blocks with m = 3 layers the first two layers of a block are scaled
+    by L^(-1 / (2m - 2)), the last is zero.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, std=fan_in(module) ** -0.5)
@@ -156,7 +158,7 @@ def initialize(network: nn.Module) -> None:
 
 
 def fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
-    """Inputs that one output is a sum of."""
+    """Return the number of inputs in the sum that gives one output."""
     if isinstance(layer, nn.ConvTranspose2d):
         overlap = math.prod(layer.kernel_size) // math.prod(layer.stride)
         return layer.in_channels * overlap

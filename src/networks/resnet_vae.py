@@ -7,7 +7,7 @@ from src.networks.layers import channels_by_resolution, normalization_layer
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f of two 3x3 convolutions, each after normalization and SiLU."""
+    """A block x + f(x): (N, C, H, W) -> (N, C, H, W); f has two 3x3 convolutions, each after normalization and SiLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,29 +27,26 @@ class ResidualBlock(nn.Module):
         return features + self.layers(features)
 
 
-class ResNetEncoder(nn.Module):
-    """(N, 3, H, W) in [-1, 1] -> features (N, num_features); the model puts its own linear heads on them."""
+class ResNetEncoder(nn.Sequential):
+    """An encoder: images (N, 3, H, W) in [-1, 1] -> features (N, num_features), to which the model adds its heads."""
 
     def __init__(
         self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, blocks: NonNegativeInt
     ) -> None:
-        super().__init__()
         layers: list[nn.Module] = []
         channels = 3
         for wider in channels_by_resolution(image_size, width, max_width):
             layers += [nn.Conv2d(channels, wider, 4, 2, 1), *(ResidualBlock(wider) for _ in range(blocks))]
             channels = wider
-        self.layers = nn.Sequential(*layers, normalization_layer("group", channels), nn.SiLU(), nn.Flatten())
+        super().__init__(*layers, normalization_layer("group", channels), nn.SiLU(), nn.Flatten())
         self.num_features = channels * 4 * 4
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
 
+class ResNetDecoder(nn.Sequential):
+    """A decoder: latents (N, latent_dim) -> logits (N, 3, H, W), the parameters of the likelihood.
 
-class ResNetDecoder(nn.Module):
-    """Latents (N, latent_dim) -> unbounded outputs (N, 3, H, W), which the likelihood turns into images.
-
-    A resolution is doubled by repeating pixels before a convolution, which leaves no checkerboard (Odena et al., 2016).
+    It doubles a resolution by repeating pixels before a convolution, which avoids checkerboard artifacts (Odena et al.,
+    2016).
     """
 
     def __init__(
@@ -60,7 +57,6 @@ class ResNetDecoder(nn.Module):
         max_width: PositiveInt,
         blocks: NonNegativeInt,
     ) -> None:
-        super().__init__()
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
         for narrower in [*narrowing, width]:
@@ -70,9 +66,4 @@ class ResNetDecoder(nn.Module):
                 nn.Conv2d(channels, narrower, 3, 1, 1),
             ]
             channels = narrower
-        self.layers = nn.Sequential(
-            *layers, normalization_layer("group", channels), nn.SiLU(), nn.Conv2d(channels, 3, 3, 1, 1)
-        )
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        super().__init__(*layers, normalization_layer("group", channels), nn.SiLU(), nn.Conv2d(channels, 3, 3, 1, 1))

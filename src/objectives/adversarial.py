@@ -1,4 +1,4 @@
-"""Two-player losses: one object each, always (real_logits, fake_logits), two (N,) -> (N,) to be minimized."""
+"""Adversarial losses: one object for both players, always (real_logits, fake_logits), two (N,) -> (N,) to minimize."""
 
 from abc import ABC, abstractmethod
 
@@ -9,18 +9,22 @@ from src.core.distributed import differentiable_all_reduce_mean
 
 
 class AdversarialLoss(ABC):
-    # Whether the generator's loss looks at real_logits; if not, any (N,) will do.
+    """The losses of the discriminator and the generator, one value per pair of a real and a generated image."""
+
+    # True if the generator's loss depends on real_logits.
     relativistic = False
 
     @abstractmethod
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the discriminator's loss: two (N,) -> (N,)."""
 
     @abstractmethod
-    def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...
+    def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the generator's loss: two (N,) -> (N,)."""
 
 
 class NonSaturating(AdversarialLoss):
-    """The first GAN loss in its practical form (Goodfellow et al., 2014)."""
+    """The original GAN loss with the non-saturating generator (Goodfellow et al., 2014)."""
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(-real_logits) + softplus(fake_logits)
@@ -30,7 +34,7 @@ class NonSaturating(AdversarialLoss):
 
 
 class Hinge(AdversarialLoss):
-    """Lim & Ye (2017), Tran et al. (2017)."""
+    """The hinge loss (Lim & Ye, 2017; Tran et al., 2017)."""
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return relu(1 - real_logits) + relu(1 + fake_logits)
@@ -40,7 +44,7 @@ class Hinge(AdversarialLoss):
 
 
 class LeastSquares(AdversarialLoss):
-    """Real images to 1, generated ones to 0 (Mao et al., 2017, equation 9)."""
+    """The LSGAN loss with target 1 for real and 0 for generated images (Mao et al., 2017, equation 9)."""
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - 1).square() + fake_logits.square())
@@ -50,7 +54,7 @@ class LeastSquares(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """The critic's estimate of the earth mover's distance (Arjovsky et al., 2017); wants a gradient penalty."""
+    """The critic's estimate of the earth mover's distance (Arjovsky et al., 2017); needs a gradient penalty."""
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits - real_logits
@@ -60,7 +64,7 @@ class Wasserstein(AdversarialLoss):
 
 
 class RelativisticPairing(AdversarialLoss):
-    """Compares each real with a fake (Jolicoeur-Martineau, 2019; the form of Huang et al., 2024)."""
+    """RpGAN: compares each real image with a generated one (Jolicoeur-Martineau, 2019; as in Huang et al., 2024)."""
 
     relativistic = True
 
@@ -72,18 +76,12 @@ class RelativisticPairing(AdversarialLoss):
 
 
 class RelativisticAverage(AdversarialLoss):
-    """RaSGAN: compares each image with the average of the other kind (Jolicoeur-Martineau, 2019).
-
-    The averages are those of the batch of all processes.
-    """
+    """RaSGAN: compares each image with the average of the other kind (Jolicoeur-Martineau, 2019)."""
 
     relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        real_advantage, fake_advantage = (
-            real_logits - differentiable_all_reduce_mean(fake_logits),
-            fake_logits - differentiable_all_reduce_mean(real_logits),
-        )
+        real_advantage, fake_advantage = advantages(real_logits, fake_logits)
         return 0.5 * (softplus(-real_advantage) + softplus(fake_advantage))
 
     def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -91,16 +89,19 @@ class RelativisticAverage(AdversarialLoss):
 
 
 class RelativisticAverageLeastSquares(AdversarialLoss):
-    """RaLSGAN: real images one above the average fake, fakes one below the average real (the same paper)."""
+    """RaLSGAN: target 1 for a real image's advantage, -1 for a generated one's (Jolicoeur-Martineau, 2019)."""
 
     relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        real_advantage, fake_advantage = (
-            real_logits - differentiable_all_reduce_mean(fake_logits),
-            fake_logits - differentiable_all_reduce_mean(real_logits),
-        )
+        real_advantage, fake_advantage = advantages(real_logits, fake_logits)
         return 0.5 * ((real_advantage - 1).square() + (fake_advantage + 1).square())
 
     def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return self.discriminator(fake_logits, real_logits)
+
+
+def advantages(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each logit minus the mean of the other kind over the batch of all ranks: two (N,) -> two (N,)."""
+    real_advantage = real_logits - differentiable_all_reduce_mean(fake_logits)
+    return real_advantage, fake_logits - differentiable_all_reduce_mean(real_logits)

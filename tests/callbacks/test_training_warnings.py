@@ -13,7 +13,7 @@ from src.data.datamodule import ImageDataModule
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import Diversity
 from src.objectives.adversarial import NonSaturating
-from src.objectives.gradient_penalty import ZeroCentred
+from src.objectives.gradient_penalty import ZeroCentered
 from tests.callbacks.test_training_scalars import Recorder
 from tests.helpers.feature_networks import PatchMeans, smooth_images
 from tests.helpers.tiny import InMemory, tiny_gan, tiny_vae, train
@@ -107,7 +107,7 @@ def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_ima
     """The generator does not learn, and makes nearly the same of all noise; nothing holds the discriminator back."""
     gan = tiny_gan(
         adversarial_loss=NonSaturating(),
-        gradient_penalty=ZeroCentred(0.0, 0.0),
+        gradient_penalty=ZeroCentered(0.0, 0.0),
         generator_optimizer=partial(torch.optim.Adam, lr=0.0),
         discriminator_optimizer=partial(torch.optim.Adam, lr=1e-2),
     )

@@ -5,7 +5,7 @@ from src.core.images import from_uint8, to_uint8
 LEVELS = torch.arange(256, dtype=torch.uint8)
 
 
-def test_every_gray_level_survives_the_way_in_and_out() -> None:
+def test_every_gray_level_survives_a_round_trip() -> None:
     assert torch.equal(to_uint8(from_uint8(LEVELS)), LEVELS)
     assert torch.equal(to_uint8(from_uint8(LEVELS).double()), LEVELS)
 

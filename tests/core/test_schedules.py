@@ -1,4 +1,4 @@
-"""Schedules at the points where their values are known."""
+"""Schedules at points with known values."""
 
 import pytest
 

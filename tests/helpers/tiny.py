@@ -21,7 +21,7 @@ from src.models.vae import VAE
 from src.networks.conv_vae import ConvDecoder, ConvEncoder
 from src.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from src.objectives.adversarial import RelativisticPairing
-from src.objectives.gradient_penalty import ZeroCentred
+from src.objectives.gradient_penalty import ZeroCentered
 from src.objectives.likelihood import Gaussian, Optimal
 from src.training.fit import quieten_lightning
 
@@ -81,7 +81,7 @@ def tiny_gan(kind: type[GAN] = GAN, **options: Any) -> GAN:
         "generator": DCGANGenerator(32, LATENT_DIM, width=8, max_width=16, normalization="group"),
         "discriminator": DCGANDiscriminator(32, width=8, max_width=16, normalization="none"),
         "adversarial_loss": RelativisticPairing(),
-        "gradient_penalty": ZeroCentred(1.0, 1.0),
+        "gradient_penalty": ZeroCentered(1.0, 1.0),
         "generator_optimizer": ADAM,
         "discriminator_optimizer": ADAM,
         "latent_dim": LATENT_DIM,

@@ -46,7 +46,7 @@ def test_parts_of_the_loss_add_up(likelihood: Likelihood, beta: float) -> None:
     torch.testing.assert_close(losses["elbo_bits_per_dim"], bits)
 
 
-def test_parts_of_the_loss_are_what_encoder_and_decoder_say() -> None:
+def test_parts_of_the_loss_match_the_encoder_and_the_decoder() -> None:
     vae = tiny_vae()
     torch.manual_seed(3)
     losses = vae.losses(IMAGES)
@@ -106,14 +106,14 @@ def test_reconstruction_is_the_decoded_posterior_mean() -> None:
 
 
 class Untransformed(Gaussian):
-    """A Gaussian around the decoder's outputs themselves."""
+    """A Gaussian whose mean is the decoder's logits."""
 
-    def mean(self, outputs: Tensor) -> Tensor:
-        return outputs
+    def mean(self, logits: Tensor) -> Tensor:
+        return logits
 
 
 def linear_vae(posterior_error: float) -> tuple[VAE, MultivariateNormal]:
-    """A VAE with x = W z + b + noise, W's columns orthogonal, its exact p(x), and the exact p(z | x) for no error."""
+    """Return a VAE with x = W z + b + noise, W's columns orthogonal, and its p(x); without error q is p(z | x)."""
     torch.manual_seed(0)
     standard_deviation = 0.5
     encoder, affine = nn.Flatten(), nn.Linear(2, 12)
@@ -133,7 +133,7 @@ def linear_vae(posterior_error: float) -> tuple[VAE, MultivariateNormal]:
 
 @torch.no_grad()
 def gap_to_log_likelihood(posterior_error: float) -> float:
-    """Exact log p(x) - ELBO, the noise averaged out."""
+    """Return the exact log p(x) - ELBO, averaged over 20,000 images."""
     vae, marginal = linear_vae(posterior_error)
     images = marginal.sample((20_000,))
     elbo = vae.losses(images.view(-1, 3, 2, 2))["elbo_nats"]
@@ -145,15 +145,15 @@ def test_elbo_of_exact_posterior_is_the_log_likelihood() -> None:
 
 
 def test_elbo_of_wrong_posterior_is_lower_by_its_kl_to_the_exact_one() -> None:
-    """Twice KL(N(0, exp(e)) || N(0, 1)) for two latents whose log-variances are wrong by e."""
+    """It is 2 KL(N(0, exp(e)) || N(0, 1)) for two latents whose log-variances are wrong by e."""
     for error in (-1.0, 0.8):
         kl = 2 * 0.5 * (math.exp(error) - 1 - error)
         assert gap_to_log_likelihood(error) == pytest.approx(kl, abs=0.05)
 
 
 @torch.no_grad()
-def test_importance_weighted_bound_tightens_with_its_samples_up_to_the_likelihood_of_a_linear_vae() -> None:
-    """Of a wrong posterior; p(x) is a Gaussian in closed form (Tipping & Bishop, 1999)."""
+def test_importance_weighted_bound_of_a_linear_vae_approaches_the_likelihood_with_more_samples() -> None:
+    """The posterior is wrong; p(x) is a Gaussian in closed form (Tipping & Bishop, 1999)."""
     vae, marginal = linear_vae(posterior_error=0.8)
     images = marginal.sample((4_000,))
     exact = marginal.log_prob(images).mean().item()

@@ -14,30 +14,30 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def in_portions(model: GenerativeModel, portions: list[int], seed: int) -> Tensor:
+def sample_in_calls(model: GenerativeModel, sizes: list[int], seed: int) -> Tensor:
     generator = seeded(seed)
-    return torch.cat([model.sample(portion, generator) for portion in portions])
+    return torch.cat([model.sample(size, generator) for size in sizes])
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-def test_samples_are_the_same_in_whatever_portions(model: GenerativeModel) -> None:
-    whole = in_portions(model, [7], seed=1)
+def test_samples_do_not_depend_on_the_split_into_calls(model: GenerativeModel) -> None:
+    whole = sample_in_calls(model, [7], seed=1)
     assert whole.shape == (7, 3, 32, 32)
     assert whole.abs().max() <= 1
-    for portions in ([1] * 7, [3, 4], [5, 2]):
-        torch.testing.assert_close(in_portions(model, portions, seed=1), whole)
-        assert torch.equal(to_uint8(in_portions(model, portions, seed=1)), to_uint8(whole))
+    for sizes in ([1] * 7, [3, 4], [5, 2]):
+        torch.testing.assert_close(sample_in_calls(model, sizes, seed=1), whole)
+        assert torch.equal(to_uint8(sample_in_calls(model, sizes, seed=1)), to_uint8(whole))
 
 
 @pytest.mark.parametrize("latent_dim", [1, 3, 15, 16, 17, 64])
-def test_latents_are_the_same_in_whatever_portions(latent_dim: int) -> None:
+def test_latents_do_not_depend_on_the_split_into_calls(latent_dim: int) -> None:
     model = tiny_gan()
     model.decode, model.latent_dim = lambda latents: latents, latent_dim  # type: ignore[method-assign]
-    assert torch.equal(in_portions(model, [2, 1, 4], seed=1), in_portions(model, [7], seed=1))
+    assert torch.equal(sample_in_calls(model, [2, 1, 4], seed=1), sample_in_calls(model, [7], seed=1))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-def test_samples_depend_on_their_generator_only(model: GenerativeModel) -> None:
+def test_samples_depend_only_on_their_generator(model: GenerativeModel) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = model.sample(2, seeded(5))
@@ -64,7 +64,7 @@ def test_latents_are_standard_normal() -> None:
 
 
 @pytest.mark.parametrize("width", [8, 24])
-def test_images_of_a_seed_are_the_same_bytes_in_whatever_batches(width: int) -> None:
+def test_images_of_a_seed_are_the_same_bytes_for_every_batch_size(width: int) -> None:
     model = tiny_gan(generator=DCGANGenerator(64, LATENT_DIM, width, 8 * width, "group")).eval()
     whole = torch.cat(list(model.sample_uint8(70, seed=3, batch_size=70)))
     torch.testing.assert_close(whole.float(), to_uint8(model.sample(70, seeded(3))).float(), atol=1, rtol=0)

@@ -18,7 +18,7 @@ from src.models.ema import update_ema
 from src.models.gan import GAN
 from src.networks.augmentation import AdaptiveAugmentation
 from src.objectives.adversarial import AdversarialLoss, Hinge, RelativisticPairing
-from src.objectives.gradient_penalty import GradientPenalty, Interpolated, ZeroCentred
+from src.objectives.gradient_penalty import GradientPenalty, Interpolated, ZeroCentered
 from tests.helpers.tiny import (
     ADAM,
     LATENT_DIM,
@@ -72,7 +72,7 @@ def test_stale_gradients_change_nothing() -> None:
     assert identical(stale, snapshot(clean))
 
 
-def test_batch_is_left_as_it_is() -> None:
+def test_step_leaves_the_batch_unchanged() -> None:
     real = REAL.clone()
     stepped_gan().training_step(real, 0)
     assert torch.equal(real, REAL)
@@ -109,7 +109,7 @@ def test_training_matches_plain_pytorch() -> None:
 
 
 class Changes(Callback):
-    """Which of the networks each step changed."""
+    """Records which networks each step changes."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[bool, bool, bool]] = []
@@ -132,17 +132,17 @@ def test_three_discriminator_updates_to_one_of_the_generator() -> None:
     assert changes.seen == 3 * [discriminator_only, discriminator_only, both]
 
 
-def test_lazy_penalty_comes_at_its_interval() -> None:
-    gan = stepped_gan(gradient_penalty=ZeroCentred(1.0, 0.0, interval=3))
+def test_lazy_penalty_runs_at_its_interval() -> None:
+    gan = stepped_gan(gradient_penalty=ZeroCentered(1.0, 0.0, interval=3))
     assert ["r1" in gan.training_step(REAL, 0) for _ in range(7)] == [True, False, False, True, False, False, True]
 
 
-def test_average_forgets_half_in_a_halflife_in_whatever_portions() -> None:
-    for portions in ([1000], [100] * 10, [1, 599, 400]):
+def test_average_forgets_half_in_a_halflife_for_every_batch_size() -> None:
+    for batch_sizes in ([1000], [100] * 10, [1, 599, 400]):
         average, network = nn.Linear(3, 2), nn.Linear(3, 2)
         start, goal = parameters_to_vector(average.parameters()), parameters_to_vector(network.parameters())
         start = start.detach().clone()
-        for num_images in portions:
+        for num_images in batch_sizes:
             update_ema(average, network, num_images, halflife_images=500)
         torch.testing.assert_close(parameters_to_vector(average.parameters()), 0.25 * start + 0.75 * goal)
 
@@ -173,7 +173,7 @@ def test_average_at_a_constant_rate_is_its_closed_form() -> None:
 
 @pytest.mark.parametrize("discriminator_steps", [1, 3])
 def test_halflife_ramps_up_with_the_images_seen(discriminator_steps: int) -> None:
-    """From zero towards a generator that stands still; the half-life is half the images seen by then, at most 20."""
+    """The average starts at zero, the generator is constant; the half-life is half the images seen, at most 20."""
     still = {"generator_optimizer": lambda weights: torch.optim.SGD(weights, lr=0.0)}
     gan = stepped_gan(ema_halflife_images=20.0, ema_rampup=0.5, discriminator_steps=discriminator_steps, **still)
     for weight in gan.generator_ema.parameters():
@@ -187,7 +187,7 @@ def test_halflife_ramps_up_with_the_images_seen(discriminator_steps: int) -> Non
     torch.testing.assert_close(parameters_to_vector(gan.generator_ema.parameters()), expected)
 
 
-def test_no_halflife_is_no_average() -> None:
+def test_halflife_of_zero_is_no_average() -> None:
     gan = stepped_gan(ema_halflife_images=0.0)
     gan.training_step(REAL, 0)
     assert identical(gan.generator_ema, snapshot(gan.generator))
@@ -207,7 +207,7 @@ def test_schedules_set_both_optimizers_before_the_step() -> None:
     gan = stepped_gan(
         learning_rate_factor=Linear(1.0, 0.0, over_images=16),
         beta2=Linear(0.9, 0.99, over_images=8),
-        gradient_penalty=ZeroCentred(Linear(4.0, 0.0, over_images=8), 1.0),
+        gradient_penalty=ZeroCentered(Linear(4.0, 0.0, over_images=8), 1.0),
     )
     logged = [gan.training_step(REAL, 0) for _ in range(5)]
     assert [step["generator_learning_rate"] for step in logged] == pytest.approx([2e-3, 1.5e-3, 1e-3, 0.5e-3, 0])
@@ -218,8 +218,8 @@ def test_schedules_set_both_optimizers_before_the_step() -> None:
     assert all(optimizer.param_groups[0]["betas"] == (0.0, 0.99) for optimizer in gan.both)
 
 
-def test_schedules_know_no_past() -> None:
-    """The settings at some number of images are those of a run that was there from the beginning."""
+def test_schedules_depend_only_on_the_images_seen() -> None:
+    """The learning rate at a number of images does not depend on earlier steps."""
     gan = stepped_gan(learning_rate_factor=Linear(1.0, 0.0, over_images=100))
     for images_seen in (40, 10, 75):
         gan.images_seen = images_seen
@@ -239,14 +239,14 @@ def test_schedules_go_on_after_a_checkpoint() -> None:
         assert gan.both[0].param_groups[0]["lr"] == pytest.approx(2e-3 * (1 - 12 / 40))
 
 
-def test_beta2_wants_an_optimizer_that_has_one() -> None:
+def test_beta2_for_an_optimizer_without_one_is_a_user_error() -> None:
     sgd: dict[str, Any] = {"generator_optimizer": partial(torch.optim.SGD, lr=0.1)}
     with pytest.raises(UserError, match=r"model\.beta2: SGD has no beta2"):
         tiny_gan(beta2=0.9, **sgd).configure_optimizers()
 
 
 class NoWaiting(TorchDispatchMode):
-    """Forbids what reads a tensor's value on the host, and so would wait for the device."""
+    """Fails on operations that read a tensor's value on the host and so wait for the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func is not torch.ops.aten._local_scalar_dense.default, "the host waits for the device"
@@ -265,16 +265,16 @@ def test_step_never_waits_for_the_device(loss: AdversarialLoss) -> None:
         gan.training_step(REAL, 0)
 
 
-def test_real_images_are_judged_again_only_for_losses_that_compare() -> None:
-    for loss, judged in ((RelativisticPairing(), 4), (Hinge(), 3)):
-        gan = stepped_gan(adversarial_loss=loss, gradient_penalty=ZeroCentred(0.0, 0.0))
+def test_generator_step_evaluates_real_images_only_for_relativistic_losses() -> None:
+    for loss, num_batches in ((RelativisticPairing(), 4), (Hinge(), 3)):
+        gan = stepped_gan(adversarial_loss=loss, gradient_penalty=ZeroCentered(0.0, 0.0))
         batches: list[Any] = []
         gan.discriminator.register_forward_pre_hook(lambda module, inputs, seen=batches: seen.append(inputs))
         gan.training_step(REAL, 0)
-        assert len(batches) == judged
+        assert len(batches) == num_batches
 
 
-def test_scalars_of_a_step_are_what_they_say() -> None:
+def test_scalars_of_a_step_match_their_names() -> None:
     gan = stepped_gan(ema_halflife_images=8.0)
     scalars = gan.training_step(REAL, 0)
     for name in ("generator", "discriminator"):
@@ -285,7 +285,7 @@ def test_scalars_of_a_step_are_what_they_say() -> None:
     assert {"r1", "r2", "real_logits", "fake_logits", "discriminator_loss", "generator_loss"} <= scalars.keys()
 
 
-def test_accuracy_is_the_share_of_pairs_told_apart() -> None:
+def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     assert auroc(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0])) == 0.75
     assert auroc(torch.tensor([9.0, 8.0]), torch.tensor([7.0, 6.0])) == 1
     assert auroc(torch.zeros(3), torch.zeros(3)) == 0
@@ -298,16 +298,16 @@ def bf16(gan: SteppedGAN, images: Tensor) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("penalty", [ZeroCentred(1.0, 1.0), Interpolated(10.0)])
+@pytest.mark.parametrize("penalty", [ZeroCentered(1.0, 1.0), Interpolated(10.0)])
 def test_penalized_step_of_the_discriminator_is_exact_in_mixed_precision(
     penalty: GradientPenalty, channels_last: bool
 ) -> None:
-    """On the same images: penalties and the discriminator's gradient are those of float32, to 1e-5."""
+    """Penalties and the discriminator's gradient on the same images match float32 to 1e-5."""
     exact, mixed = (stepped_gan(gradient_penalty=penalty, channels_last=channels_last) for _ in range(2))
     fake = exact.generate(REAL).detach()
     scalars = []
     for gan, enabled in ((exact, False), (mixed, True)):
-        gan.generate = lambda like: fake.clone()  # type: ignore[method-assign]
+        gan.generate = lambda real: fake.clone()  # type: ignore[method-assign]
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             scalars.append(gan.discriminator_step(REAL, step=0))
@@ -316,7 +316,7 @@ def test_penalized_step_of_the_discriminator_is_exact_in_mixed_precision(
 
 
 def test_mixed_precision_stays_near_float32() -> None:
-    """Over ten steps: the penalties to 5%, the averaged generator to 5% of how far it has come."""
+    """Over ten steps penalties match to 5%, the averaged generator to 5% of its distance from the start."""
     optimizer = partial(torch.optim.SGD, lr=0.1)  # Adam makes small gradients large, and so their rounding
     parts = {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer, "ema_halflife_images": 8.0}
     exact, mixed = stepped_gan(**parts), stepped_gan(**parts)
@@ -332,7 +332,7 @@ def test_mixed_precision_stays_near_float32() -> None:
     assert (averages[1] - averages[0]).norm() < 0.05 * (averages[0] - start).norm()
 
 
-def test_layout_in_memory_changes_only_speed() -> None:
+def test_memory_layout_changes_only_speed() -> None:
     plain, other = stepped_gan(), stepped_gan(channels_last=True)
     for gan in (plain, other):
         torch.manual_seed(1)
@@ -345,12 +345,12 @@ def test_layout_in_memory_changes_only_speed() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_networks_train_as_they_are() -> None:
-    """In place: the names of the weights stay, and the penalty, which can't be compiled, is computed all the same."""
+def test_compiled_networks_train_like_plain_ones() -> None:
+    """The names of the weights stay, and the penalty, which can't be compiled, is computed without compilation."""
     plain, compiled = stepped_gan(), stepped_gan(compile_networks=True)
     compiled.on_fit_start()
     for gan in (plain, compiled):
-        gan.gradient_penalty = ZeroCentred(1.0, 1.0, interval=2)
+        gan.gradient_penalty = ZeroCentered(1.0, 1.0, interval=2)
         for step in range(3):
             torch.manual_seed(step)
             gan.training_step(REAL, 0)

@@ -22,53 +22,53 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def two_clusters() -> Tensor:
-    """A third of the codes at one place, the rest at another, correlated and in units of a hundred."""
+    """Return 3,000 latents: a third in one cluster, the others in a correlated one, in units of a hundred."""
     torch.manual_seed(0)
     near, far = torch.randn(1_000, 2), torch.randn(2_000, 2) @ torch.tensor([[2.0, 1.0], [0.0, 0.5]])
     return 100 * torch.cat([near + torch.tensor([10.0, 0.0]), far - torch.tensor([10.0, 0.0])])
 
 
-def test_mixture_finds_the_gaussians_that_codes_were_drawn_from() -> None:
-    mixture, codes = GaussianMixture(2, 2), two_clusters()
+def test_mixture_finds_the_gaussians_that_latents_were_sampled_from() -> None:
+    mixture, latents = GaussianMixture(2, 2), two_clusters()
     assert not mixture.is_fitted
-    mixture.fit(codes, images_seen=7)
+    mixture.fit(latents, images_seen=7)
     assert mixture.fitted_at == 7
     near = mixture.means[:, 0].argmax()
     assert mixture.weights[near].item() == pytest.approx(1 / 3, abs=1e-3)
-    for component, part in ((near, codes[:1_000]), (1 - near, codes[1_000:])):
+    for component, part in ((near, latents[:1_000]), (1 - near, latents[1_000:])):
         torch.testing.assert_close(mixture.means[component], part.mean(0), atol=0.1, rtol=0)
         covariance = mixture.choleskies[component] @ mixture.choleskies[component].T
         torch.testing.assert_close(covariance, part.T.cov(), rtol=0.01, atol=60.0)
 
 
-def test_codes_drawn_from_the_mixture_have_its_moments() -> None:
-    mixture, codes = GaussianMixture(2, 2), two_clusters()
-    mixture.fit(codes, images_seen=0)
-    drawn = mixture.draw(8_000, seeded(0))
-    torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=40.0, rtol=0)
-    torch.testing.assert_close(drawn.T.cov(), codes.T.cov(), rtol=0.05, atol=3e3)
+def test_samples_of_the_mixture_have_its_moments() -> None:
+    mixture, latents = GaussianMixture(2, 2), two_clusters()
+    mixture.fit(latents, images_seen=0)
+    samples = mixture.sample(8_000, seeded(0))
+    torch.testing.assert_close(samples.mean(0), latents.mean(0), atol=40.0, rtol=0)
+    torch.testing.assert_close(samples.T.cov(), latents.T.cov(), rtol=0.05, atol=3e3)
 
 
-def test_mixture_is_the_same_for_the_same_codes_and_survives_a_checkpoint() -> None:
+def test_mixture_is_deterministic_and_survives_a_checkpoint() -> None:
     first, second, loaded = GaussianMixture(3, 2), GaussianMixture(3, 2), GaussianMixture(3, 2)
     first.fit(two_clusters(), 5)
     torch.manual_seed(99)
     second.fit(two_clusters(), 5)
     loaded.load_state_dict(first.state_dict())
     for mixture in (second, loaded):
-        assert torch.equal(mixture.draw(9, seeded(3)), first.draw(9, seeded(3)))
+        assert torch.equal(mixture.sample(9, seeded(3)), first.sample(9, seeded(3)))
 
 
-@pytest.mark.parametrize("num_codes", [0, 1, 2, 5, 40])
-def test_few_codes_are_enough_or_leave_it_unfitted(num_codes: int) -> None:
+@pytest.mark.parametrize("num_latents", [0, 1, 2, 5, 40])
+def test_two_latents_are_enough_and_fewer_leave_it_unfitted(num_latents: int) -> None:
     mixture = GaussianMixture(10, 4)
-    mixture.fit(torch.randn(num_codes, 4, generator=seeded(0)), 0)
-    assert mixture.is_fitted == (num_codes > 1)
+    mixture.fit(torch.randn(num_latents, 4, generator=seeded(0)), 0)
+    assert mixture.is_fitted == (num_latents > 1)
     if mixture.is_fitted:
-        assert mixture.draw(3, seeded(0)).isfinite().all()
+        assert mixture.sample(3, seeded(0)).isfinite().all()
 
 
-def test_codes_that_are_not_finite_change_nothing() -> None:
+def test_latents_that_are_not_finite_change_nothing() -> None:
     mixture = GaussianMixture(2, 2)
     mixture.fit(two_clusters(), 3)
     before = snapshot(mixture)
@@ -77,7 +77,7 @@ def test_codes_that_are_not_finite_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("build", [tiny_vae, tiny_autoencoder])
-def test_images_of_the_mixture_are_the_same_bytes_in_whatever_batches(build: Callable[[], EncodingModel]) -> None:
+def test_images_of_the_mixture_are_the_same_bytes_for_every_batch_size(build: Callable[[], EncodingModel]) -> None:
     model = build().eval()
     fit_prior(model, tiny_data())
     whole = torch.cat(list(model.sample_uint8(40, seed=3, batch_size=40, prior="mixture")))
@@ -88,7 +88,7 @@ def test_images_of_the_mixture_are_the_same_bytes_in_whatever_batches(build: Cal
     torch.testing.assert_close(image, whole[:5].float(), atol=1, rtol=0)
 
 
-def test_mixture_of_a_vae_is_fitted_on_draws_of_the_posteriors() -> None:
+def test_mixture_of_a_vae_is_fitted_on_samples_of_the_posteriors() -> None:
     vae, data = tiny_vae(mixture_components=1).eval(), tiny_data(200)
     fit_prior(vae, data)
     mean, log_variance = vae.posterior(data.images("train")[:].float() / 127.5 - 1)
@@ -97,20 +97,20 @@ def test_mixture_of_a_vae_is_fitted_on_draws_of_the_posteriors() -> None:
     torch.testing.assert_close(covariance, expected.detach(), atol=0.35, rtol=0)
 
 
-def test_prior_that_a_model_has_not_is_refused_in_a_sentence() -> None:
+def test_unknown_prior_is_a_user_error() -> None:
     for model in (tiny_gan(), tiny_vae()):
         with pytest.raises(UserError, match="this model has no prior=mixture; give prior=normal"):
             model.sample(1, prior="mixture")
 
 
-def test_evaluations_judge_both_priors_under_names_of_their_own(tmp_path: Path) -> None:
+def test_evaluations_log_both_priors_under_different_names(tmp_path: Path) -> None:
     metrics = {"patches": FeatureMetrics(PatchMeans(), {"fd_patches": FrechetDistance()})}
     model = tiny_vae()
     trainer = train(model, tiny_data(), 16, [Evaluation(8, metrics, num_images=20, cache_dir=str(tmp_path))])
     assert model.mixture.fitted_at == 16
-    found = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    assert found["fd_patches"] != found["fd_patches_mixture"]
-    spectrum = [found[f"val/kl_nats_of_dimension/{index:03d}"] for index in range(LATENT_DIM)]
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert logged["fd_patches"] != logged["fd_patches_mixture"]
+    spectrum = [logged[f"val/kl_nats_of_dimension/{index:03d}"] for index in range(LATENT_DIM)]
     assert spectrum == sorted(spectrum, reverse=True)
-    assert sum(spectrum) == pytest.approx(found["val/kl_nats"], rel=1e-4)
-    assert 0 <= found["val/active_units"] <= LATENT_DIM
+    assert sum(spectrum) == pytest.approx(logged["val/kl_nats"], rel=1e-4)
+    assert 0 <= logged["val/active_units"] <= LATENT_DIM

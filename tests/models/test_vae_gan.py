@@ -8,7 +8,7 @@ from src.core.images import from_uint8
 from src.models.vae_gan import VAEGAN, ratio_of_root_mean_squares
 from src.networks.dcgan import DCGANDiscriminator
 from src.objectives.adversarial import RelativisticPairing
-from src.objectives.gradient_penalty import ZeroCentred
+from src.objectives.gradient_penalty import ZeroCentered
 from tests.helpers.feature_networks import smooth_images
 from tests.helpers.tiny import ADAM, Stepped, autoencoder_parts, identical, snapshot, tiny_data, tiny_vae, train
 
@@ -19,7 +19,7 @@ def tiny_vae_gan(kind: type[VAEGAN] = VAEGAN, **options: Any) -> VAEGAN:
     parts = autoencoder_parts() | {
         "discriminator": DCGANDiscriminator(32, width=8, max_width=16, normalization="none"),
         "adversarial_loss": RelativisticPairing(),
-        "gradient_penalty": ZeroCentred(1.0, 1.0),
+        "gradient_penalty": ZeroCentered(1.0, 1.0),
         "discriminator_optimizer": ADAM,
     }
     return kind(**(parts | options))
@@ -29,7 +29,7 @@ class SteppedVAEGAN(Stepped, VAEGAN):
     pass
 
 
-def step_of(model: VAEGAN) -> dict[str, Any]:
+def take_step(model: VAEGAN) -> dict[str, Any]:
     torch.manual_seed(7)
     return model.training_step(REAL, 0)
 
@@ -39,7 +39,7 @@ def test_without_adversarial_weight_the_step_is_the_vaes() -> None:
     with torch.no_grad():
         for ours, theirs in zip(model.to_posterior.parameters(), vae.to_posterior.parameters(), strict=True):
             theirs.copy_(ours)
-    step_of(model)
+    take_step(model)
     torch.manual_seed(7)
     optimizer = vae.configure_optimizers()
     vae.losses(REAL)["loss"].mean().backward()
@@ -49,23 +49,23 @@ def test_without_adversarial_weight_the_step_is_the_vaes() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.3, 2.0])
-def test_pull_of_the_discriminator_is_as_strong_as_its_weight_says(weight: float) -> None:
-    """Next to that of the likelihood, both of them at the decoder's outputs."""
+def test_adversarial_weight_is_the_ratio_of_the_gradients_at_the_logits(weight: float) -> None:
+    """That of the adversarial loss to that of the likelihood, as root mean squares."""
     model = tiny_vae_gan(SteppedVAEGAN, adversarial_weight=weight)
     before = snapshot(model)
-    scalars = step_of(model)
+    scalars = take_step(model)
     model.load_state_dict(before)
     torch.manual_seed(7)
-    losses, outputs = model.losses_and_outputs(REAL)
-    samples = model.outputs(torch.randn(3, model.latent_dim))
-    generated = torch.cat([outputs[3:], samples]).detach().requires_grad_()
-    # As the step's own discriminator was when it pulled: one step further.
+    losses, logits = model.losses_and_logits(REAL)
+    samples = model.decode_logits(torch.randn(3, model.latent_dim))
+    generated = torch.cat([logits[3:], samples]).detach().requires_grad_()
+    # In the step the generator's loss comes after the discriminator's update.
     model.train_discriminator(cast(Any, model).both[1], REAL, model.likelihood.mean(generated), 0)
     adversarial = model.generator_loss(REAL, model.likelihood.mean(generated)).mean()
-    (pull,) = torch.autograd.grad(adversarial, generated)
-    (other,) = torch.autograd.grad(losses["reconstruction_nats"].mean(), outputs)
+    (gradient,) = torch.autograd.grad(adversarial, generated)
+    (other,) = torch.autograd.grad(losses["reconstruction_nats"].mean(), logits)
     assert scalars["generator_loss"].item() == pytest.approx(adversarial.item(), rel=1e-3)
-    ratio = scalars["adversarial_factor"] * pull.square().mean().sqrt() / other.square().mean().sqrt()
+    ratio = scalars["adversarial_factor"] * gradient.square().mean().sqrt() / other.square().mean().sqrt()
     assert ratio.item() == pytest.approx(weight, rel=1e-2)
 
 
@@ -91,10 +91,10 @@ def test_images_and_held_out_losses_are_those_of_the_averaged_decoder() -> None:
         assert model.losses(REAL)["reconstruction_nats"].std() > 0
 
 
-def test_gradient_of_the_discriminator_is_not_that_of_the_decoder() -> None:
-    """What the decoder's step leaves behind in the discriminator's gradients is nothing."""
+def test_decoder_step_leaves_the_discriminator_unchanged() -> None:
+    """Another step of the decoder's optimizer changes no weight of the discriminator, and all still get gradients."""
     model = tiny_vae_gan(SteppedVAEGAN)
-    step_of(model)
+    take_step(model)
     assert all(weight.requires_grad for weight in model.discriminator.parameters())
     after = snapshot(model.discriminator)
     cast(Any, model).both[0].step()

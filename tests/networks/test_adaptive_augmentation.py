@@ -1,4 +1,4 @@
-"""The adaptive probability is that of all processes together."""
+"""The adaptive probability depends on the logits of all ranks."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ STEPS = 12
 
 
 def logits(step: int) -> tuple[Tensor, Tensor]:
-    """Of a batch of 8: unlike each other in the two halves."""
+    """Return logits of a batch of 8 whose halves have different means."""
     generator = torch.Generator().manual_seed(step)
     real, fake = torch.randn(2, 8, generator=generator)
     return real + torch.arange(8.0), fake
@@ -26,14 +26,14 @@ def adapted(part: slice) -> dict[str, Tensor]:
     return ada.state_dict()
 
 
-def on_one_of_two_processes(rank: int, folder: Path) -> None:
+def on_one_of_two_ranks(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.save(adapted(slice(4 * rank, 4 * rank + 4)), folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
-def test_two_processes_with_half_a_batch_each_are_one_with_all_of_it(tmp_path: Path) -> None:
-    spawn(on_one_of_two_processes, args=(tmp_path,), nprocs=2)
+def test_two_ranks_with_half_a_batch_each_match_one_rank_with_all_of_it(tmp_path: Path) -> None:
+    spawn(on_one_of_two_ranks, args=(tmp_path,), nprocs=2)
     together, alone = adapted(slice(None)), adapted(slice(4))
     assert together["probability"] > 0
     assert not torch.equal(alone["overfitting"], together["overfitting"])

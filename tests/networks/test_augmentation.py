@@ -1,4 +1,4 @@
-"""Each transform against an independent computation; what is drawn; that a GAN can undo it."""
+"""Transforms against independent computations, their distributions, and whether a GAN can undo them."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def only(**options: Any) -> Augmentation:
     return Augmentation(probability=1.0, **(NOTHING | options))
 
 
-def test_flip_is_that_of_numpy() -> None:
+def test_flip_matches_numpy() -> None:
     images = random_images(2)
     flipped = flip(images, torch.tensor([True, False]))
     assert np.array_equal(flipped[0].numpy(), np.flip(images[0].numpy(), axis=2))
@@ -35,7 +35,7 @@ def test_flip_is_that_of_numpy() -> None:
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (3, 0), (0, -5), (-2, 7), (16, 0), (-20, 20)])
-def test_translation_is_that_of_torchvision(down: int, right: int) -> None:
+def test_translation_matches_torchvision(down: int, right: int) -> None:
     images = random_images(2)
     ours = translate(images, torch.tensor([down, 0]), torch.tensor([right, 0]))
     assert torch.equal(ours[0], affine(images[0], angle=0.0, translate=[right, down], scale=1.0, shear=[0.0]))
@@ -65,7 +65,7 @@ def test_recoloring_is_a_matrix_on_the_colors(
     assert np.allclose(ours.numpy(), expected, atol=1e-6)
 
 
-def test_a_third_of_a_turn_permutes_the_colors() -> None:
+def test_hue_of_a_third_of_a_turn_permutes_the_colors() -> None:
     images = random_images(1, dtype=torch.float64)
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     assert torch.allclose(recolor(images, zero, one, one, one / 3), images.roll(1, dims=1))
@@ -123,24 +123,24 @@ def test_autocast_changes_nothing() -> None:
         assert torch.equal(ALL.transform(random_images(8), 1.0), expected)
 
 
-def touched(augmentation: Augmentation, images: Tensor, probability: float) -> float:
+def share_changed(augmentation: Augmentation, images: Tensor, probability: float) -> float:
     torch.manual_seed(0)
     return float((augmentation.transform(images, probability) != images).flatten(1).any(dim=1).float().mean())
 
 
 @pytest.mark.parametrize("transform", [{"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 1.0}, {"hue": 0.3},
                                        {"cutout": 0.5}])  # fmt: skip
-def test_share_of_images_that_a_transform_touches_is_its_probability(transform: dict[str, float]) -> None:
+def test_share_of_changed_images_is_the_probability(transform: dict[str, float]) -> None:
     """4,000 draws: four standard deviations are 0.03."""
-    assert touched(only(**transform), random_images(4_000, size=8), 0.3) == pytest.approx(0.3, abs=0.03)
+    assert share_changed(only(**transform), random_images(4_000, size=8), 0.3) == pytest.approx(0.3, abs=0.03)
 
 
-def test_a_flip_takes_one_of_both_sides() -> None:
-    assert touched(only(horizontal_flip=True), random_images(4_000, size=8), 0.6) == pytest.approx(0.3, abs=0.03)
+def test_flip_mirrors_half_of_its_images() -> None:
+    assert share_changed(only(horizontal_flip=True), random_images(4_000, size=8), 0.6) == pytest.approx(0.3, abs=0.03)
 
 
 def uniform(values: Tensor, low: float, high: float) -> None:
-    """Kolmogorov-Smirnov at n = 4,000: 1.95 / sqrt(n) is exceeded once in a thousand."""
+    """Assert uniformity by Kolmogorov-Smirnov: at n = 4,000 1.95 / sqrt(n) is exceeded once in a thousand."""
     assert low <= float(values.min())
     assert float(values.max()) <= high
     rank = torch.arange(1, len(values) + 1) / len(values)
@@ -160,13 +160,13 @@ def test_parameters_are_uniform_over_their_ranges() -> None:
 
 
 def counts(values: Tensor, low: int, high: int) -> None:
-    """Every whole number of the range, about equally often."""
+    """Assert that every integer in the range occurs about equally often."""
     share = torch.bincount(values - low, minlength=high - low + 1) / len(values)
     assert len(share) == high - low + 1
     assert float((share * len(share) - 1).abs().max()) < 0.25
 
 
-def test_places_are_uniform() -> None:
+def test_positions_are_uniform() -> None:
     torch.manual_seed(0)
     dots = torch.zeros(4_000, 3, 16, 16)
     dots[:, :, 8, 8] = 1
@@ -186,30 +186,30 @@ def test_probability_follows_its_schedule() -> None:
     assert augmentation.update(torch.zeros(1), torch.zeros(1), 50)["augmentation_probability"] == 0.5
 
 
-def test_adaptive_probability_rises_while_real_images_are_told_apart_and_falls_when_not() -> None:
+def test_adaptive_probability_rises_while_the_discriminator_separates_the_images_and_falls_otherwise() -> None:
     ada = AdaptiveAugmentation(target=0.6, speed_images=1_000, memory_images=10, maximum=0.5)
-    told, alike = (torch.ones(50), -torch.ones(50)), (torch.randn(50), torch.randn(50))
-    assert float(ada.update(*told, 0)["augmentation_probability"]) == pytest.approx(0.05)
+    separated, mixed = (torch.ones(50), -torch.ones(50)), (torch.randn(50), torch.randn(50))
+    assert float(ada.update(*separated, 0)["augmentation_probability"]) == pytest.approx(0.05)
     for _ in range(20):
-        reported = ada.update(*told, 0)
-    assert float(reported["augmentation_probability"]) == 0.5  # the maximum
-    assert float(reported["overfitting"]) == pytest.approx(1)
+        logged = ada.update(*separated, 0)
+    assert float(logged["augmentation_probability"]) == 0.5  # the maximum
+    assert float(logged["overfitting"]) == pytest.approx(1)
     for _ in range(8):
-        ada.update(*alike, 0)
+        ada.update(*mixed, 0)
     assert float(ada.probability) == pytest.approx(0.5 - 8 * 0.05, abs=0.051)  # the first sign may be an old one
     assert ada.probability_at(0) is ada.probability
 
 
 def test_overfitting_is_the_mean_sign_where_the_zero_lies_between_the_means() -> None:
-    """And the same for logits moved by a constant, which mean the same to a relativistic loss."""
+    """Adding a constant to all logits changes nothing, as in a relativistic loss."""
     real, fake = torch.tensor([-1.0, 0.5, 3.0, 2.0]), torch.tensor([-2.0, -0.5, -1.0, -1.0])
     for moved in (0.0, 100.0):
         ada = AdaptiveAugmentation(memory_images=1)
-        reported = ada.update(real + moved, fake + moved, 0)
-        assert float(reported["overfitting"]) == pytest.approx(0.5 * (1 - 0.5**4))
+        logged = ada.update(real + moved, fake + moved, 0)
+        assert float(logged["overfitting"]) == pytest.approx(0.5 * (1 - 0.5**4))
 
 
-def test_a_constant_cannot_be_told_apart() -> None:
+def test_constant_logits_are_no_overfitting() -> None:
     ada = AdaptiveAugmentation()
     assert float(ada.update(torch.zeros(8), torch.zeros(8), 0)["overfitting"]) == 0
 
@@ -223,7 +223,7 @@ def test_adaptive_state_is_in_the_checkpoint() -> None:
 
 
 class Seen(torch.nn.Module):
-    """A discriminator that keeps what it was shown."""
+    """A discriminator that records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,17 +236,17 @@ class Seen(torch.nn.Module):
 
 
 def test_gan_shows_its_discriminator_augmented_images_only() -> None:
-    """Real and generated ones, in both players' steps, the reals of both steps transformed anew."""
+    """Real and generated images, in both steps; each step transforms the real ones anew."""
     gray = only(saturation=0.0, brightness=0.5)
     discriminator = Seen()
     gan = tiny_gan(SteppedGAN, augmentation=gray, discriminator=discriminator)
     real = torch.zeros(4, 3, 32, 32)
-    reported = gan.training_step(real, 0)
+    logged = gan.training_step(real, 0)
     reals = [discriminator.shown[0], discriminator.shown[2]]
     assert len(discriminator.shown) == 4
     assert all(len(shown.flatten(1).unique(dim=0)) == 4 and not shown.eq(0).any() for shown in reals)
     assert not torch.equal(*reals)
-    assert reported["augmentation_probability"] == 1
+    assert logged["augmentation_probability"] == 1
 
 
 def test_gradients_reach_the_generator_through_the_transforms() -> None:
@@ -275,13 +275,13 @@ def test_training_batches_are_augmented_and_no_others() -> None:
 
 
 def batches_of(start: int, max_images: int) -> list[Tensor]:
-    """What a model sees that has seen `start` others before."""
+    """Return the batches of a run whose model has seen `start` images."""
     seen: list[Tensor] = []
     model = tiny_vae()
     model.images_seen = start
     step: Callable[..., Any] = model.training_step
     model.training_step = lambda images, batch_idx: (seen.append(images.clone()), step(images, batch_idx))[1]  # type: ignore
-    torch.manual_seed(start)  # what happened before is of no consequence
+    torch.manual_seed(start)  # the global seed must not matter
     train(model, tiny_data(8, val_fraction=0.0, augmentation=ALL), max_images)
     return seen
 
@@ -294,7 +294,7 @@ def test_a_resumed_run_sees_the_same_transforms() -> None:
 
 
 def observed(transform: Callable[[Tensor], Tensor], states: Tensor) -> np.ndarray:
-    """Transition matrix of a transform on a finite set of others (S, 3, H, W): share of each outcome, (S, S')."""
+    """Return the transition matrix (S, S') of a transform on a finite set of images (S, 3, H, W)."""
     outcomes = [transform(state.expand(4_000, -1, -1, -1)).flatten(1) for state in states]
     every, index = torch.cat(outcomes).unique(dim=0, return_inverse=True)
     shares = [torch.bincount(part, minlength=len(every)) / len(part) for part in index.split(4_000)]
@@ -303,8 +303,8 @@ def observed(transform: Callable[[Tensor], Tensor], states: Tensor) -> np.ndarra
 
 @pytest.mark.parametrize("options", [{"horizontal_flip": True}, {"translation": 0.25}, {"cutout": 0.5},
                                      {"horizontal_flip": True, "translation": 0.25, "cutout": 0.5}])  # fmt: skip
-def test_distributions_of_images_can_be_told_from_what_the_transforms_leave_of_them(options: dict[str, Any]) -> None:
-    """On a finite set of others a transform that is applied with probability p is (1 - p) I + p K on distributions, K
+def test_transforms_can_be_undone_below_a_probability_of_one_half(options: dict[str, Any]) -> None:
+    """On a finite set of images a transform that is applied with probability p is (1 - p) I + p K on distributions, K
     a Markov matrix, whose eigenvalues are at most 1 in size: those of the mixture are at least 1 - 2 p. So below one
     half two distributions that look alike after the transforms were alike before them, and a generator that fits what
     the discriminator sees shows nothing of them (Karras et al., 2020, appendix C)."""
@@ -317,7 +317,7 @@ def test_distributions_of_images_can_be_told_from_what_the_transforms_leave_of_t
     assert np.linalg.svd(matrix)[1].min() > (1 - 2 * p) ** applied - 0.02
 
 
-def test_a_flip_that_is_always_drawn_cannot_be_undone() -> None:
+def test_flip_of_probability_one_cannot_be_undone() -> None:
     torch.manual_seed(0)
     dots = torch.eye(4).view(4, 1, 1, 4).expand(-1, 3, 4, -1)
     smallest = [

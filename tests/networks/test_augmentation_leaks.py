@@ -1,4 +1,4 @@
-"""What a GAN generates that was trained on augmented images: not shifted, not tinted, not cut."""
+"""Images of a GAN trained with augmentation show no shift, no tint and no cutout."""
 
 import pytest
 import torch
@@ -12,18 +12,18 @@ MAX_IMAGES, BATCH_SIZE = 6_400, 32
 
 
 def blobs(count: int) -> Tensor:
-    """(count, 3, 32, 32): a dark blob within a pixel of the middle, on nearly always the same color."""
+    """Return images (count, 3, 32, 32): a dark blob within a pixel of the middle, on almost the same color."""
     generator = torch.Generator().manual_seed(0)
-    centres = 15.5 + 2 * torch.rand(count, 2, 1, generator=generator) - 1
-    falloff = torch.exp(-((torch.arange(32) - centres).square()) / (2 * 5**2))
+    centers = 15.5 + 2 * torch.rand(count, 2, 1, generator=generator) - 1
+    falloff = torch.exp(-((torch.arange(32) - centers).square()) / (2 * 5**2))
     blob = falloff[:, 0, :, None] * falloff[:, 1, None, :]
     background = BACKGROUND + 0.04 * torch.randn(count, 3, generator=generator)
     return torch.lerp(background[:, :, None, None], torch.tensor(-1.0), blob[:, None]).clamp(-1, 1)
 
 
 def described(images: Tensor) -> dict[str, float]:
-    """What the transforms change, averaged: how far the blob is from the middle column, how far the corners are from
-    their color, and the share of pixels that are gray."""
+    """Measure what the transforms change, averaged: the distance of the blob from the middle column, of the corners
+    from their color, and the share of gray pixels."""
     dark = (-images.amax(dim=1)).clamp(min=0.2) - 0.2
     columns = (dark.sum(dim=1) * torch.arange(32)).sum(dim=1) / dark.sum(dim=(1, 2)).clamp(min=1e-3)
     corners = torch.cat([images[:, :, :4, :4], images[:, :, -4:, -4:]], dim=2)
@@ -37,7 +37,7 @@ def described(images: Tensor) -> dict[str, float]:
 
 
 def leaks(of_data: Augmentation | None, of_model: Augmentation | None) -> dict[str, float]:
-    """How far generated images are on the way from the real ones (0) to the augmented ones (1)."""
+    """Return where generated images are between the real ones (0) and the augmented ones (1)."""
     images = blobs(512)
     gan = tiny_gan(SteppedGAN, augmentation=of_model, ema_halflife_images=2_000.0)
     torch.manual_seed(0)
@@ -53,12 +53,12 @@ def leaks(of_data: Augmentation | None, of_model: Augmentation | None) -> dict[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("probability", [0.5, 0.8])
-def test_what_is_generated_shows_nothing_of_the_transforms(probability: float) -> None:
+def test_generated_images_do_not_show_the_transforms(probability: float) -> None:
     found = leaks(None, Augmentation(probability, translation=0.25))
     assert max(found.values()) < 0.3
 
 
 @pytest.mark.slow
-def test_transforms_of_the_real_images_alone_would_show() -> None:
+def test_generated_images_show_transforms_of_the_real_images_alone() -> None:
     found = leaks(Augmentation(0.8, translation=0.25), None)
     assert min(found.values()) > 0.3

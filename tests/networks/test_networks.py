@@ -32,29 +32,27 @@ def resnet_vae(size: ImageSize) -> tuple[nn.Module, nn.Module]:
 
 
 def channels_of(network: nn.Module) -> list[int]:
-    """Of the images between the layers."""
+    """Return the output channels of each convolution."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return [layer.out_channels for layer in network.modules() if isinstance(layer, kinds)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("build", [conv_vae, resnet_vae])
-def test_encoder_and_decoder_have_the_shapes_they_say(
+def test_encoder_and_decoder_return_documented_shapes(
     build: Callable[[ImageSize], tuple[nn.Module, nn.Module]], size: ImageSize
 ) -> None:
     encoder, decoder = build(size)
-    features, outputs = encoder(images(2, size)), decoder(torch.randn(2, 5))
+    features, logits = encoder(images(2, size)), decoder(torch.randn(2, 5))
     assert features.shape == (2, encoder.num_features)
-    assert outputs.shape == (2, 3, size, size)
+    assert logits.shape == (2, 3, size, size)
     assert features.isfinite().all()
-    assert outputs.isfinite().all()
+    assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("size", SIZES)
-def test_generator_draws_images_and_discriminator_gives_each_a_logit(
-    size: ImageSize, normalization: Normalization
-) -> None:
+def test_generator_returns_images_and_discriminator_a_logit_each(size: ImageSize, normalization: Normalization) -> None:
     generator = DCGANGenerator(size, 5, width=4, max_width=8, normalization=normalization)
     images = generator(100 * torch.randn(2, 5))
     assert images.shape == (2, 3, size, size)
@@ -85,14 +83,14 @@ def test_any_number_of_channels_can_be_grouped(channels: int) -> None:
 
 
 @pytest.mark.parametrize(("normalization", "independent"), [("none", True), ("group", True), ("batch", False)])
-def test_only_batch_normalization_lets_batch_mates_change_a_logit(
+def test_only_batch_normalization_makes_a_logit_depend_on_the_rest_of_the_batch(
     normalization: Normalization, independent: bool
 ) -> None:
     torch.manual_seed(0)
     discriminator = DCGANDiscriminator(32, width=8, max_width=16, normalization=normalization)
     batch = images(4, 32)
-    logit, mates_changed = discriminator(batch)[0], discriminator(torch.cat([batch[:1], 0.1 * batch[1:]]))[0]
-    assert torch.allclose(logit, mates_changed, rtol=1e-4, atol=1e-7) == independent
+    logit, others_changed = discriminator(batch)[0], discriminator(torch.cat([batch[:1], 0.1 * batch[1:]]))[0]
+    assert torch.allclose(logit, others_changed, rtol=1e-4, atol=1e-7) == independent
 
 
 def test_default_networks_have_no_batch_normalization() -> None:
@@ -103,7 +101,7 @@ def test_default_networks_have_no_batch_normalization() -> None:
         assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
 
 
-def test_residual_block_starts_as_the_identity_and_can_leave_it() -> None:
+def test_residual_block_starts_as_the_identity_and_gets_gradients() -> None:
     block, features = ResidualBlock(8), torch.randn(2, 8, 4, 4)
     assert torch.equal(block(features), features)
     block(features).square().sum().backward()

@@ -14,7 +14,7 @@ SMALL: dict[str, Any] = {"width": 4, "max_width": 8, "blocks": 1, "group_size": 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])
 @pytest.mark.parametrize("size", get_args(ImageSize))
-def test_pair_of_every_size(size: ImageSize, patch_size: Literal[1, 2, 4]) -> None:
+def test_pair_has_documented_shapes_at_every_size(size: ImageSize, patch_size: Literal[1, 2, 4]) -> None:
     images = R3GANGenerator(size, 5, **SMALL, patch_size=patch_size)(torch.randn(2, 5))
     assert images.shape == (2, 3, size, size)
     logits = R3GANDiscriminator(size, **SMALL, patch_size=patch_size)(images)
@@ -23,7 +23,7 @@ def test_pair_of_every_size(size: ImageSize, patch_size: Literal[1, 2, 4]) -> No
 
 
 @pytest.mark.parametrize("size", get_args(ImageSize))
-def test_notebook_pair_of_every_size(size: ImageSize) -> None:
+def test_notebook_pair_has_documented_shapes_at_every_size(size: ImageSize) -> None:
     images = NotebookGenerator(size, 5, width=4)(torch.randn(2, 5))
     assert images.shape == (2, 3, size, size)
     assert NotebookDiscriminator(size, width=4)(images).shape == (2,)
@@ -38,7 +38,7 @@ def test_blocks_begin_as_the_identity() -> None:
 
 
 def test_new_networks_keep_the_variance() -> None:
-    """Whatever the depth: the latents' in the images, the images' in the logits."""
+    """At every depth, from latents to images and from images to logits."""
     torch.manual_seed(0)
     for blocks in (1, 4):
         options: dict[str, Any] = {"width": 16, "max_width": 16, "blocks": blocks}
@@ -47,7 +47,7 @@ def test_new_networks_keep_the_variance() -> None:
         assert 0.02 < R3GANDiscriminator(32, **options)(torch.randn(64, 3, 32, 32)).std() < 2
 
 
-def test_groups_and_bottlenecks_are_as_asked() -> None:
+def test_groups_and_bottlenecks_follow_the_options() -> None:
     block = ResidualBlock(32, expansion=3, group_size=16)
     convolutions = [layer for layer in block.layers if isinstance(layer, nn.Conv2d)]
     assert [layer.kernel_size for layer in convolutions] == [(1, 1), (3, 3), (1, 1)]
@@ -63,23 +63,23 @@ def test_upsampling_is_bilinear() -> None:
     torch.testing.assert_close(Resample(3, up=True)(images)[inside], bilinear[inside])
 
 
-def test_downsampling_is_upsampling_turned_around() -> None:
-    """A quarter of its adjoint: <down x, y> = <x, up y> / 4; what is constant stays so inside."""
+def test_downsampling_is_the_adjoint_of_upsampling() -> None:
+    """Up to a factor: <down x, y> = <x, up y> / 4; a constant image stays constant inside."""
     down, up = Resample(3, up=False), Resample(3, up=True)
     images, smaller = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 8, 8)
     torch.testing.assert_close((down(images) * smaller).sum(), (images * up(smaller)).sum() / 4)
     torch.testing.assert_close(down(torch.ones(1, 3, 16, 16))[..., 1:-1, 1:-1], torch.ones(1, 3, 6, 6))
 
 
-def test_changing_the_width_before_upsampling_is_changing_it_after() -> None:
+def test_changing_the_width_commutes_with_upsampling() -> None:
     images, weight = torch.randn(1, 6, 8, 8), torch.randn(3, 6, 1, 1)
     torch.testing.assert_close(
         Resample(3, up=True)(conv2d(images, weight)), conv2d(Resample(6, up=True)(images), weight)
     )
 
 
-def test_size_grows_to_that_of_the_paper() -> None:
-    """Its 22 million parameters of a 256-pixel network."""
+def test_largest_network_has_the_papers_size() -> None:
+    """The paper's network at 256 pixels has 22 million parameters."""
     with torch.device("meta"):
         large = R3GANGenerator(256, 64, width=96, max_width=768, blocks=2, expansion=2, group_size=16)
     assert 20e6 < sum(weight.numel() for weight in large.parameters()) < 30e6

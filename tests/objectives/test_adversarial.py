@@ -98,7 +98,7 @@ def test_relativistic_players_mirror_each_other(loss: AdversarialLoss) -> None:
 
 
 @pytest.mark.parametrize("loss", [*RELATIVISTIC, Wasserstein()], ids=name)
-def test_only_differences_of_logits_count(loss: AdversarialLoss) -> None:
+def test_loss_depends_only_on_differences_of_logits(loss: AdversarialLoss) -> None:
     torch.testing.assert_close(loss.discriminator(REAL + 5, FAKE + 5), loss.discriminator(REAL, FAKE))
 
 
@@ -124,7 +124,7 @@ def test_perfect_discriminator_has_no_loss(loss: AdversarialLoss, real: float, f
     torch.testing.assert_close(loss.discriminator(real * ONE, fake * ONE), ZERO)
 
 
-def test_generator_has_no_loss_at_its_goal() -> None:
+def test_generator_has_no_loss_at_its_optimum() -> None:
     torch.testing.assert_close(LeastSquares().generator(ZERO, ONE), ZERO)
     torch.testing.assert_close(NonSaturating().generator(ZERO, 50 * ONE), ZERO)
 

@@ -8,9 +8,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from src.objectives.gradient_penalty import (
     GradientPenalty,
     Interpolated,
-    ZeroCentred,
-    one_centred_gradient_penalty,
-    zero_centred_gradient_penalty,
+    ZeroCentered,
+    one_centered_gradient_penalty,
+    zero_centered_gradient_penalty,
 )
 
 Critic = Callable[[Tensor], Tensor]
@@ -41,52 +41,52 @@ def total(penalty: GradientPenalty, critic: Critic) -> Tensor:
 
 def test_penalty_of_linear_critic_is_its_squared_weight_norm() -> None:
     critic, weight = linear_critic()
-    penalty = zero_centred_gradient_penalty(REAL, critic(REAL))
+    penalty = zero_centered_gradient_penalty(REAL, critic(REAL))
     torch.testing.assert_close(penalty, weight.square().sum().expand(5))
 
 
-def test_one_centred_penalty_of_linear_critic_is_its_norms_squared_distance_from_one() -> None:
+def test_one_centered_penalty_of_linear_critic_is_its_norms_squared_distance_from_one() -> None:
     critic, weight = linear_critic()
-    penalty = one_centred_gradient_penalty(REAL, critic(REAL))
+    penalty = one_centered_gradient_penalty(REAL, critic(REAL))
     torch.testing.assert_close(penalty, (weight.norm() - 1).square().expand(5))
 
 
-def test_one_centred_penalty_of_flat_critic_has_a_gradient() -> None:
-    """The norm itself has none at zero."""
+def test_one_centered_penalty_of_flat_critic_has_a_gradient() -> None:
+    """The norm has no gradient at zero."""
     weight = torch.zeros(12, dtype=torch.float64, requires_grad=True)
-    one_centred_gradient_penalty(REAL, REAL.flatten(1) @ weight).sum().backward()
+    one_centered_gradient_penalty(REAL, REAL.flatten(1) @ weight).sum().backward()
     assert weight.grad is not None
     assert weight.grad.isfinite().all()
 
 
 def test_penalty_of_each_image_is_its_own() -> None:
     critic = smooth_critic()
-    together = zero_centred_gradient_penalty(REAL, critic(REAL))
+    together = zero_centered_gradient_penalty(REAL, critic(REAL))
     for index in range(5):
         one = REAL[index : index + 1].detach().requires_grad_()
-        torch.testing.assert_close(zero_centred_gradient_penalty(one, critic(one)), together[index : index + 1])
+        torch.testing.assert_close(zero_centered_gradient_penalty(one, critic(one)), together[index : index + 1])
 
 
 def test_r1_and_r2_weigh_half_their_gamma() -> None:
     critic = smooth_critic()
-    r1 = zero_centred_gradient_penalty(REAL, critic(REAL)).mean()
-    r2 = zero_centred_gradient_penalty(FAKE, critic(FAKE)).mean()
-    torch.testing.assert_close(total(ZeroCentred(3.0, 0.5), critic), 1.5 * r1 + 0.25 * r2)
-    torch.testing.assert_close(total(ZeroCentred(3.0, 0.0), critic), 1.5 * r1)
-    torch.testing.assert_close(total(ZeroCentred(0.0, 0.5), critic), 0.25 * r2)
+    r1 = zero_centered_gradient_penalty(REAL, critic(REAL)).mean()
+    r2 = zero_centered_gradient_penalty(FAKE, critic(FAKE)).mean()
+    torch.testing.assert_close(total(ZeroCentered(3.0, 0.5), critic), 1.5 * r1 + 0.25 * r2)
+    torch.testing.assert_close(total(ZeroCentered(3.0, 0.0), critic), 1.5 * r1)
+    torch.testing.assert_close(total(ZeroCentered(0.0, 0.5), critic), 0.25 * r2)
 
 
 @pytest.mark.parametrize("interval", [2, 5])
-def test_lazy_penalty_weighs_the_same_on_average(interval: int) -> None:
+def test_lazy_penalty_has_the_same_average(interval: int) -> None:
     critic = smooth_critic()
-    every_step, lazy = ZeroCentred(1.0, 2.0), ZeroCentred(1.0, 2.0, interval)
+    every_step, lazy = ZeroCentered(1.0, 2.0), ZeroCentered(1.0, 2.0, interval)
     totals = [total(lazy, critic) if lazy.should_run(step) else torch.zeros(()) for step in range(3 * interval)]
     torch.testing.assert_close(torch.stack(totals).mean(), total(every_step, critic))
     assert sum(lazy.should_run(step) for step in range(3 * interval)) == 3
 
 
-def test_penalty_without_weight_is_never_due() -> None:
-    assert not any(ZeroCentred(0.0, 0.0).should_run(step) for step in range(5))
+def test_penalty_without_weight_never_runs() -> None:
+    assert not any(ZeroCentered(0.0, 0.0).should_run(step) for step in range(5))
     assert not any(Interpolated(0.0).should_run(step) for step in range(5))
 
 
@@ -95,7 +95,7 @@ def test_interpolated_penalty_of_linear_critic_is_known() -> None:
     torch.testing.assert_close(total(Interpolated(10.0), critic), 10 * (weight.norm() - 1).square())
 
 
-def test_interpolated_penalty_looks_between_the_images() -> None:
+def test_interpolated_penalty_is_taken_between_the_images() -> None:
     seen: list[Tensor] = []
 
     def critic(images: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def test_interpolated_penalty_looks_between_the_images() -> None:
     assert len(set(share[:, 0, 0, 0].tolist())) == 5
 
 
-@pytest.mark.parametrize("penalty", [ZeroCentred(1.0, 2.0), Interpolated(10.0)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("penalty", [ZeroCentered(1.0, 2.0), Interpolated(10.0)], ids=lambda p: type(p).__name__)
 def test_gradient_of_penalty_matches_finite_differences(penalty: GradientPenalty) -> None:
     critic = smooth_critic()
     weights = parameters_to_vector(critic.parameters()).detach()

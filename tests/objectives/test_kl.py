@@ -18,7 +18,7 @@ def test_kl_matches_torch_distributions() -> None:
 
 
 @pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (1.5, 0.0), (-0.7, 1.2), (0.3, -3.0)])
-def test_kl_is_the_integral_it_stands_for(mean: float, log_variance: float) -> None:
+def test_kl_matches_numerical_integration(mean: float, log_variance: float) -> None:
     x = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
     posterior, prior = Normal(mean, math.exp(log_variance / 2)), Normal(0.0, 1.0)
     integrand = posterior.log_prob(x).exp() * (posterior.log_prob(x) - prior.log_prob(x))
@@ -27,27 +27,27 @@ def test_kl_is_the_integral_it_stands_for(mean: float, log_variance: float) -> N
 
 
 def test_uniform_density_over_all_levels_is_eight_bits() -> None:
-    """The 256 levels lie 2/255 apart from -1 to 1: with half a level at both ends they fill 512/255."""
+    """The 256 levels are 2/255 apart in [-1, 1]; with half a level at both ends they fill 512/255."""
     nats = torch.tensor([12 * math.log(512 / 255)])
     assert nats_to_bits_per_dimension(nats, 12, math.log(127.5)).item() == pytest.approx(8)
 
 
 def test_uniform_density_over_the_range_of_images_is_the_bits_of_255_levels() -> None:
-    """From -1 to 1 there are 255 widths of a level."""
+    """[-1, 1] has 255 widths of a level."""
     nats = torch.tensor([12 * math.log(2)])
     assert nats_to_bits_per_dimension(nats, 12, math.log(127.5)).item() == pytest.approx(math.log2(255))
 
 
-def test_one_fair_coin_a_dimension_is_one_bit() -> None:
+def test_one_fair_coin_per_dimension_is_one_bit() -> None:
     nats = torch.tensor([12 * math.log(2), 24 * math.log(2)])
     torch.testing.assert_close(nats_to_bits_per_dimension(nats, 12, 0.0), torch.tensor([1.0, 2.0]))
 
 
 def test_dimensions_below_their_free_bits_cost_the_same_and_have_no_gradient() -> None:
     kl = torch.tensor([[0.1, 3.0], [0.3, 1.0]], requires_grad=True)
-    paid = free_bits_kl(kl, free_bits=0.5)
-    torch.testing.assert_close(paid, torch.tensor([3.5, 1.5]))
-    (gradient,) = torch.autograd.grad(paid.sum(), kl)
+    kl_term = free_bits_kl(kl, free_bits=0.5)
+    torch.testing.assert_close(kl_term, torch.tensor([3.5, 1.5]))
+    (gradient,) = torch.autograd.grad(kl_term.sum(), kl)
     assert torch.equal(gradient, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
 
 
@@ -67,8 +67,8 @@ def test_weight_moves_by_the_logarithm_of_the_excess_and_stays_at_the_target() -
     assert target(0).item() == pytest.approx(2.0 * 2**0.5 * math.exp(-0.5))
 
 
-def test_target_is_where_the_kl_ends() -> None:
-    """Of a model whose KL falls with the root of its weight."""
+def test_kl_converges_to_the_target() -> None:
+    """The KL here falls with the square root of its weight."""
     target = TargetKL(target_nats=2.0, response_images=100.0)
     for _ in range(100):
         target.observe(8 / target(0).sqrt().expand(20))
