@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from src.data.archives import Unusable
-from src.data.decoding import MOST_PIXELS, Crop, Decoding, TooSmall
+from src.data.decoding import MAX_PIXELS, Crop, Decoding, TooSmall
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -160,7 +160,7 @@ def test_refused_is_what_would_be_enlarged(crop: Crop, width: int, height: int, 
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
-    side = int(MOST_PIXELS**0.5) + 1
+    side = int(MAX_PIXELS**0.5) + 1
     content = packed(Image.new("1", (side, side)))
     assert len(content) < 100_000
     with pytest.raises(Unusable, match=f"{side}x{side} is more than 67 megapixels"):

@@ -243,7 +243,7 @@ def test_hostile_member_among_sound_ones(
 
 def loaded(root: Path, tmp_path: Path) -> ImageDataset:
     started = time.monotonic()
-    images = Folder(root).load(SIZE, tmp_path / "store")
+    images = Folder(root).load(SIZE, tmp_path / "cache")
     assert time.monotonic() - started < 4 * SLOWEST_S
     return images
 
@@ -339,7 +339,7 @@ def test_a_members_promise_of_a_terabyte_is_not_waited_for(tmp_path: Path) -> No
     root.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(512))
     started = time.monotonic()
     with pytest.raises(UserError):
-        Folder(root).load(SIZE, tmp_path / "store")
+        Folder(root).load(SIZE, tmp_path / "cache")
     assert time.monotonic() - started < SLOWEST_S
 
 
@@ -357,7 +357,7 @@ def test_what_is_no_archive_is_refused_in_a_sentence(what: str, suffix: str, tmp
     root = tmp_path / f"cats{suffix}"
     root.write_bytes(NOT_ARCHIVES[what]())
     with pytest.raises(UserError, match=str(root)):
-        Folder(root).load(SIZE, tmp_path / "store")
+        Folder(root).load(SIZE, tmp_path / "cache")
 
 
 def test_archive_named_by_another_type_is_refused_or_read(tmp_path: Path) -> None:
