@@ -18,49 +18,18 @@ from src.core.errors import UserError
 Positions = slice | Sequence[int] | np.ndarray | Tensor
 
 
-class Pixels(Protocol):
-    """uint8 images (N, 3, S, S), in memory or in a file.
-
-    digest identifies the pixels, or the way they were made where ImageDataset.columns has the sha256 of their files.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def digest(self) -> str: ...
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return a copy of some images: int64 (M,) -> uint8 (M, 3, S, S)."""
-
-
-class MemoryPixels:
-    """The images of a tensor."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.shape = images, tuple(images.shape)
-
-    @cached_property
-    def digest(self) -> str:
-        sha256 = hashlib.sha256(repr(self.shape).encode())
-        sha256.update(self.images.contiguous().numpy().data)
-        return sha256.hexdigest()
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return self.images[rows]
-
-
 class FilePixels:
-    """The images of a file that holds nothing else.
+    """uint8 images (N, 3, S, S) of a file that holds nothing else; pixels[rows] reads some, as of a tensor.
 
     They are read, not mapped: mapped pages count as memory of the process, and after one epoch that would be all.
+    digest identifies how they were made, of the files whose sha256 is in ImageDataset.columns.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int], digest: str) -> None:
         self.path, self.shape, self.digest = path, shape, digest
         self._file = path.open("rb", buffering=0)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def __getitem__(self, rows: Tensor) -> Tensor:
         images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
         memory, size = images.view(-1).numpy().data, math.prod(self.shape[1:])
         received = 0
@@ -100,7 +69,7 @@ class ImageDataset:
     digest                    identifies names and pixels, and their order
     """
 
-    pixels: Pixels
+    pixels: Tensor | FilePixels
     rows: Tensor  # int64 (N,): which of the pixels
     names: list[str]
     groups: Tensor
@@ -115,13 +84,13 @@ class ImageDataset:
     ) -> "ImageDataset":
         """Make a dataset of a tensor, uint8 (N, 3, S, S); without groups, each image is a group of its own."""
         rows = torch.arange(len(images))
-        return cls(MemoryPixels(images), rows, list(names), rows if groups is None else groups, factors)
+        return cls(images, rows, list(names), rows if groups is None else groups, factors)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, positions: Positions) -> Tensor:
-        return self.pixels.gather(self.rows[positions])
+        return self.pixels[self.rows[positions]]
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), batch_size):
@@ -140,9 +109,13 @@ class ImageDataset:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the names, of what each image was made of, and of the pixels' digest, in hexadecimal."""
-        sha256 = hashlib.sha256(repr((self.names, self.pixels.digest)).encode())
-        sha256.update(self.columns.get("sha256", self.rows).contiguous().numpy().data)
+        """The SHA-256 of names and pixels, or of the files that these were made of and how, in hexadecimal."""
+        if isinstance(self.pixels, FilePixels):
+            origin, content = self.pixels.digest, self.columns["sha256"]
+        else:
+            origin, content = str(self.pixels.shape[1:]), self[:]
+        sha256 = hashlib.sha256(repr((self.names, origin)).encode())
+        sha256.update(content.contiguous().numpy().data)
         return sha256.hexdigest()
 
 

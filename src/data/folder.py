@@ -52,13 +52,9 @@ class Folder(CachedSource):
     def digests(self) -> Iterator[tuple[str, str]]:
         return image_digests(self.root, self.subfolder)
 
-    def count(self) -> int | None:
-        return count_images(self.root, self.subfolder)
-
-    def chunks(self) -> Iterator[list[ImageFile]]:
+    def chunks(self) -> tuple[Iterator[list[ImageFile]], int | None]:
         files = image_files(self.root, self.subfolder)
-        while chunk := list(islice(files, CHUNK)):
-            yield chunk
+        return iter(lambda: list(islice(files, CHUNK)), []), count_images(self.root, self.subfolder)
 
     def decode(self, chunk: list[ImageFile], image_size: int) -> list[DecodedImage]:
         decoding = Decoding(image_size, self.crop, self.background, self.upscale)

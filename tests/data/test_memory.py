@@ -28,9 +28,7 @@ class Patterns(CachedSource):
 
     def digests(self): raise AssertionError
 
-    def count(self): return COUNT
-
-    def chunks(self): return range(0, COUNT, 100)
+    def chunks(self): return range(0, COUNT, 100), COUNT
 
     def decode(self, start, image_size):
         pixels = np.random.default_rng(start).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)

@@ -21,12 +21,11 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,12 +37,9 @@ from src.data.archives import natural_order
 from src.data.cache.manifest import DAMAGE, FORMAT, read_cache, short_digest, write_manifest
 from src.data.dataset import FilePixels, ImageDataset
 
-MAX_UNREADABLE = 0.05
-NUM_EXAMPLES = 5
+MAX_UNREADABLE = 0.05  # of all files
 
 OnError = Literal["skip", "stop"]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class CachedSource(ABC):
     """A source whose images are decoded once and then read from the cache.
 
     title: the name of the folder, archive or set. identity: where the images come from, whatever is there now.
-    on_error: what becomes of a file that gives no image: skip (it is listed) or stop.
+    on_error: a file that gives no image is left out and listed (skip), or ends the loading (stop).
     """
 
     title: str
@@ -82,12 +78,8 @@ class CachedSource(ABC):
         """Yield the name and SHA-256 of everything that there is to decode."""
 
     @abstractmethod
-    def chunks(self) -> Iterable[Any]:
-        """Yield what `decode` takes, a few images each time."""
-
-    @abstractmethod
-    def count(self) -> int | None:
-        """Return the number of images if it is known without reading them."""
+    def chunks(self) -> tuple[Iterable[Any], int | None]:
+        """Return what `decode` takes, a few images each time, and the number of images if it is known by now."""
 
     @abstractmethod
     def decode(self, chunk: Any, image_size: int) -> list[DecodedImage]:
@@ -162,9 +154,9 @@ class ImageCache:
 
     def build(self) -> ImageDataset:
         """Decode all images and publish them; the lock is held."""
-        for leftover in self.root.glob(".building-*"):  # of killed processes, unless somebody else holds the lock
-            builder = leftover.name.split("-")[1]
-            if builder == self.lock.name or not is_locked(self.lock.with_name(builder)):
+        for leftover in self.root.glob(".building-*"):
+            lock = self.lock.with_name(leftover.name.split("-")[1])
+            if lock == self.lock or not is_locked(lock):  # its process was killed
                 shutil.rmtree(leftover, ignore_errors=True)
         state = self.source.state()
         folder = self.root / f".building-{self.lock.name}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -183,10 +175,10 @@ class ImageCache:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
         decoded: list[DecodedImage] = []
         left_out: list[DecodedImage] = []
-        batches = _in_threads(partial(self.source.decode, image_size=self.image_size), self.source.chunks())
+        chunks, total = self.source.chunks()
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(batches, self.source.count(), f"decoding {self.source.title}"):
+            for batch in track(self._decode_in_threads(chunks), total, f"decoding {self.source.title}"):
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 if left_out and self.source.on_error == "stop":
@@ -199,12 +191,27 @@ class ImageCache:
         total = len(decoded) + len(left_out)
         if len(unreadable) > MAX_UNREADABLE * total or not decoded:
             shown = unreadable if decoded else left_out
-            examples = "; ".join(f"{image.name} ({image.reason})" for image in shown[:NUM_EXAMPLES])
+            examples = "; ".join(f"{image.name} ({image.reason})" for image in shown[:5])
             raise UserError(
                 f"can't use {len(shown)} of {total} images of {self.source.title}, and at most {MAX_UNREADABLE:.0%} "
                 f"are left out: {examples}; fix or remove them"
             )
         return decoded, left_out
+
+    def _decode_in_threads(self, chunks: Iterable[Any]) -> Iterator[list[DecodedImage]]:
+        """Yield the decoded chunks, in order, computed a few ahead by as many threads as there are cores."""
+        num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        pending: deque[Future[list[DecodedImage]]] = deque()
+        with ThreadPoolExecutor(num_threads) as pool:
+            try:
+                for chunk in chunks:
+                    pending.append(pool.submit(self.source.decode, chunk, self.image_size))
+                    if len(pending) > 4 * num_threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def stopped(self, name: str, reason: str) -> UserError:
         return UserError(
@@ -226,8 +233,7 @@ class ImageCache:
         columns: dict[str, list[Any]] = {
             "name": names,
             "sha256": [image.sha256 for image in images],
-            "width": [image.size[0] for image in images],
-            "height": [image.size[1] for image in images],
+            "size": [image.size for image in images],
             "row": rows,
         }
         columns |= {name: values.tolist() for name, values in more.items()}
@@ -246,24 +252,6 @@ def _publish(folder: Path, target: Path) -> None:
             read_cache(target)  # the same images elsewhere, decoded by another process
         except DAMAGE as error:
             print(f"the decoded images in {target} were damaged ({error}) and have been rebuilt", file=sys.stderr)
-            damaged = folder.with_name(f"{folder.name}-damaged")
-            os.rename(target, damaged)
+            shutil.rmtree(target)
             os.rename(folder, target)
-            shutil.rmtree(damaged, ignore_errors=True)
     sync_dir(target.parent)
-
-
-def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield work(item) for every item, in order, computed a few ahead by as many threads as the process has cores."""
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > 4 * num_threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)

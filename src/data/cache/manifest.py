@@ -24,8 +24,8 @@ def write_manifest(
 ) -> None:
     """Write manifest.json, its digest, and factors.npy beside the pixels, all synced to the disk.
 
-    head: source, options and left_out (names and reasons). columns: name, sha256, width, height, row (the position in
-    the pixels), group and more, each a list in the order of the images.
+    head: source, options and left_out (names and reasons). columns: name, sha256, size (original width and
+    height), row (the position in the pixels), group and more, each a list in the order of the images.
     """
     if factors is not None:
         array = io.BytesIO()
@@ -66,7 +66,7 @@ def read_cache(folder: Path) -> ImageDataset:
         factors = torch.from_numpy(np.load(folder / "factors.npy"))
     sha256 = torch.frombuffer(bytearray.fromhex("".join(columns.pop("sha256"))), dtype=torch.uint8).view(-1, 32)
     tensors = {name: torch.tensor(values) for name, values in columns.items()}
-    tensors |= {"sha256": sha256, "size": torch.stack([tensors.pop("width"), tensors.pop("height")], dim=1)}
+    tensors["sha256"] = sha256
     return ImageDataset(
         FilePixels(path, shape, short_digest(head["format"], sorted(head["options"].items()))),
         tensors.pop("row"),

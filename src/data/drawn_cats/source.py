@@ -42,22 +42,17 @@ class DrawnCats(CachedSource):
     def state(self) -> str:
         return self.identity
 
-    def digests(self) -> Iterator[tuple[str, str]]:
-        for index, row in enumerate(self.drawn):
+    def digests(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
+        for index, row in enumerate(self.drawn[start:stop], start):
             yield f"drawn_{index:05d}", hashlib.sha256(row.tobytes()).hexdigest()
 
-    def count(self) -> int:
-        return self.num_images
+    def chunks(self) -> tuple[range, int]:
+        return range(0, self.num_images, CHUNK), self.num_images
 
-    def chunks(self) -> Iterator[list[tuple[int, tuple[str, str]]]]:
-        entries = list(enumerate(self.digests()))
-        for start in range(0, self.num_images, CHUNK):
-            yield entries[start : start + CHUNK]
-
-    def decode(self, chunk: list[tuple[int, tuple[str, str]]], image_size: int) -> list[DecodedImage]:
-        cats = draw_cats(self.drawn[[index for index, _ in chunk]], image_size)
-        size = image_size, image_size
-        return [DecodedImage(*entry, cat, size) for (_, entry), cat in zip(chunk, cats, strict=True)]
+    def decode(self, start: int, image_size: int) -> list[DecodedImage]:
+        entries = self.digests(start, start + CHUNK)
+        cats = draw_cats(self.drawn[start : start + CHUNK], image_size)
+        return [DecodedImage(*entry, cat, (image_size, image_size)) for entry, cat in zip(entries, cats, strict=True)]
 
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
         return {"group": np.arange(len(images))}  # no image is a copy of another
