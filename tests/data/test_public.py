@@ -13,6 +13,7 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.data.archives import image_files
+from src.data.duplicates import names_digest
 from src.data.public import AFHQCat, CatFaces, listing_digest
 from tests.conftest import FileServer
 from tests.data.test_duplicates import clean_by_brute_force
@@ -140,6 +141,19 @@ def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for
     for image_size in (64, 32):
         assert clean.load(image_size).names == [raw.names[index] for index in expected]
     assert len(expected) == 458
+
+
+def test_a_clean_list_that_is_not_the_published_one_is_reported(
+    set_of_three: CatFaces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_of_three.clean = True
+    monkeypatch.setattr(CatFaces, "DIGEST", set_of_three.digest)
+    assert len(set_of_three.load(64)) == 0  # each of the three is there only once
+    assert "the clean list of 0 names is not the published one" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(CatFaces, "CLEAN_DIGEST", names_digest([]))
+    set_of_three.load(64)
+    assert caplog.text == ""
 
 
 def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tmp_path: Path) -> None:

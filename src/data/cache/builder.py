@@ -7,9 +7,9 @@
     <cache_dir>/known/                   what each source held when it was last read, with its files' sizes and times
     <cache_dir>/locks/                   one process builds, the others wait
 
-Images are decoded again when and only when names, contents or decoding change. Where sizes or times of files have
-changed, the files are read and their digests compared. A cache is built in a hidden folder, synced and renamed, so that
-a killed build leaves nothing that could be taken for a cache; the next build removes it.
+Images are decoded again only if names, contents or decoding change: where sizes or times of files have changed, their
+digests are compared first. A cache is built in a hidden folder, synced and renamed, so that a killed build leaves
+nothing that could be taken for a cache; the next build removes it.
 """
 
 import json
@@ -38,7 +38,6 @@ from src.data.cache.manifest import DAMAGE, FORMAT, read_cache, short_digest, wr
 from src.data.dataset import FilePixels, ImageDataset
 
 MAX_UNREADABLE = 0.05  # of all files
-
 OnError = Literal["skip", "stop"]
 
 
@@ -173,8 +172,7 @@ class ImageCache:
 
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
-        decoded: list[DecodedImage] = []
-        left_out: list[DecodedImage] = []
+        decoded, left_out = list[DecodedImage](), list[DecodedImage]()
         chunks, total = self.source.chunks()
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
@@ -214,10 +212,8 @@ class ImageCache:
                 pool.shutdown(cancel_futures=True)
 
     def stopped(self, name: str, reason: str) -> UserError:
-        return UserError(
-            f"can't read {name} of {self.source.title}: {reason}; fix or remove it, or leave it out with "
-            "data.on_error=skip"
-        )
+        advice = "fix or remove it, or leave it out with data.on_error=skip"
+        return UserError(f"can't read {name} of {self.source.title}: {reason}; {advice}")
 
     def _write_manifest(self, folder: Path, decoded: list[DecodedImage], left_out: list[DecodedImage]) -> None:
         rows = sorted(range(len(decoded)), key=lambda row: natural_order(decoded[row].name))
@@ -225,11 +221,8 @@ class ImageCache:
         names, order = [image.name for image in images], torch.tensor(rows)
         pixels = FilePixels(folder / "pixels", (len(rows), 3, self.image_size, self.image_size), "")
         more = self.source.columns(ImageDataset(pixels, order, names, order))
-        head = {
-            "source": self.source.identity,
-            "options": self.options,
-            "left_out": sorted((image.name, image.reason) for image in left_out),
-        }
+        reasons = sorted((image.name, image.reason) for image in left_out)
+        head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
         columns: dict[str, list[Any]] = {
             "name": names,
             "sha256": [image.sha256 for image in images],
