@@ -29,14 +29,17 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """name: its path below the root or subfolder. read raises Unusable, or whatever else a broken file raises."""
+    """An image file: its path below the root or subfolder, and a function that reads it.
+
+    read raises Unusable, or whatever else a broken file raises.
+    """
 
     name: str
     read: Callable[[], bytes]
 
 
 def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
-    """Yield those of a folder, .zip, .tar, .tar.gz or .tgz, in the order in which they are stored, each name once.
+    """Yield the image files of a folder, .zip, .tar, .tar.gz or .tgz, as they are stored, each name once.
 
     Hidden files, links, devices and files without an image's suffix are ignored. Raises UserError for a root that does
     not exist or holds no images, and for an archive that can't be read.

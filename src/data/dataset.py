@@ -120,7 +120,7 @@ class ImageDataset:
 
 
 class Source(Protocol):
-    """Where images come from."""
+    """A place that images come from."""
 
     @property
     def description(self) -> str:

@@ -26,7 +26,7 @@ def packed(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (50, 50), (20, 20), (32, 32)])
-def test_image_is_lanczos_of_its_centred_square(tmp_path: Path, height: int, width: int) -> None:
+def test_image_is_lanczos_of_its_centered_square(tmp_path: Path, height: int, width: int) -> None:
     pixels = noise(height, width)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     side = min(height, width)
