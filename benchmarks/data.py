@@ -1,4 +1,4 @@
-"""Images per second of an epoch from the store against torchvision's ImageFolder: `make bench`.
+"""Compare images per second of an epoch from the cache with torchvision's ImageFolder: `make bench`.
 
 The same images, batches of 64, flips, float in [-1, 1]: src.data through the DataModule's own loader and its
 conversion, in one process; ImageFolder through a DataLoader with two worker processes. They take turns; figures are
@@ -22,13 +22,13 @@ from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, Res
 from src.core.image_files import save_image
 from src.core.images import from_uint8
 from src.data.datamodule import FolderDataModule
-from src.data.folder import DrawnCats
+from src.data.drawn_cats.source import DrawnCats
 
 BATCH_SIZE, IMAGE_SIZE = 64, 64
 
 
 def unpack(root: str | None, folder: Path) -> None:
-    """The images as files of one class folder, as ImageFolder wants them."""
+    """Write the images as files of one class folder, as ImageFolder needs them."""
     folder.mkdir(parents=True)
     if root:
         with zipfile.ZipFile(root) as archive:
@@ -47,7 +47,7 @@ def build(folder: str, cache_dir: Path) -> FolderDataModule:
     return data
 
 
-def epoch_from_store(data: FolderDataModule) -> None:
+def epoch_from_cache(data: FolderDataModule) -> None:
     num_batches = -(-len(data.images("train")) // BATCH_SIZE)
     for batch in islice(data.train_dataloader(), num_batches):
         from_uint8(batch)
@@ -76,20 +76,20 @@ def main() -> None:
         )
         folder = ImageFolder(str(Path(temporary, "images")), transform)
         loader = DataLoader(folder, batch_size=BATCH_SIZE, shuffle=True, num_workers=2)
-        times: dict[str, list[float]] = {"build": [], "store": [], "ImageFolder": []}
+        times: dict[str, list[float]] = {"build": [], "cache": [], "ImageFolder": []}
         for number in range(arguments.rounds):
-            cache_dir = Path(temporary, f"store {number}")
+            cache_dir = Path(temporary, f"cache {number}")
             times["build"].append(seconds(partial(build, folder.root, cache_dir)))
             data = build(folder.root, cache_dir)
             times["ImageFolder"].append(seconds(partial(epoch_of_image_folder, loader)))
-            times["store"] += [seconds(partial(epoch_from_store, data)) for _ in range(5)]
+            times["cache"] += [seconds(partial(epoch_from_cache, data)) for _ in range(5)]
     medians = {name: statistics.median(values) for name, values in times.items()}
     epoch = medians["ImageFolder"]
     print(f"\n{len(folder):,} images of {IMAGE_SIZE}x{IMAGE_SIZE}; medians of {arguments.rounds} rounds")
-    for name in ("ImageFolder", "store"):
+    for name in ("ImageFolder", "cache"):
         print(f"{name:12}{len(folder) / medians[name]:10,.0f} images/s")
-    print(f"from the store: {epoch / medians['store']:.1f} times as many a second")
-    print(f"building the store takes {medians['build'] / epoch:.2f} epochs of ImageFolder")
+    print(f"from the cache: {epoch / medians['cache']:.1f} times as many a second")
+    print(f"building the cache takes {medians['build'] / epoch:.2f} epochs of ImageFolder")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fetches one file, once, over a network that may fail."""
+"""Download a file once, over a network that may fail."""
 
 import logging
 import os
@@ -6,17 +6,15 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from email.message import Message
-from http.client import HTTPException, HTTPResponse
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from src.core.errors import UserError
 from src.core.files import locked
+from src.core.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -28,114 +26,92 @@ def download(
     path: Path,
     title: str,
     check: Callable[[Path], None] | None = None,
+    alternatives: str = "give your own images with data=folder data.root=... or use data=drawn_cats",
+    folder_option: str = "data.root=...",
     timeout_s: float = 30,
     retries: int = 4,
     backoff_s: float = 1,
 ) -> None:
-    """Fetches url to path unless it is there, then calls check(path); of several processes one does, the others wait.
+    """Download url to path unless the file exists, then call check(path); other processes wait for the first one.
 
-    What arrived stays in path.part; a retry or the next call goes on from there. The wait between retries doubles from
-    backoff_s. UserError, saying what else the user can do, when the file can't be had.
+    Received bytes are kept in path.part, and a retry or the next call continues from there. The wait between retries
+    doubles, from backoff_s. Raises UserError, which names the alternatives, when the file can't be had, and the option
+    that gives another folder when it can't be kept.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Where nobody may write, nobody fetches.
+        # A read-only folder can hold no lock file and needs none.
         read_only = path.exists() and not os.access(path.parent, os.W_OK)
-        message = f"another process is fetching {title}; waiting for it"
+        message = f"another process is downloading {title}; waiting for it"
         with nullcontext() if read_only else locked(path.with_name(f"{path.name}.lock"), message):
             if not path.exists():
                 logger.info("downloading %s from %s to %s", title, url, path)
-                _fetch_patiently(url, path, title, timeout_s, retries, backoff_s)
+                _fetch_with_retries(url, path, title, alternatives, timeout_s, retries, backoff_s)
             if check:
                 check(path)
     except OSError as error:
         raise UserError(
             f"can't keep {title} in {path.parent}: {error.strerror or error}; make room there or give another folder "
-            "with data.root=..."
+            f"with {folder_option}"
         ) from error
 
 
-def _fetch_patiently(url: str, path: Path, title: str, timeout_s: float, retries: int, backoff_s: float) -> None:
-    part = path.with_name(f"{path.name}.part")
+def _fetch_with_retries(
+    url: str, path: Path, title: str, alternatives: str, timeout_s: float, retries: int, backoff_s: float
+) -> None:
+    part, version_file = (path.with_name(f"{path.name}.part{suffix}") for suffix in ("", ".validator"))
     for attempt in range(retries + 1):
         try:
-            _fetch(url, part, title, timeout_s)
+            _fetch(url, part, version_file, title, timeout_s)
+            break
         except NETWORK_ERRORS as error:
-            if attempt == retries or not _may_pass(error, attempt):
-                raise UserError(
-                    f"can't download {title} from {url} ({error}); "
-                    "give your own images with data=folder data.root=... or use data=drawn_cats"
-                ) from error
+            if attempt == retries or not _is_temporary(error, attempt):
+                raise UserError(f"can't download {title} from {url} ({error}); {alternatives}") from error
             wait_s = backoff_s * 2**attempt
             logger.warning("%s: %s; trying again in %g s", url, error, wait_s)
             time.sleep(wait_s)
-        else:
-            os.replace(part, path)
-            _validator_file(part).unlink(missing_ok=True)
-            return
+    os.replace(part, path)
+    version_file.unlink(missing_ok=True)
 
 
-def _may_pass(error: Exception, attempt: int) -> bool:
-    """Whether trying again may help: not where there is no such file, nor where no connection could be made at all."""
+def _is_temporary(error: Exception, attempt: int) -> bool:
+    """Tell whether a retry may help: not if the file does not exist, nor if no connection could ever be made."""
     if isinstance(error, HTTPError):
         return error.code >= 500 or error.code in (408, 416, 429)
     return attempt > 0 or not isinstance(error, URLError)
 
 
-def _fetch(url: str, part: Path, title: str, timeout_s: float) -> None:
-    """One request, for what the part still lacks if it is known to be of the same file."""
+def _fetch(url: str, part: Path, version_file: Path, title: str, timeout_s: float) -> None:
+    """Send one request and write its body to the part, at its end if the server still has the same version."""
     headers = {"User-Agent": "cat-faces"}
-    resumable = part.exists() and _validator_file(part).exists()
-    if resumable and (start := part.stat().st_size):
-        headers |= {"Range": f"bytes={start}-", "If-Range": _validator_file(part).read_text()}
+    version = version_file.read_text() if part.exists() and version_file.exists() else ""
+    start = part.stat().st_size if version else 0
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
     try:
-        with urlopen(Request(url, headers=headers), timeout=timeout_s) as response:
-            _receive(response, part, title)
+        response = urlopen(Request(url, headers=headers), timeout=timeout_s)
     except HTTPError as error:
-        if error.code == 416:  # The part is no beginning of that file.
+        if error.code == 416:  # the part is longer than the file
             part.unlink()
         raise
-
-
-def _receive(response: HTTPResponse, part: Path, title: str) -> None:
-    """The body to the end of the part, or in its place where the server sends the whole file."""
-    start = 0
-    validator = _validator(response.headers)
-    if response.status == 206:
-        start = part.stat().st_size
-        same_file = validator in (None, _validator_file(part).read_text())
-        if not same_file or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            part.unlink()
-            raise ConnectionError("the server's file has changed")
-    else:
-        part.write_bytes(b"")
-        _validator_file(part).unlink(missing_ok=True)
-        if validator:
-            _validator_file(part).write_text(validator)
-
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
-    with part.open("ab") as file, _progress() as progress:
-        task = progress.add_task(title, total=total, completed=start)
-        while chunk := response.read1(1 << 16):
-            file.write(chunk)
-            progress.advance(task, len(chunk))
+    with response:
+        # A strong ETag or the date is what If-Range can compare.
+        etag = response.headers.get("ETag", "")
+        new_version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+        if response.status == 206:
+            continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            if not continues or new_version not in ("", version):
+                part.unlink()
+                raise ConnectionError("the server's file has changed")
+        else:
+            start = 0
+            version_file.write_text(new_version)
+        length = response.headers.get("Content-Length")
+        chunks = iter(partial(response.read1, 1 << 16), b"")
+        megabytes = int(length) / 1e6 if length else None
+        with part.open("ab" if start else "wb") as file:
+            for chunk in track(chunks, megabytes, f"downloading {title} (MB)", lambda chunk: len(chunk) / 1e6):
+                file.write(chunk)
     received = part.stat().st_size
-    if total is not None and received != total:
-        raise ConnectionError(f"the connection was cut after {received} of {total} bytes")
-
-
-def _validator(headers: Message) -> str | None:
-    """What If-Range can tell the file's version by: a strong ETag or the date."""
-    etag = headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-
-
-def _validator_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.validator")
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    if length and received != start + int(length):
+        raise ConnectionError(f"the connection was cut after {received} of {start + int(length)} bytes")

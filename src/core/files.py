@@ -102,9 +102,9 @@ def locked(path: Path, message: str = "", patience_s: float = 2.0) -> Iterator[N
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a living process holds the lock of a file."""
+    """Tell whether a living process holds the lock of a file, or may: another user's file that is not to be opened."""
     try:
         with FileLock(path, mode=0o666, timeout=0):
             return False
-    except Timeout:
+    except (Timeout, PermissionError):
         return True

@@ -1,4 +1,4 @@
-"""One LightningDataModule over any source of images, and a constructor for each source."""
+"""A LightningDataModule over any source of images, and a constructor for each source."""
 
 import sys
 from collections.abc import Iterator
@@ -13,8 +13,9 @@ from src.core.errors import UserError
 from src.core.images import from_uint8
 from src.core.seeds import mixed_seed, seed_generators
 from src.core.types import Color, FolderPath, Fraction, ImageSize, ImagesPath, NonNegativeInt, PositiveInt, Seed
-from src.data.dataset import ImageDataset, split
-from src.data.folder import DrawnCats, Folder, Source
+from src.data.dataset import ImageDataset, Source, split
+from src.data.drawn_cats.source import DrawnCats
+from src.data.folder import Folder
 from src.data.public import AFHQCat, CatFaces
 from src.data.sampler import ImageStream, StreamPositions
 from src.networks.augmentation import Augmentation
@@ -23,11 +24,11 @@ from src.networks.augmentation import Augmentation
 class ImageDataModule(LightningDataModule):
     """Batches (N, 3, image_size, image_size) in [-1, 1] of a source's images.
 
-    batch_size counts the images of all processes together. num_workers: processes that make batches (0: the
-    training process itself, fastest for small images). split_seed decides which images are held out, seed the
-    order and the flips; limit_images keeps only the first few. augmentation changes training batches, on the device.
-    deduplicate keeps, of images that show the same, the smoothest; without it they stay on one side of the split.
-    cache_dir: where decoded images are kept (null: the user's cache).
+    batch_size: images of all ranks together. num_workers: processes that make batches (0: the training process itself,
+    fastest for small images). split_seed decides which images are held out, seed their order and flips. limit_images
+    keeps only the first few. augmentation changes training batches, on the device. deduplicate keeps the smoothest of
+    images that look the same; without it they stay on one side of the split. cache_dir: the folder that keeps decoded
+    images (None: the user's cache).
     """
 
     def __init__(
@@ -68,35 +69,46 @@ class ImageDataModule(LightningDataModule):
             images = images.select(images.columns["smoothest"].bool())
         if self.limit_images:
             images = images.select(slice(self.limit_images))
+        if len(images) < 2:
+            raise UserError(
+                f"{self.source.description}: only {len(images)} image; give at least 2, one to train on and one to "
+                "hold out, and some thousands for new cats"
+            )
         self.train, self.val = split(images, self.val_fraction, self.split_seed)
 
-    def images(self, reference: Literal["train", "val"], most: int | None = None) -> ImageDataset:
-        """The training or the held-out images as they are: uint8, not augmented.
+    def images(self, reference: Literal["train", "val"], max_images: int | None = None) -> ImageDataset:
+        """Return the training or the held-out images as they are: uint8, not augmented.
 
-        most: of more than so many every second, third, ... is left.
+        If there are more than max_images, only every second, third, ... is returned, so that the rest spans all.
+        Raises UserError if there are none.
         """
         self.setup()
         assert self.train is not None
         images = self.train if reference == "train" else self.val
         if not len(images):
-            raise UserError("no images are held out; give data.val_fraction above 0 or reference=train")
-        return images.select(slice(None, None, -(-len(images) // most))) if most else images
+            raise UserError(
+                f"no images are held out: data.val_fraction={self.val_fraction} of {len(self.train)}; give "
+                f"data.val_fraction of at least {1 / len(self.train):.2g} or reference=train"
+            )
+        return images.select(slice(None, None, -(-len(images) // max_images))) if max_images else images
 
-    def share(self, reference: Literal["train", "val"], batch_size: int, most: int | None = None) -> Iterator[Tensor]:
-        """This process's part of images(reference, most), uint8 batches: each goes to exactly one process."""
+    def share(
+        self, reference: Literal["train", "val"], batch_size: int, max_images: int | None = None
+    ) -> Iterator[Tensor]:
+        """Yield this rank's part of images(reference, max_images) in uint8 batches; each image goes to one rank."""
         rank, world_size = self.rank_and_world_size()
-        yield from self.images(reference, most).select(slice(rank, None, world_size)).batches(batch_size)
+        yield from self.images(reference, max_images).select(slice(rank, None, world_size)).batches(batch_size)
 
     def rank_and_world_size(self) -> tuple[int, int]:
-        """Rank of this process and their number."""
+        """Return this process's rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> DataLoader:
-        """An endless stream of uint8 batches that goes on where the model stands."""
+        """Return an endless stream of uint8 batches that continues where the model stands."""
         rank, world_size = self.rank_and_world_size()
         if self.batch_size % world_size:
             raise UserError(
-                f"data.batch_size={self.batch_size} can't be shared by {world_size} processes; "
+                f"data.batch_size={self.batch_size} can't be shared by {world_size} ranks; "
                 f"give a multiple of {world_size}"
             )
         start, device_type = 0, "cpu"
@@ -106,13 +118,13 @@ class ImageDataModule(LightningDataModule):
         return DataLoader(
             ImageStream(self.images("train"), self.seed, self.horizontal_flip),
             batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),  # type: ignore[arg-type]
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=self.num_workers,
             pin_memory=device_type == "cuda",
         )
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
-        # Bytes cross to the device, floats are made there.
+        # Bytes are moved to the device and become floats there.
         assert self.trainer is not None
         model = self.trainer.lightning_module
         images = from_uint8(batch).to(cast(torch.dtype, model.dtype))
@@ -124,7 +136,7 @@ class ImageDataModule(LightningDataModule):
         return self.augmentation(images, images_seen)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -138,9 +150,10 @@ class DrawnCatsDataModule(ImageDataModule):
 class FolderDataModule(ImageDataModule):
     """Your own images: a folder, .zip, .tar or .tar.gz.
 
-    crop: of a image that is not square the centred square, all of it padded with the background, or stretched.
-    background: a color, behind transparent images too. upscale: whether smaller images are enlarged or left out.
-    on_error: what can't be used is left out and listed (more than 5% that can't be read always stop), or stops.
+    crop: the centered square of images that are not square, all of them padded with the background, or stretched.
+    background: a color, also behind transparent images. upscale: smaller images are enlarged, or refused (left out).
+    on_error: images that can't be used are skipped (left out and listed; more than 5% that can't be read always stop),
+    or stop.
     """
 
     def __init__(
@@ -156,17 +169,30 @@ class FolderDataModule(ImageDataModule):
 
 
 class CatFacesDataModule(ImageDataModule):
-    """The public 64x64 cat faces, downloaded from `url` to the folder `root` (null: the user's cache).
+    """The public 64x64 cat faces, downloaded to the folder `root` (None: the user's cache).
 
-    clean: of images that are there twice or more the smoothest copy, of the others none: 9,251 tight faces.
+    clean: 9,251 tight faces, the smoothest of each image that is there more than once; False: all 29,843.
     """
 
-    def __init__(self, root: str | None, url: str, digest: str | None, clean: bool = True, **options: Any) -> None:
-        super().__init__(CatFaces(root=root, url=url, digest=digest, clean=clean), **options)
+    def __init__(
+        self,
+        root: FolderPath | None = None,
+        clean: bool = True,
+        url: str = CatFaces.URL,
+        digest: str | None = CatFaces.DIGEST,
+        **options: Any,
+    ) -> None:
+        super().__init__(CatFaces(root, url, digest, clean), **options)
 
 
 class AFHQCatDataModule(ImageDataModule):
-    """The cats of AFHQ, downloaded from `url` to the folder `root` (null: the user's cache)."""
+    """The cats of AFHQ, downloaded to the folder `root` (None: the user's cache)."""
 
-    def __init__(self, root: str | None, url: str, digest: str | None, **options: Any) -> None:
-        super().__init__(AFHQCat(root=root, url=url, digest=digest), **options)
+    def __init__(
+        self,
+        root: FolderPath | None = None,
+        url: str = AFHQCat.URL,
+        digest: str | None = AFHQCat.DIGEST,
+        **options: Any,
+    ) -> None:
+        super().__init__(AFHQCat(root, url, digest), **options)

@@ -1,72 +1,49 @@
-"""Images of a source, looked at without being loaded: by position, whole groups, in batches."""
+"""Images that are looked at without being loaded: by position, in batches, in selections, and split by groups."""
 
 import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from src.core.errors import UserError
 
-
-class Pixels(Protocol):
-    """uint8 images (N, 3, S, S), in memory or in a file.
-
-    digest: stands for all of them, or for how they were made where Images.columns has sha256, their origins.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def digest(self) -> str: ...
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """These images, int64 (M,) -> uint8 (M, 3, S, S): a copy."""
+Positions = slice | Sequence[int] | np.ndarray | Tensor
 
 
-class MemoryPixels:
-    """A tensor's images."""
+class FilePixels:
+    """uint8 images (N, 3, S, S) of a file that holds nothing else; pixels[rows] reads some, as of a tensor.
 
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.shape = images, tuple(images.shape)
-
-    @cached_property
-    def digest(self) -> str:
-        sha256 = hashlib.sha256(repr(self.shape).encode())
-        sha256.update(self.images.contiguous().numpy().data)
-        return sha256.hexdigest()
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return self.images[rows]
-
-
-class StoredPixels:
-    """Those of a file that holds nothing else.
-
-    Read, not mapped: pages of a mapped file count as the process's memory, all of them after one epoch.
+    They are read, not mapped: mapped pages count as memory of the process, and after one epoch that would be all.
+    digest identifies how they were made, of the files whose sha256 is in ImageDataset.columns.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int], digest: str) -> None:
         self.path, self.shape, self.digest = path, shape, digest
-        self.image_bytes = math.prod(shape[1:])
         self._file = path.open("rb", buffering=0)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def __getitem__(self, rows: Tensor) -> Tensor:
         images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
-        memory, size, descriptor = images.view(-1).numpy().data, self.image_bytes, self._file.fileno()
+        memory, size = images.view(-1).numpy().data, math.prod(self.shape[1:])
         received = 0
         for start, row in enumerate(rows.tolist()):
-            received += os.preadv(descriptor, [memory[start * size : (start + 1) * size]], row * size)
+            received += self._read_into(memory[start * size : (start + 1) * size], row * size)
         if received != len(memory):
-            raise UserError(f"{self.path} has been cut short; run again, and it is made anew")
+            raise UserError(f"{self.path} has been cut short; run again, and it is rebuilt")
         return images
+
+    def _read_into(self, memory: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):  # forked workers share the position in the file
+            return os.preadv(self._file.fileno(), [memory], offset)
+        self._file.seek(offset)
+        return self._file.readinto(memory)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
@@ -78,22 +55,22 @@ class StoredPixels:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A choice of a source's images; nothing is copied but what is asked for.
+    """Some of a source's images; nothing is copied until it is asked for.
 
     len(images)               N
     images[positions]         uint8 (M, 3, S, S): a slice, a list or an int64 tensor of positions below N
     images.batches(64)        all of them in turn, uint8 (at most 64, 3, S, S)
-    images.select(positions)  these of them, as Images
-    names                       N, in the same order
-    groups                      int64 (N,): equal where images are near-duplicates of each other
-    factors                     float32 (N, F) where the source knows what it drew
-    columns                     more of each image: size (N, 2), its width and height as it was; sha256 (N, 32); ...
-    left_out                    names and reasons of what could not be used; of the whole source, listed in `manifest`
-    digest                      stands for names and pixels, and for their order
+    images.select(positions)  some of them, as an ImageDataset
+    names                     N, in the same order
+    groups                    int64 (N,): equal where images are near-duplicates of each other
+    factors                   float32 (N, F), for images that were drawn
+    columns                   more about each image: size (N, 2), its original width and height; sha256 (N, 32); ...
+    left_out                  names and reasons of all files of the source that gave no image, listed in `manifest`
+    digest                    identifies names and pixels, and their order
     """
 
-    pixels: Pixels
-    rows: Tensor  # int64 (N,), which of the pixels
+    pixels: Tensor | FilePixels
+    rows: Tensor  # int64 (N,): which of the pixels
     names: list[str]
     groups: Tensor
     factors: Tensor | None = None
@@ -105,45 +82,58 @@ class ImageDataset:
     def of(
         cls, images: Tensor, names: Sequence[str], groups: Tensor | None = None, factors: Tensor | None = None
     ) -> "ImageDataset":
-        """All images of a tensor, uint8 (N, 3, S, S); without groups each is alone in its own."""
+        """Make a dataset of a tensor, uint8 (N, 3, S, S); without groups, each image is a group of its own."""
         rows = torch.arange(len(images))
-        return cls(MemoryPixels(images), rows, list(names), rows if groups is None else groups, factors)
+        return cls(images, rows, list(names), rows if groups is None else groups, factors)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, positions: slice | Sequence[int] | Tensor) -> Tensor:
-        return self.pixels.gather(self.rows[positions])
+    def __getitem__(self, positions: Positions) -> Tensor:
+        return self.pixels[self.rows[positions]]
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), batch_size):
             yield self[start : start + batch_size]
 
-    def select(self, positions: slice | Sequence[int] | Tensor) -> "ImageDataset":
-        chosen = torch.arange(len(self))[positions]
-        return ImageDataset(
-            self.pixels,
-            self.rows[chosen],
-            [self.names[position] for position in chosen.tolist()],
-            self.groups[chosen],
-            None if self.factors is None else self.factors[chosen],
-            {name: values[chosen] for name, values in self.columns.items()},
-            self.left_out,
-            self.manifest,
+    def select(self, positions: Positions) -> "ImageDataset":
+        selected = torch.arange(len(self))[positions]
+        return replace(
+            self,
+            rows=self.rows[selected],
+            names=[self.names[position] for position in selected.tolist()],
+            groups=self.groups[selected],
+            factors=None if self.factors is None else self.factors[selected],
+            columns={name: values[selected] for name, values in self.columns.items()},
         )
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the names, of each image's origin, and of what the pixels stand for."""
-        sha256 = hashlib.sha256(repr((self.names, self.pixels.digest)).encode())
-        sha256.update(self.columns.get("sha256", self.rows).contiguous().numpy().data)
+        """The SHA-256 of names and pixels, or of the files that these were made of and how, in hexadecimal."""
+        if isinstance(self.pixels, FilePixels):
+            origin, content = self.pixels.digest, self.columns["sha256"]
+        else:
+            origin, content = str(self.pixels.shape[1:]), self[:]
+        sha256 = hashlib.sha256(repr((self.names, origin)).encode())
+        sha256.update(content.contiguous().numpy().data)
         return sha256.hexdigest()
 
 
-def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
-    """Training and validation images, each in their first order; the same seed gives the same split.
+class Source(Protocol):
+    """A place that images come from."""
 
-    No group stands on both sides; as nearly val_fraction of the images are held out as that allows.
+    @property
+    def description(self) -> str:
+        """One line for the screen that says what is read, and from where. It decodes nothing."""
+
+    def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
+        """Return all images, image_size pixels square; they are cached in cache_dir (None: the user's cache)."""
+
+
+def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Return training and validation images, each in their original order; the same seed gives the same split.
+
+    No group is on both sides. As nearly val_fraction of the images are held out as that allows.
     """
     groups = torch.unique(images.groups, return_inverse=True)[1]
     sizes = torch.bincount(groups).tolist() if len(groups) else []
@@ -154,10 +144,10 @@ def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDa
         if sizes[group] <= room:
             held_out[group] = True
             room -= sizes[group]
-    # One more may come nearer than none.
-    left = [group for group in order if not held_out[group]]
-    smallest = min(left, key=sizes.__getitem__, default=None)
-    if room and len(left) > 1 and smallest is not None and sizes[smallest] < 2 * room:
+    # One group more may come nearer to val_fraction.
+    others = [group for group in order if not held_out[group]]
+    smallest = min(others, key=sizes.__getitem__, default=None)
+    if room and len(others) > 1 and smallest is not None and sizes[smallest] < 2 * room:
         held_out[smallest] = True
     in_val = held_out[groups]
     return images.select((~in_val).nonzero()[:, 0]), images.select(in_val.nonzero()[:, 0])

@@ -1,4 +1,4 @@
-"""From the bytes of a image file to a square of pixels."""
+"""Decode an image file to a square of pixels."""
 
 import io
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from src.data.archives import Unusable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-MOST_PIXELS = 2**26  # of a file: 67 megapixels; its bytes may be few and its pixels fill the memory
+MAX_PIXELS = 2**26  # 67 megapixels of a file; its bytes may be few while its pixels fill the memory
 
 Crop = Literal["center", "pad", "stretch"]
 Upscale = Literal["allow", "refuse"]
 
 
 class TooSmall(Unusable):
-    """The image is fine, but smaller than asked."""
+    """Raised for an image that is fine, but smaller than asked for."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a image becomes image_size pixels square: uint8 (3, S, S), Lanczos with antialias.
+    """Decodes images to squares of image_size pixels: uint8 (3, S, S), resized by Lanczos with antialiasing.
 
-    crop: the centred square, the whole of it padded with the background, or stretched. background: a color's name or
-    #rrggbb, behind what is transparent too. upscale: whether a image may be enlarged.
+    crop: the centered square, all of it padded with the background, or stretched. background: a color's name or
+    #rrggbb, also behind what is transparent. upscale: smaller images are enlarged (allow) or refused.
     """
 
     image_size: int
@@ -34,11 +34,11 @@ class Decoding:
     upscale: Upscale = "allow"
 
     def __call__(self, content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-        """The pixels, and the upright image's width and height; Unusable says why there are none."""
+        """Return the pixels, and the upright image's width and height. Raises Unusable with the reason if it can't."""
         try:
             image = self._upright(content)
             size = image.size
-            # What changes nothing is left out: Pillow would copy the image.
+            # Operations that change nothing are skipped: Pillow would copy the image.
             side = min(size)
             if self.crop == "center" and size != (side, side):
                 left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -63,8 +63,8 @@ class Decoding:
 
     def _upright(self, content: bytes) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                raise Unusable(f"{opened.width}x{opened.height} is more than {MOST_PIXELS / 1e6:.0f} megapixels")
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Unusable(f"{opened.width}x{opened.height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
             return ImageOps.exif_transpose(opened)
 
     def _target(self, image: Image.Image) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class Decoding:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits, which Pillow's convert would clip, to 8."""
+    """Convert gray of 16 bits, which Pillow's convert would clip, to 8."""
     if image.mode == "F":
         raise Unusable("floating-point pixels have no agreed white")
     if not image.mode.startswith("I"):

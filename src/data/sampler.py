@@ -1,4 +1,4 @@
-"""An endless stream of training images: one shuffled pass after the other, the same on any number of processes."""
+"""An endless stream of training images: one shuffled epoch after the other, the same for any number of ranks."""
 
 from collections.abc import Iterator
 
@@ -12,51 +12,50 @@ from src.data.dataset import ImageDataset
 
 
 class ImageStream(Dataset):
-    """Position in the endless stream -> image, uint8 (3, S, S). Order and flips depend on (seed, pass) alone."""
+    """Position in the endless stream -> image, uint8 (3, S, S). Order and flips depend on (seed, epoch) alone."""
 
     def __init__(self, images: ImageDataset, seed: int, horizontal_flip: bool) -> None:
         self.images, self.seed, self.horizontal_flip = images, seed, horizontal_flip
-        self._pass_number = -1
+        self._epoch = -1
 
-    def _start_pass(self, pass_number: int) -> None:
-        if pass_number != self._pass_number:
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, pass_number))
+    def _start_epoch(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
             self._order = torch.randperm(len(self.images), generator=generator)
             self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
-            self._pass_number = pass_number
+            self._epoch = epoch
 
     def __getitems__(self, positions: range) -> Tensor:
-        """Consecutive positions -> uint8 (N, 3, S, S)."""
+        """Return the images of consecutive positions, uint8 (N, 3, S, S)."""
         batches = []
-        start, size = positions.start, len(self.images)
+        start = positions.start
         while start < positions.stop:
-            pass_number, offset = divmod(start, size)
-            self._start_pass(pass_number)
-            chosen = self._order[offset : offset + positions.stop - start]
-            batch = self.images[chosen]
+            epoch, offset = divmod(start, len(self.images))
+            self._start_epoch(epoch)
+            rows = self._order[offset : offset + positions.stop - start]
+            batch = self.images[rows]
             if self.horizontal_flip:
-                _mirror(batch.numpy(), self._flipped[chosen].numpy())
+                _mirror(batch.numpy(), self._flipped[rows].numpy())
             batches.append(batch)
-            start += len(chosen)
+            start += len(rows)
         return torch.cat(batches) if len(batches) > 1 else batches[0]
 
 
-def _mirror(images: np.ndarray, which: np.ndarray) -> None:
-    """Flips these of uint8 (N, 3, S, S) in place, eight bytes at a time: S is a multiple of 8."""
+def _mirror(images: np.ndarray, selected: np.ndarray) -> None:
+    """Flip the selected images of uint8 (N, 3, S, S) in place, eight bytes at a time: S is a multiple of 8."""
     words = images.view(np.uint64)
-    words[which] = words[which][..., ::-1].byteswap()
+    words[selected] = words[selected][..., ::-1].byteswap()
 
 
 class StreamPositions(Sampler[range]):
-    """Batches of positions from `start` on; each process takes its own part of every batch, nothing twice."""
+    """Batches of positions, from `start` on; each rank takes its own part of every batch."""
 
     def __init__(self, start: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.start, self.batch_size = start, batch_size
-        self.share = batch_size // world_size
-        self.offset = rank * self.share
+        self.batch_size, self.rank_batch_size = batch_size, batch_size // world_size
+        self.start = start + rank * self.rank_batch_size
 
     def __iter__(self) -> Iterator[range]:
-        position = self.start + self.offset
+        position = self.start
         while True:
-            yield range(position, position + self.share)
+            yield range(position, position + self.rank_batch_size)
             position += self.batch_size

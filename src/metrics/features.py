@@ -1,6 +1,5 @@
 """Feature networks: uint8 images in, one feature vector per image out."""
 
-import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
@@ -17,12 +16,16 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     FeatureExtractorInceptionV3,
 )
 
+from src.core.download import download
 from src.core.errors import UserError
 from src.core.files import file_sha256
 from src.core.types import ExistingPath
 
 CHUNK_ON_CPU, CHUNK_ON_ACCELERATOR = 8, 128  # images; larger chunks fall out of a CPU's cache
-DOWNLOAD_TIMEOUT_SECONDS = 5.0
+DOWNLOAD_TIMEOUT_S = 5.0
+OTHER_WEIGHTS = (
+    f"give the file of {URL_INCEPTION_V3} as metrics.weights_path=, or use metrics=fd_lite0, which needs none"
+)
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -111,8 +114,7 @@ class InceptionV3(FeatureNetwork):
                 self.network = FeatureExtractorInceptionV3("inception", ["2048"], str(weights))
         except Exception as error:
             raise UserError(
-                f"{weights} does not hold the weights of torch-fidelity's FID Inception-v3: give the file of "
-                f"{URL_INCEPTION_V3} as metrics.weights_path=, or use metrics=fd_lite0, which needs none"
+                f"{weights} does not hold the weights of torch-fidelity's FID Inception-v3; {OTHER_WEIGHTS}"
             ) from error
         self.digest = file_sha256(weights)[:16]
         self.freeze()
@@ -126,24 +128,20 @@ class InceptionV3(FeatureNetwork):
 
 
 def downloaded_inception_weights() -> Path:
-    """torch-fidelity's published weights in torch.hub's cache, downloaded (95 MB) if they are not there yet."""
+    """Return torch-fidelity's published weights in torch.hub's cache, downloaded (95 MB) if they are not there yet."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
-    if path.exists():
-        return path
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sha256_start = path.stem.rpartition("-")[2]
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), sha256_start)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"the FID Inception-v3 weights could not be downloaded from {URL_INCEPTION_V3} ({error}): give the file "
-            "as metrics.weights_path=, or use metrics=fd_lite0, which needs no download"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
+    if not path.exists():
+        title, elsewhere = "the FID Inception-v3 weights", "the environment variable TORCH_HOME"
+        download(URL_INCEPTION_V3, path, title, check_sha256_in_name, OTHER_WEIGHTS, elsewhere, DOWNLOAD_TIMEOUT_S)
     return path
+
+
+def check_sha256_in_name(path: Path) -> None:
+    """Rename a file whose SHA-256 does not start with the digits at the end of its name, and raise UserError."""
+    expected, found = path.stem.rpartition("-")[2], file_sha256(path)
+    if not found.startswith(expected):
+        wrong = path.replace(path.with_name(f"{path.name}.wrong"))
+        raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
 
 
 def fold_batch_norm(module: nn.Module, convolution: str, batch_norm: str) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import random
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from src.core.download import download
 from src.core.errors import UserError
+from src.metrics.features import downloaded_inception_weights
 from tests.conftest import FileServer
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -134,8 +136,8 @@ from pathlib import Path
 from src.core.download import download
 download({server.url!r}, Path({str(tmp_path / "file")!r}), "test cats", timeout_s=1.5, backoff_s=0)
 """
-    ranks = [subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) for _ in range(2)]
-    assert [rank.wait(60) for rank in ranks] == [0, 0]
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert [headers.get("Range") for headers in server.requests] == [None, "bytes=100000-"]
 
@@ -156,10 +158,28 @@ def test_full_disk_and_folders_in_the_way_are_one_sentence(server: FileServer, t
         fetch(server.url, tmp_path / "in the way" / "file")
 
 
-def test_what_lies_in_a_folder_that_nobody_may_write_to_is_taken(
+def test_a_file_in_a_read_only_folder_is_used(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"mine")
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # of root everybody may
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     fetch(server.url, tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_inception_weights_are_checked_by_the_digest_in_their_name(
+    right: bool, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = hashlib.sha256(CONTENT).hexdigest()[:8] if right else "01234567"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("src.metrics.features.URL_INCEPTION_V3", f"{server.url}/weights-{start}.pth")
+    path = tmp_path / "hub" / "checkpoints" / f"weights-{start}.pth"
+    if right:
+        assert [downloaded_inception_weights() for _ in range(2)] == [path, path]
+        assert path.read_bytes() == CONTENT
+        assert len(server.requests) == 1
+    else:
+        with pytest.raises(UserError, match=r"SHA-256 of .*\.wrong is .* instead of 01234567.*metrics\.weights_path="):
+            downloaded_inception_weights()
+        assert not path.exists()

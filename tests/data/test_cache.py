@@ -20,13 +20,13 @@ from PIL import Image
 from src.core.errors import UserError
 from src.core.files import locked
 from src.data import folder as sources
-from src.data.archives import digests
-from src.data.cache.manifest import Manifest
-from src.data.cache.spec import lock_id
+from src.data.archives import image_digests
+from src.data.cache.builder import ImageCache
 from src.data.dataset import ImageDataset
 from src.data.decoding import Decoding
 from src.data.drawn_cats.factors import draw_cats
-from src.data.folder import DrawnCats, FilesRecipe, Folder, drawer_digest
+from src.data.drawn_cats.source import DrawnCats, program_digest
+from src.data.folder import Folder
 from tests.helpers.building import build, pixels_digest
 
 # Processes that start at once: forked from one that has imported everything and runs no threads.
@@ -63,7 +63,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def stores(root: Path) -> list[Path]:
+def caches(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob("*/manifest.json"))
 
 
@@ -73,7 +73,7 @@ def same(one: ImageDataset, other: ImageDataset) -> bool:
 
 def test_images_are_decoded_once(tmp_path: Path, decoded: list[int]) -> None:
     folder = fill(tmp_path / "cats")
-    first, again = (Folder(folder).load(32, tmp_path / "store") for _ in range(2))
+    first, again = (Folder(folder).load(32, tmp_path / "cache") for _ in range(2))
     assert decoded == [32] * 12
     assert same(first, again)
     assert first.names == [f"cat_{number}.png" for number in range(12)]
@@ -102,11 +102,11 @@ def test_nothing_is_decoded_again_while_names_and_contents_stay(
     harmless: Callable[[Path], None], tmp_path: Path, decoded: list[int]
 ) -> None:
     folder = fill(tmp_path / "cats")
-    first = Folder(folder).load(32, tmp_path / "store")
+    first = Folder(folder).load(32, tmp_path / "cache")
     harmless(folder)
-    assert same(Folder(folder).load(32, tmp_path / "store"), first)
+    assert same(Folder(folder).load(32, tmp_path / "cache"), first)
     assert len(decoded) == 12
-    assert len(stores(tmp_path / "store")) == 1
+    assert len(caches(tmp_path / "cache")) == 1
 
 
 def swap(folder: Path) -> None:
@@ -131,55 +131,53 @@ def add(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [swap, rename, remove, add])
-def test_changed_images_are_decoded_anew(change: Callable[[Path], None], tmp_path: Path) -> None:
+def test_changed_images_are_decoded_again(change: Callable[[Path], None], tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats")
-    before = Folder(folder).load(32, tmp_path / "store")
+    before = Folder(folder).load(32, tmp_path / "cache")
     change(folder)
-    after = Folder(folder).load(32, tmp_path / "store")
-    fresh = Folder(folder).load(32, tmp_path / "another store")
+    after = Folder(folder).load(32, tmp_path / "cache")
+    fresh = Folder(folder).load(32, tmp_path / "another cache")
     assert same(after, fresh)
     assert before.digest != after.digest
-    # Back again: the first store is still there.
+    # Back again: the first cache is still there.
     shutil.rmtree(folder)
     fill(folder)
-    assert same(Folder(folder).load(32, tmp_path / "store"), before)
+    assert same(Folder(folder).load(32, tmp_path / "cache"), before)
 
 
 @pytest.mark.parametrize("other", [{"crop": "pad"}, {"background": "black"}, {"upscale": "refuse"}])
-def test_every_way_of_decoding_has_a_store_of_its_own(
-    other: dict[str, Any], tmp_path: Path, decoded: list[int]
-) -> None:
+def test_every_way_of_decoding_has_its_own_cache(other: dict[str, Any], tmp_path: Path, decoded: list[int]) -> None:
     folder = fill(tmp_path / "cats")
-    one = Folder(folder).load(32, tmp_path / "store")
-    two = Folder(folder, **other).load(32, tmp_path / "store")
-    small = Folder(folder).load(16, tmp_path / "store")
+    one = Folder(folder).load(32, tmp_path / "cache")
+    two = Folder(folder, **other).load(32, tmp_path / "cache")
+    small = Folder(folder).load(16, tmp_path / "cache")
     assert len({one.digest, two.digest, small.digest}) == 3
     assert len(decoded) == 36
-    assert len(stores(tmp_path / "store")) == 3
+    assert len(caches(tmp_path / "cache")) == 3
 
 
-def test_the_same_images_elsewhere_share_a_store(tmp_path: Path) -> None:
-    one = Folder(fill(tmp_path / "a" / "cats")).load(32, tmp_path / "store")
+def test_the_same_images_elsewhere_share_a_cache(tmp_path: Path) -> None:
+    one = Folder(fill(tmp_path / "a" / "cats")).load(32, tmp_path / "cache")
     shutil.copytree(tmp_path / "a" / "cats", tmp_path / "b" / "cats")
-    other = Folder(tmp_path / "b" / "cats").load(32, tmp_path / "store")
+    other = Folder(tmp_path / "b" / "cats").load(32, tmp_path / "cache")
     assert same(one, other)
-    assert len(stores(tmp_path / "store")) == 1
+    assert len(caches(tmp_path / "cache")) == 1
 
 
-def test_what_is_too_new_to_be_told_from_its_next_change_is_read_again(
+def test_files_too_new_to_be_told_from_their_next_change_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
 ) -> None:
     monkeypatch.setattr("src.data.archives.SETTLED_S", 60.0)
     folder = fill(tmp_path / "cats")
-    Folder(folder).load(32, tmp_path / "store")
+    Folder(folder).load(32, tmp_path / "cache")
     read: list[Path] = []
 
     def noting(root: Path, subfolder: str) -> Iterator[tuple[str, str]]:
         read.append(root)
-        return digests(root, subfolder)
+        return image_digests(root, subfolder)
 
-    monkeypatch.setattr(sources, "digests", noting)
-    Folder(folder).load(32, tmp_path / "store")
+    monkeypatch.setattr(sources, "image_digests", noting)
+    Folder(folder).load(32, tmp_path / "cache")
     assert read == [folder]
 
 
@@ -199,43 +197,43 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [spoil, cut, empty, Path.unlink])
 @pytest.mark.parametrize("name", ["pixels", "manifest.json", "manifest.sha256", "factors.npy"])
-def test_damaged_store_is_told_and_made_anew(
+def test_damaged_cache_is_reported_and_rebuilt(
     name: str, damage: Callable[[Path], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = DrawnCats(20, seed=0).load(32, tmp_path)
     expected = whole[:]
-    (folder,) = stores(tmp_path)
+    (folder,) = caches(tmp_path)
     damage(folder / name)
     again = DrawnCats(20, seed=0).load(32, tmp_path)
     assert torch.equal(again[:], expected)
     assert again.factors is not None
     assert "damaged" in capfd.readouterr().err
-    assert stores(tmp_path) == [folder]
+    assert caches(tmp_path) == [folder]
     DrawnCats(20, seed=0).load(32, tmp_path)
     assert capfd.readouterr().err == ""
 
 
 def test_damaged_record_only_costs_reading(tmp_path: Path, decoded: list[int]) -> None:
     folder = fill(tmp_path / "cats")
-    Folder(folder).load(32, tmp_path / "store")
-    (record,) = (tmp_path / "store" / "known").iterdir()
+    Folder(folder).load(32, tmp_path / "cache")
+    (record,) = (tmp_path / "cache" / "known").iterdir()
     record.write_text("{")
-    assert len(Folder(folder).load(32, tmp_path / "store")) == 12
+    assert len(Folder(folder).load(32, tmp_path / "cache")) == 12
 
 
-def test_a_moved_store_is_read_where_it_is(tmp_path: Path, decoded: list[int]) -> None:
+def test_a_moved_cache_is_read_where_it_is(tmp_path: Path, decoded: list[int]) -> None:
     folder = fill(tmp_path / "cats")
-    first = Folder(folder).load(32, tmp_path / "store")
-    shutil.copytree(tmp_path / "store", tmp_path / "copy", copy_function=shutil.copyfile)  # without its times
+    first = Folder(folder).load(32, tmp_path / "cache")
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy", copy_function=shutil.copyfile)  # without its times
     assert same(Folder(folder).load(32, tmp_path / "copy"), first)
     assert len(decoded) == 12
 
 
-def test_manifest_tells_of_every_file(tmp_path: Path) -> None:
+def test_manifest_lists_every_file(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats", count=40)
     (folder / "broken.png").write_bytes((folder / "cat_0.png").read_bytes()[:100])
     Image.new("RGB", (8, 20)).save(folder / "small.png")
-    images = Folder(folder, upscale="refuse").load(32, tmp_path / "store")
+    images = Folder(folder, upscale="refuse").load(32, tmp_path / "cache")
     assert [name for name, _ in images.left_out] == ["broken.png", "small.png"]
     assert "8x20 is smaller than 32x32" in dict(images.left_out)["small.png"]
     assert images.columns["size"].tolist() == [[42, 40]] * 40
@@ -244,7 +242,7 @@ def test_manifest_tells_of_every_file(tmp_path: Path) -> None:
     assert written["left_out"] == [list(entry) for entry in images.left_out]
     assert [row[0] for row in written["images"]] == images.names
     with pytest.raises(UserError, match=r"broken\.png.*on_error=skip"):
-        Folder(folder, upscale="refuse", on_error="stop").load(32, tmp_path / "store")
+        Folder(folder, upscale="refuse", on_error="stop").load(32, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(("num_broken", "stops"), [(2, False), (3, True)])
@@ -254,20 +252,20 @@ def test_more_than_one_in_twenty_unreadable_stops(num_broken: int, stops: bool, 
         (folder / f"bad_{number}.png").write_bytes(b"no image")
     if stops:
         with pytest.raises(UserError, match=r"can't use 3 of 40 images of cats.*5%.*bad_0\.png \(its content"):
-            Folder(folder).load(32, tmp_path / "store")
-        assert stores(tmp_path / "store") == []
-        assert not list((tmp_path / "store").glob(".building*"))
+            Folder(folder).load(32, tmp_path / "cache")
+        assert caches(tmp_path / "cache") == []
+        assert not list((tmp_path / "cache").glob(".building*"))
     else:
-        assert len(Folder(folder).load(32, tmp_path / "store").left_out) == 2
+        assert len(Folder(folder).load(32, tmp_path / "cache").left_out) == 2
 
 
 def test_refused_sizes_do_not_count_as_unreadable_but_some_must_be_left(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats", count=4)
     for number in range(6):
         Image.new("RGB", (8, 8)).save(folder / f"small_{number}.png")
-    assert len(Folder(folder, upscale="refuse").load(32, tmp_path / "store")) == 4
+    assert len(Folder(folder, upscale="refuse").load(32, tmp_path / "cache")) == 4
     with pytest.raises(UserError, match="can't use 10 of 10"):
-        Folder(folder, upscale="refuse").load(64, tmp_path / "store")
+        Folder(folder, upscale="refuse").load(64, tmp_path / "cache")
 
 
 def test_paths_that_leave_an_archive_are_listed(tmp_path: Path) -> None:
@@ -276,20 +274,20 @@ def test_paths_that_leave_an_archive_are_listed(tmp_path: Path) -> None:
         for path in folder.iterdir():
             archive.write(path, path.name)
         archive.write(folder / "cat_0.png", "../evil.png")
-    images = Folder(tmp_path / "cats.zip").load(32, tmp_path / "store")
+    images = Folder(tmp_path / "cats.zip").load(32, tmp_path / "cache")
     assert images.left_out == (("../evil.png", "its path leaves the archive"),)
     assert len(images) == 40
 
 
-def test_groups_and_the_smoothest_of_each_are_stored(tmp_path: Path) -> None:
+def test_groups_and_the_smoothest_of_each_are_kept(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats", count=6)
     Image.open(folder / "cat_2.png").point(lambda value: value * 0.8).save(folder / "cat_4.png")
-    images = Folder(folder).load(32, tmp_path / "store")
+    images = Folder(folder).load(32, tmp_path / "cache")
     assert images.groups.tolist() == [0, 1, 2, 3, 2, 5]
     assert images.columns["smoothest"].sum() == 5
 
 
-def test_factors_lie_beside_the_images_they_drew(tmp_path: Path) -> None:
+def test_factors_are_kept_with_the_images_they_drew(tmp_path: Path) -> None:
     images = DrawnCats(70, seed=3).load(32, tmp_path)
     assert images.factors is not None
     assert images.factors.shape == (70, 24)
@@ -298,35 +296,35 @@ def test_factors_lie_beside_the_images_they_drew(tmp_path: Path) -> None:
     assert images.groups.tolist() == list(range(70))
 
 
-def test_another_drawer_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_drawing_program_draws_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = DrawnCats(4, seed=0).load(32, tmp_path)
-    monkeypatch.setattr(sources, "drawer_digest", lambda: "another")
+    monkeypatch.setattr("src.data.drawn_cats.source.program_digest", lambda: "another")
     assert DrawnCats(4, seed=0).load(32, tmp_path).digest != one.digest
-    assert len(drawer_digest()) == 16
+    assert len(program_digest()) == 16
 
 
 def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"can't keep the decoded images in .*file/store: .*data\.cache_dir="):
-        DrawnCats(4, seed=0).load(32, tmp_path / "file" / "store")
+    with pytest.raises(UserError, match=r"can't keep the decoded images in .*file/cache: .*data\.cache_dir="):
+        DrawnCats(4, seed=0).load(32, tmp_path / "file" / "cache")
 
 
 def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Manifest, "write", lambda *_: Path("/dev/full").write_text("x" * 9000))
+        patch.setattr("src.data.cache.manifest.write_atomic", lambda *_, **__: Path("/dev/full").write_text("x" * 9000))
         with pytest.raises(UserError, match=r"can't keep the decoded images in .*: No space left on device"):
             DrawnCats(4, seed=0).load(32, tmp_path)
     assert not list(tmp_path.glob(".building*"))
     assert len(DrawnCats(4, seed=0).load(32, tmp_path)) == 4
 
 
-def test_users_cache_is_where_it_lies_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     DrawnCats(2, seed=0).load(32)
-    assert len(stores(tmp_path / "cat-faces" / "store")) == 1
+    assert len(caches(tmp_path / "cat-faces" / "images")) == 1
 
 
-def test_images_that_were_sent_to_another_process_are_read_there(tmp_path: Path) -> None:
+def test_images_sent_to_another_process_are_read_there(tmp_path: Path) -> None:
     images = DrawnCats(8, seed=0).load(32, tmp_path)
     sent = pickle.loads(pickle.dumps(images))
     assert torch.equal(sent[[3, 0]], images[[3, 0]])
@@ -345,35 +343,35 @@ def start(folder: Path, cache_dir: Path, result: Path) -> BaseProcess:
     return process
 
 
-def test_who_finds_a_store_being_built_waits_and_says_so(tmp_path: Path) -> None:
+def test_a_process_that_finds_a_cache_being_built_waits_and_says_so(tmp_path: Path) -> None:
     folder, said = fill(tmp_path / "cats"), tmp_path / "result.err"
-    with building(tmp_path / "store", folder):
-        waiting = start(folder, tmp_path / "store", tmp_path / "result")
+    with building(tmp_path / "cache", folder):
+        waiting = start(folder, tmp_path / "cache", tmp_path / "result")
         wait_until(lambda: said.exists() and "another process is decoding cats; waiting for it" in said.read_text())
         assert waiting.is_alive()
     waiting.join(60)
-    assert (tmp_path / "result").read_text() == pixels_digest(Folder(folder).load(32, tmp_path / "store"))
+    assert (tmp_path / "result").read_text() == pixels_digest(Folder(folder).load(32, tmp_path / "cache"))
 
 
 def building(cache_dir: Path, folder: Path) -> AbstractContextManager[None]:
-    """As if this process were making the folder's store."""
+    """Hold the lock of the folder's cache, as if this process were building it."""
     (cache_dir / "locks").mkdir(parents=True)
-    return locked(cache_dir / "locks" / lock_id(FilesRecipe(folder, "", Decoding(32))))
+    return locked(ImageCache(Folder(folder), 32, cache_dir).lock)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_killed_build_leaves_nothing_that_is_taken_for_a_store(kills: int, tmp_path: Path) -> None:
-    """Two processes build one store at once, and one of them is killed at a random moment."""
+def test_a_killed_build_leaves_nothing_that_is_taken_for_a_cache(kills: int, tmp_path: Path) -> None:
+    """Two processes build one cache at once, and one of them is killed at a random moment."""
     folder = fill(tmp_path / "cats", count=150)
     expected = pixels_digest(Folder(folder).load(32, tmp_path / "expected"))
     for warm in (True, False):
         started = time.monotonic()
-        start(folder, tmp_path / f"store {warm}", tmp_path / "result").join(60)
+        start(folder, tmp_path / f"cache {warm}", tmp_path / "result").join(60)
         duration = time.monotonic() - started
     rng = random.Random(0)
     killed_while_building = 0
     for number in range(kills):
-        root = tmp_path / f"store {number}"
+        root = tmp_path / f"cache {number}"
         results = [tmp_path / f"{number} {index}" for index in range(2)]
         processes = [start(folder, root, result) for result in results]
         time.sleep(rng.uniform(0, duration))
@@ -386,20 +384,20 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_a_store(kills: int, tmp
         assert results[other].read_text() == expected
         assert not results[victim].exists() or results[victim].read_text() in ("", expected)
         assert pixels_digest(Folder(folder).load(32, root)) == expected
-        Folder(folder).load(16, root)  # another build sweeps what was left
+        Folder(folder).load(16, root)  # another build removes what was left
         assert not list(root.glob(".building*"))
-        assert len(stores(root)) == 2
+        assert len(caches(root)) == 2
         shutil.rmtree(root)
     assert killed_while_building >= kills // 4  # the others were quicker, or came second
 
 
-def test_what_killed_builds_left_is_swept_and_what_is_being_built_is_not(tmp_path: Path) -> None:
+def test_leftovers_of_killed_builds_are_removed_and_running_builds_are_not(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats")
-    with building(tmp_path / "store", folder):
-        own = f".building-{lock_id(FilesRecipe(folder, '', Decoding(32)))}-1-a"
+    with building(tmp_path / "cache", folder):
+        own = f".building-{ImageCache(Folder(folder), 32, tmp_path).lock.name}-1-a"
         for name in (own, ".building-0123-2-b"):
-            (tmp_path / "store" / name).mkdir()
-        DrawnCats(2, seed=0).load(32, tmp_path / "store")
-        assert [path.name for path in (tmp_path / "store").glob(".building*")] == [own]
-    Folder(folder).load(32, tmp_path / "store")
-    assert not list((tmp_path / "store").glob(".building*"))
+            (tmp_path / "cache" / name).mkdir()
+        DrawnCats(2, seed=0).load(32, tmp_path / "cache")
+        assert [path.name for path in (tmp_path / "cache").glob(".building*")] == [own]
+    Folder(folder).load(32, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob(".building*"))

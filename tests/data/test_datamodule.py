@@ -21,7 +21,7 @@ def first_batches(data: ImageDataModule, count: int = 6) -> list[Tensor]:
 
 
 class Batches(Callback):
-    """What training steps are given."""
+    """Records the batches that training steps are given."""
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -60,7 +60,7 @@ def test_held_out_images_are_never_trained_on() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_every_image_goes_to_exactly_one_process(world_size: int) -> None:
+def test_every_image_goes_to_exactly_one_rank(world_size: int) -> None:
     data = tiny_data(40, val_fraction=0.25)
     shares = [list(as_process(data, rank, world_size).share("train", batch_size=4)) for rank in range(world_size)]
     assert all(len(batch) <= 4 for share in shares for batch in share)
@@ -70,7 +70,7 @@ def test_every_image_goes_to_exactly_one_process(world_size: int) -> None:
     )
 
 
-def test_batches_of_two_processes_joined_are_those_of_one() -> None:
+def test_batches_of_two_ranks_joined_are_those_of_one() -> None:
     one, first, second = (
         first_batches(as_process(tiny_data(), rank, world_size)) for rank, world_size in ((0, 1), (0, 2), (1, 2))
     )
@@ -78,12 +78,12 @@ def test_batches_of_two_processes_joined_are_those_of_one() -> None:
         assert torch.equal(torch.cat(halves), whole)
 
 
-def test_batch_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match=r"batch_size=4.*3 processes.*multiple of 3"):
+def test_batch_that_ranks_cannot_share_is_refused() -> None:
+    with pytest.raises(UserError, match=r"batch_size=4.*3 ranks.*multiple of 3"):
         as_process(tiny_data(batch_size=4), 0, 3).train_dataloader()
 
 
-def test_stream_goes_on_where_the_model_stands() -> None:
+def test_stream_continues_where_the_model_stands() -> None:
     unbroken = first_batches(as_process(tiny_data(batch_size=4)), 8)
     resumed = first_batches(as_process(tiny_data(batch_size=4), images_seen=12), 5)
     assert torch.equal(torch.cat(resumed), torch.cat(unbroken[3:]))
@@ -96,8 +96,13 @@ def test_limit_keeps_the_first_images() -> None:
 
 
 def test_reference_without_images_is_refused() -> None:
-    with pytest.raises(UserError, match="val_fraction above 0"):
+    with pytest.raises(UserError, match=r"data\.val_fraction=0\.0 of 40; give data\.val_fraction of at least 0\.025"):
         tiny_data(val_fraction=0.0).images("val")
+
+
+def test_a_single_image_is_refused() -> None:
+    with pytest.raises(UserError, match="images in memory: only 1 image; give at least 2"):
+        tiny_data(1).setup()
 
 
 def test_workers_change_nothing() -> None:
@@ -126,7 +131,7 @@ def test_one_of_each_group_is_kept_on_request_and_groups_stay_on_one_side_anyway
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_what_is_left_out_is_counted_on_the_screen_by_one_process(
+def test_number_of_images_left_out_is_shown_by_one_rank(
     rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cats").mkdir()

@@ -1,7 +1,10 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
-from src.data.dataset import ImageDataset, split
+from src.data.dataset import FilePixels, ImageDataset, split
 from tests.helpers.tiny import random_images
 
 
@@ -61,3 +64,17 @@ def test_split_of_images_without_groups_takes_the_first_of_a_random_order() -> N
     order = torch.randperm(200, generator=torch.Generator().manual_seed(3))
     assert val.names == [str(number) for number in sorted(order[:20].tolist())]
     assert len(train) == 180
+
+
+@pytest.mark.parametrize("has_preadv", [True, False])
+def test_pixels_of_a_file_are_those_of_the_tensor(
+    has_preadv: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = random_images(5, size=4)
+    (tmp_path / "pixels").write_bytes(images.numpy().tobytes())
+    if not has_preadv:  # as on Windows
+        monkeypatch.delattr(os, "preadv", raising=False)
+    pixels = FilePixels(tmp_path / "pixels", (5, 3, 4, 4), "")
+    rows = torch.tensor([4, 0, 0, 2])
+    assert torch.equal(pixels[rows], images[rows])
+    assert len(pixels[rows[:0]]) == 0

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from src.data.archives import Unusable
-from src.data.decoding import MOST_PIXELS, Crop, Decoding, TooSmall
+from src.data.decoding import MAX_PIXELS, Crop, Decoding, TooSmall
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -26,7 +26,7 @@ def packed(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (50, 50), (20, 20), (32, 32)])
-def test_image_is_lanczos_of_its_centred_square(tmp_path: Path, height: int, width: int) -> None:
+def test_image_is_lanczos_of_its_centered_square(tmp_path: Path, height: int, width: int) -> None:
     pixels = noise(height, width)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     side = min(height, width)
@@ -160,7 +160,7 @@ def test_refused_is_what_would_be_enlarged(crop: Crop, width: int, height: int, 
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
-    side = int(MOST_PIXELS**0.5) + 1
+    side = int(MAX_PIXELS**0.5) + 1
     content = packed(Image.new("1", (side, side)))
     assert len(content) < 100_000
     with pytest.raises(Unusable, match=f"{side}x{side} is more than 67 megapixels"):

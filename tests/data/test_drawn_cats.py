@@ -98,7 +98,7 @@ def test_each_choice_looks_different(name: str) -> None:
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 128])
-def test_a_image_is_the_average_of_one_twice_its_size(image_size: int) -> None:
+def test_an_image_is_the_average_of_one_twice_its_size(image_size: int) -> None:
     factors = draw_factors(np.arange(40), seed=0)
     large = draw_cats(factors, 2 * image_size).reshape(40, 3, image_size, 2, image_size, 2).mean(axis=(3, 5))
     error = np.abs(large - draw_cats(factors, image_size)).mean(axis=(1, 2, 3))

@@ -12,7 +12,8 @@ from PIL import Image
 from src.core.errors import UserError
 from src.data.dataset import ImageDataset
 from src.data.drawn_cats.factors import draw_factors
-from src.data.folder import DrawnCats, Folder
+from src.data.drawn_cats.source import DrawnCats
+from src.data.folder import Folder
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -21,7 +22,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder of five images in three formats, and of what is to be ignored."""
+    """A folder of five images in three formats, and of files to be ignored."""
     root = tmp_path / "tree"
     for seed, name in enumerate(["cat_10.png", "cat_2.PNG", "kittens/b.jpeg", "kittens/deep/a.webp", "cat_1.jpg"]):
         path = root / name
@@ -90,14 +91,21 @@ def broken(content: bytes) -> bytes:
 def test_unreadable_image_is_named(tree: Path, make: Callable[[bytes], bytes]) -> None:
     path = tree / "kittens" / "b.jpeg"
     path.write_bytes(make(path.read_bytes()))
-    with pytest.raises(UserError, match=r"can't read kittens/b\.jpeg of tree: .*; mend or remove it"):
+    with pytest.raises(UserError, match=r"can't read kittens/b\.jpeg of tree: .*; fix or remove it"):
         Folder(tree, on_error="stop").load(16)
 
 
 def test_roots_that_are_no_images_say_what_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no image")
     (tmp_path / "cats.rar").write_bytes(b"Rar!")
-    for name, reason in (("none", "does not exist"), ("cats.rar", "neither a folder nor"), ("empty", "no images")):
+    for name, reason in (
+        ("none", "does not exist"),
+        ("cats.rar", "neither a folder nor"),
+        ("empty", "is an empty folder"),
+        ("text", "holds no images"),
+    ):
         with pytest.raises(UserError, match=f"{name} .*{reason}.*data=drawn_cats"):
             Folder(tmp_path / name).load(16)
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile images and archives: a image, a listed reason or a UserError; never a crash or a hang."""
+"""Damaged and hostile images and archives: an image, a listed reason or a UserError; never a crash or a hang."""
 
 import io
 import os
@@ -28,7 +28,7 @@ from src.data.folder import Folder
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's remarks on what is damaged
 
 SIZE = 32
-LARGEST = 2**20  # bytes of a image file here: what is refused for more is made faster
+LARGEST = 2**20  # bytes of an image file here: what is refused for more is made faster
 SLOWEST_S = 5.0  # a case takes milliseconds; this is for a hang, on a busy machine
 ENCODINGS: list[tuple[str, str, dict[str, Any]]] = [
     ("PNG", "RGB", {}),
@@ -97,7 +97,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def decoded_or_refused(content: bytes) -> bool:
-    """Whether it became a image; any other exception than a reason is the test's failure."""
+    """Whether it became an image; any other exception than a reason is the test's failure."""
     started = time.monotonic()
     try:
         pixels, size = Decoding(SIZE)(content)
@@ -199,7 +199,7 @@ def webp_of(width: int, height: int) -> bytes:
 
 
 # What lies beside thirty sound images, and what the manifest says of it: a reason (a regular expression); "" for
-# nothing, as it is a image; None for nothing, as it is passed over.
+# nothing, as it is an image; None for nothing, as it is ignored.
 HOSTILE: dict[str, tuple[str, bytes, str | None]] = {
     "zero length": ("cat.png", b"", "none of PNG"),
     "text": ("cat.png", b"I am no image", "none of PNG"),
@@ -214,7 +214,7 @@ HOSTILE: dict[str, tuple[str, bytes, str | None]] = {
     "no width": ("cat.png", png_of(0, 5, b""), "."),
     "one row of a million": ("cat.png", png_of(1_000_000, 1, bytes(1_000_001)), ""),
     "nested archive": ("more.zip", b"PK\5\6" + bytes(18), None),
-    "nested archive called a image": ("more.png", b"PK\5\6" + bytes(18), "none of PNG"),
+    "nested archive called an image": ("more.png", b"PK\5\6" + bytes(18), "none of PNG"),
     "bomb of zeros": ("cat.png", bytes(LARGEST + 1), "no image"),
     "leaves the archive": ("../cat.png", image(), "leaves the archive"),
     "leaves it further on": ("cats/../../../etc/cat.png", image(), "leaves the archive"),
@@ -243,7 +243,7 @@ def test_hostile_member_among_sound_ones(
 
 def loaded(root: Path, tmp_path: Path) -> ImageDataset:
     started = time.monotonic()
-    images = Folder(root).load(SIZE, tmp_path / "store")
+    images = Folder(root).load(SIZE, tmp_path / "cache")
     assert time.monotonic() - started < 4 * SLOWEST_S
     return images
 
@@ -300,7 +300,7 @@ def special_members() -> Iterator[tarfile.TarInfo]:
         yield info
 
 
-def test_links_and_devices_of_an_archive_are_passed_over(tmp_path: Path) -> None:
+def test_links_and_devices_of_an_archive_are_ignored(tmp_path: Path) -> None:
     root = packed({"cat.png": image()}, tmp_path / "cats.tar")
     with tarfile.open(root, "a") as tar:
         for info in special_members():
@@ -308,7 +308,7 @@ def test_links_and_devices_of_an_archive_are_passed_over(tmp_path: Path) -> None
     assert loaded(root, tmp_path).names == ["cat.png"]
 
 
-def test_special_files_of_a_folder_are_passed_over(tmp_path: Path) -> None:
+def test_special_files_of_a_folder_are_ignored(tmp_path: Path) -> None:
     root = tmp_path / "cats"
     (root / "folder.png").mkdir(parents=True)
     (root / "cat.png").write_bytes(image())
@@ -339,14 +339,14 @@ def test_a_members_promise_of_a_terabyte_is_not_waited_for(tmp_path: Path) -> No
     root.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(512))
     started = time.monotonic()
     with pytest.raises(UserError):
-        Folder(root).load(SIZE, tmp_path / "store")
+        Folder(root).load(SIZE, tmp_path / "cache")
     assert time.monotonic() - started < SLOWEST_S
 
 
 NOT_ARCHIVES: dict[str, Callable[[], bytes]] = {
     "zero length": lambda: b"",
     "text": lambda: b"I am no archive\n" * 100,
-    "a image": image,
+    "an image": image,
     "zeros": lambda: bytes(10_240),
 }
 
@@ -357,7 +357,7 @@ def test_what_is_no_archive_is_refused_in_a_sentence(what: str, suffix: str, tmp
     root = tmp_path / f"cats{suffix}"
     root.write_bytes(NOT_ARCHIVES[what]())
     with pytest.raises(UserError, match=str(root)):
-        Folder(root).load(SIZE, tmp_path / "store")
+        Folder(root).load(SIZE, tmp_path / "cache")
 
 
 def test_archive_named_by_another_type_is_refused_or_read(tmp_path: Path) -> None:

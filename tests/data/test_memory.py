@@ -12,40 +12,30 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.cache.spec import Made
-from src.data.folder import FilesRecipe
-from src.data.cache.builder import open_store
+from src.data.cache.builder import CachedSource, DecodedImage
+from src.data.folder import Folder
 from tests.helpers.tiny import ImageDataModule, ScriptedModel, train
 
 COUNT, SIZE = 100_000, 128
 
 
-class Patterns:
-    title = identity = "patterns"
-    image_size = SIZE
-    options = {"size": SIZE}
-    sorted_by = staticmethod(len)
+class Patterns(CachedSource):
+    title = identity = description = "patterns"
+
+    def options(self, image_size): return {}
 
     def state(self): return "as ever"
 
     def digests(self): raise AssertionError
 
-    def work(self):
-        def make(start):
-            pixels = np.random.default_rng(start).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)
-            names = [f"{start + index:06d}" for index in range(100)]
-            return [Made(name, "00" * 32, image, (SIZE, SIZE)) for name, image in zip(names, pixels)]
-        return make, range(0, COUNT, 100), COUNT
+    def chunks(self): return range(0, COUNT, 100), COUNT
 
-    columns = FilesRecipe.columns
+    def decode(self, start, image_size):
+        pixels = np.random.default_rng(start).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)
+        names = [f"{start + index:06d}" for index in range(100)]
+        return [DecodedImage(name, "00" * 32, image, (SIZE, SIZE)) for name, image in zip(names, pixels)]
 
-    def factors(self): return None
-
-
-class Source:
-    description = "patterns"
-
-    def load(self, image_size, cache_dir=None): return open_store(Patterns(), cache_dir)
+    columns = Folder.columns
 
 
 class Model(ScriptedModel):
@@ -54,7 +44,7 @@ class Model(ScriptedModel):
         return super().training_step(images, batch_idx)
 
 
-data = ImageDataModule(Source(), image_size=SIZE, batch_size=64, cache_dir=sys.argv[1])
+data = ImageDataModule(Patterns(), image_size=SIZE, batch_size=64, cache_dir=sys.argv[1])
 model = Model()
 train(model, data, COUNT)
 for reference in ("train", "val"):
@@ -68,7 +58,7 @@ print(model.images_seen, next(line.split()[1] for line in status.splitlines() if
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of a process's memory")
 def test_a_hundred_thousand_images_of_128_pixels_fit_into_a_gigabyte_and_a_half(tmp_path: Path) -> None:
-    """They are 4.6 GiB; made, grouped, stored, trained on and read for metrics in one process."""
+    """They are 4.6 GiB; decoded, grouped, cached, trained on and read for metrics in one process."""
     command = [sys.executable, "-c", CODE, str(tmp_path)]
     run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     images_seen, kilobytes = run.stdout.split()[-2:]

@@ -13,9 +13,10 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.data.archives import image_files
-from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
+from src.data.duplicates import names_digest
 from src.data.public import AFHQCat, CatFaces, listing_digest
 from tests.conftest import FileServer
+from tests.data.test_duplicates import clean_by_brute_force
 
 
 def small_archive(seed: int = 0) -> bytes:
@@ -45,7 +46,7 @@ def set_of_three(file_server: FileServer, tmp_path: Path) -> CatFaces:
     file_server.content = small_archive()
     (tmp_path / "truth.tar.gz").write_bytes(file_server.content)
     digest = digest_by_sha256sum(tmp_path / "truth.tar.gz", "cat-dataset-123/cats", tmp_path / "truth")
-    return CatFaces(root=tmp_path / "cache", url=file_server.url, digest=digest, clean=False)
+    return CatFaces(tmp_path / "cache", url=file_server.url, digest=digest, clean=False)
 
 
 def test_set_is_downloaded_once_checked_and_read_in_order(set_of_three: CatFaces, file_server: FileServer) -> None:
@@ -69,7 +70,7 @@ def test_contents_are_hashed_once_for_each_state_of_the_file(
     set_of_three.load(64)
     set_of_three.load(64)
     assert len(hashed) == 1
-    set_of_three.archive.write_bytes(small_archive(seed=1))
+    set_of_three.root.write_bytes(small_archive(seed=1))
     with pytest.raises(UserError, match="not the published set"):
         set_of_three.load(64)
 
@@ -81,22 +82,22 @@ def test_wrong_contents_are_told_and_set_aside(set_of_three: CatFaces, file_serv
         set_of_three.load(64)
     for part in ("cat faces 64x64", f"expected {set_of_three.digest}", "found ", "data=folder", "data=drawn_cats"):
         assert part in str(caught.value)
-    assert not set_of_three.archive.exists()
+    assert not set_of_three.root.exists()
     file_server.content = right
     assert len(set_of_three.load(64).names) == 3
 
 
 def test_a_web_page_in_place_of_the_archive_is_told(file_server: FileServer, tmp_path: Path) -> None:
     file_server.content = b"<html>log in</html>"
-    afhq = AFHQCat(root=tmp_path, url=file_server.url)
+    afhq = AFHQCat(tmp_path, url=file_server.url)
     with pytest.raises(UserError, match=r"AFHQ cats .* is not the published set.*not a zip file"):
         afhq.load(64)
-    assert not afhq.archive.exists()
+    assert not afhq.root.exists()
 
 
 def test_no_network_names_the_set_and_both_alternatives(tmp_path: Path, closed_url: str) -> None:
     with pytest.raises(UserError, match=f"cat faces 64x64 from {closed_url} .*data=folder .*data=drawn_cats"):
-        CatFaces(root=tmp_path, url=closed_url).load(64)
+        CatFaces(tmp_path, url=closed_url).load(64)
 
 
 def test_licence_is_logged_at_the_first_download(set_of_three: CatFaces, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,9 +111,9 @@ def test_licence_is_logged_at_the_first_download(set_of_three: CatFaces, caplog:
 
 def test_default_root_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert AFHQCat().archive == tmp_path / "cat-faces" / "afhq.zip"
+    assert AFHQCat().root == tmp_path / "cat-faces" / "afhq.zip"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert CatFaces().archive.parent == Path.home() / ".cache" / "cat-faces"
+    assert CatFaces().root.parent == Path.home() / ".cache" / "cat-faces"
 
 
 def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServer, tmp_path: Path) -> None:
@@ -135,11 +136,24 @@ def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for
     file_server.content = (shared_cats / "cat-faces-raw-sample.tar.gz").read_bytes()
     raw = CatFaces(tmp_path, file_server.url, digest=None, clean=False).load(64)
     images = raw[:].numpy()
-    expected = smoothest_of_each(near_duplicate_groups(images), mean_absolute_laplacian(images), at_least=2)
+    expected = clean_by_brute_force(images)
     clean = CatFaces(tmp_path, file_server.url, digest=None)
     for image_size in (64, 32):
         assert clean.load(image_size).names == [raw.names[index] for index in expected]
     assert len(expected) == 458
+
+
+def test_a_clean_list_that_is_not_the_published_one_is_reported(
+    set_of_three: CatFaces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_of_three.clean = True
+    monkeypatch.setattr(CatFaces, "DIGEST", set_of_three.digest)
+    assert len(set_of_three.load(64)) == 0  # each of the three is there only once
+    assert "the clean list of 0 names is not the published one" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(CatFaces, "CLEAN_DIGEST", names_digest([]))
+    set_of_three.load(64)
+    assert caplog.text == ""
 
 
 def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tmp_path: Path) -> None:

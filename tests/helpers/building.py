@@ -1,4 +1,4 @@
-"""What a process does that builds a store: the tests of src.data.cache.builder start it, and kill it."""
+"""Build a cache in a process that tests start and kill."""
 
 import hashlib
 import sys
@@ -13,6 +13,6 @@ def pixels_digest(images: ImageDataset) -> str:
 
 
 def build(folder: Path, cache_dir: Path, result: Path) -> None:
-    """Writes what it has got when it has it, and what it says meanwhile beside it."""
+    """Write the digest of the loaded images to `result`, and standard error beside it."""
     sys.stderr = result.with_suffix(".err").open("w", buffering=1)
     result.write_text(pixels_digest(Folder(folder).load(32, cache_dir)))

@@ -1,10 +1,11 @@
-"""What lies in a store's folder: written once, checked whenever it is opened."""
+"""The files of one cache: written once beside the pixels, and checked whenever the cache is opened."""
 
 import hashlib
+import io
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,89 +13,72 @@ import numpy as np
 import torch
 
 from src.core.files import file_sha256, write_atomic
-from src.data.dataset import ImageDataset, StoredPixels
+from src.data.dataset import FilePixels, ImageDataset
 
-DAMAGE = (OSError, ValueError, LookupError, TypeError)  # what reading raises that is not whole
-
-
-@dataclass
-class Manifest:
-    """What a store holds, in the order of its images."""
-
-    names: list[str]
-    digests: list[str]
-    sizes: list[tuple[int, int]]
-    rows: list[int]
-    columns: dict[str, list[int]]
-    left_out: list[tuple[str, str]]
-    about: dict[str, Any] = field(default_factory=dict)
-
-    HEAD = ("name", "sha256", "width", "height", "row")
-
-    def write(self, folder: Path) -> None:
-        columns = zip(*self.columns.values(), strict=True) if self.columns else [()] * len(self.names)
-        lines = [
-            json.dumps([name, digest, *size, row, *others])
-            for name, digest, size, row, others in zip(
-                self.names, self.digests, self.sizes, self.rows, columns, strict=True
-            )
-        ]
-        head = self.about | {"left_out": self.left_out, "columns": [*self.HEAD, *self.columns]}
-        text = json.dumps(head, indent=1)[:-2] + ',\n "images": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-        write_atomic(folder / "manifest.json", text.encode(), sync=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        write_atomic(folder / "manifest.sha256", f"{digest}  manifest.json\n".encode(), sync=True)
-
-    @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """ValueError: damaged."""
-        content = (folder / "manifest.json").read_bytes()
-        if (folder / "manifest.sha256").read_text().split()[:1] != [hashlib.sha256(content).hexdigest()]:
-            raise ValueError("manifest.json has changed")
-        about = json.loads(content)
-        names, digests, widths, heights, rows, *others = zip(*about.pop("images"), strict=True)
-        columns = dict(zip(about.pop("columns")[len(cls.HEAD) :], map(list, others), strict=True))
-        sizes = list(zip(widths, heights, strict=True))
-        left_out = [(name, reason) for name, reason in about.pop("left_out")]
-        return cls(list(names), list(digests), sizes, list(rows), columns, left_out, about)
+FORMAT = 1  # to be raised when what is kept changes its meaning
+DAMAGE = (OSError, ValueError, LookupError, TypeError)  # raised by reading what is incomplete or has changed
 
 
-def open_folder(folder: Path) -> ImageDataset:
-    """Raises one of DAMAGE."""
-    manifest = Manifest.read(folder)
-    size = manifest.about["image_size"]
-    pixels = StoredPixels(
-        folder / "pixels",
-        (len(manifest.names), 3, size, size),
-        short_digest(manifest.about["format"], sorted(manifest.about["options"].items())),
-    )
-    stat = os.stat(folder / "pixels")
-    num_bytes = math.prod(pixels.shape)
-    if stat.st_size != num_bytes:
-        raise ValueError(f"{stat.st_size} bytes instead of {num_bytes}")
-    # Hashing all of it takes its time; nobody writes to it, so its time tells.
-    if stat.st_mtime_ns != manifest.about["modified_ns"] and file_sha256(pixels.path) != manifest.about["sha256"]:
+def write_manifest(
+    folder: Path, head: dict[str, Any], columns: Mapping[str, list[Any]], factors: np.ndarray | None
+) -> None:
+    """Write manifest.json, its digest, and factors.npy beside the pixels, all synced to the disk.
+
+    head: source, options and left_out (names and reasons). columns: name, sha256, size (original width and
+    height), row (the position in the pixels), group and more, each a list in the order of the images.
+    """
+    if factors is not None:
+        array = io.BytesIO()
+        np.save(array, factors)
+        write_atomic(folder / "factors.npy", array.getvalue(), sync=True)
+    head |= {
+        "format": FORMAT,
+        "pixels_sha256": file_sha256(folder / "pixels"),
+        "modified_ns": os.stat(folder / "pixels").st_mtime_ns,
+        "factors_sha256": None if factors is None else file_sha256(folder / "factors.npy"),
+        "columns": list(columns),
+    }
+    lines = ",\n  ".join(map(json.dumps, zip(*columns.values(), strict=True)))
+    text = f'{json.dumps(head, indent=1)[:-2]},\n "images": [\n  {lines}\n ]\n}}\n'
+    write_atomic(folder / "manifest.json", text, sync=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_atomic(folder / "manifest.sha256", f"{digest}  manifest.json\n", sync=True)
+
+
+def read_cache(folder: Path) -> ImageDataset:
+    """Return the images of a cache's folder. Raises one of DAMAGE."""
+    content = (folder / "manifest.json").read_bytes()
+    if (folder / "manifest.sha256").read_text().split()[:1] != [hashlib.sha256(content).hexdigest()]:
+        raise ValueError("manifest.json has changed")
+    head = json.loads(content)
+    columns = dict(zip(head["columns"], map(list, zip(*head["images"], strict=True)), strict=True))
+    names, size, path = columns.pop("name"), head["options"]["image_size"], folder / "pixels"
+    shape, stat = (len(names), 3, size, size), os.stat(path)
+    if stat.st_size != math.prod(shape):
+        raise ValueError(f"{stat.st_size} bytes instead of {math.prod(shape)}")
+    # Hashing everything takes long; nobody writes to the file, so its time tells.
+    if stat.st_mtime_ns != head["modified_ns"] and file_sha256(path) != head["pixels_sha256"]:
         raise ValueError("the pixels have changed")
     factors = None
-    if manifest.about["factors_sha256"]:
-        if file_sha256(folder / "factors.npy") != manifest.about["factors_sha256"]:
+    if head["factors_sha256"]:
+        if file_sha256(folder / "factors.npy") != head["factors_sha256"]:
             raise ValueError("factors.npy has changed")
         factors = torch.from_numpy(np.load(folder / "factors.npy"))
-    columns = {name: torch.tensor(values) for name, values in manifest.columns.items()}
-    columns["size"] = torch.tensor(manifest.sizes)
-    origins = bytearray.fromhex("".join(manifest.digests))
-    columns["sha256"] = torch.frombuffer(origins, dtype=torch.uint8).view(-1, 32)
+    sha256 = torch.frombuffer(bytearray.fromhex("".join(columns.pop("sha256"))), dtype=torch.uint8).view(-1, 32)
+    tensors = {name: torch.tensor(values) for name, values in columns.items()}
+    tensors["sha256"] = sha256
     return ImageDataset(
-        pixels,
-        torch.tensor(manifest.rows),
-        manifest.names,
-        columns.pop("group"),
+        FilePixels(path, shape, short_digest(head["format"], sorted(head["options"].items()))),
+        tensors.pop("row"),
+        names,
+        tensors.pop("group"),
         factors,
-        columns,
-        left_out=tuple(manifest.left_out),
+        tensors,
+        left_out=tuple((name, reason) for name, reason in head["left_out"]),
         manifest=folder / "manifest.json",
     )
 
 
 def short_digest(*parts: Any) -> str:
+    """Return 32 hexadecimal digits that identify plain values."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

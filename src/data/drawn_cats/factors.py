@@ -1,4 +1,4 @@
-"""Drawn cats: endless cat faces whose factors of variation are known, from numpy alone.
+"""Endless cat faces whose factors of variation are known, from numpy alone.
 
 `draw_factors` says what cat number `index` looks like; `draw_cats` draws it, at any size from the same shapes.
 """
@@ -50,9 +50,9 @@ FACTORS: tuple[Factor, ...] = (
 
 
 def draw_factors(indices: NDArray[np.integer], seed: int) -> NDArray[np.float32]:
-    """Images' indices (N,) -> their factors (N, F), independent of each other, in the order of FACTORS.
+    """Return the factors of images: indices (N,) -> (N, F), independent of each other, in the order of FACTORS.
 
-    A pure function of (seed, index), whatever else is asked for: SplitMix64 (Steele et al., 2014) as a hash.
+    A pure function of (seed, index): SplitMix64 (Steele et al., 2014) as a hash.
     """
     step = np.uint64(0x9E3779B97F4A7C15)
     stream = _hash(np.array([seed % 2**64], np.uint64))
@@ -66,7 +66,7 @@ def draw_factors(indices: NDArray[np.integer], seed: int) -> NDArray[np.float32]
 
 
 def draw_cats(factors: NDArray[np.float32], image_size: int) -> NDArray[np.uint8]:
-    """Factors (N, F) -> antialiased RGB images (N, 3, image_size, image_size), each a pure function of its row.
+    """Draw factors (N, F) as antialiased RGB images (N, 3, image_size, image_size), each a pure function of its row.
 
     Choices are rounded to the nearest. Raises ValueError for a factor out of its range.
     """

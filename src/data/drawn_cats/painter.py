@@ -1,36 +1,25 @@
 """Paints cat faces, back to front: backdrop, fur, muzzle, eyes, whiskers.
 
 Lengths are in head radii, from the middle of the head, v downwards; colors are RGB in [0, 1]. Fields and shapes are
-explained in drawn_cats_shapes. What is mirrored is drawn once, in m = |s|, the distance from the middle of the face.
+explained in shapes.py. Whatever is mirrored is drawn once, in m = |s|, the distance from the middle of the face.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from src.data.drawn_cats.shapes import (
-    Field,
-    blend,
-    bump,
-    coverage,
-    ellipse,
-    lerp,
-    ramp,
-    rotate,
-    smooth_maximum,
-    stroke,
-)
+from src.data.drawn_cats.shapes import Field, blend, bump, coverage, ellipse, lerp, ramp, rotate, smooth_maximum, stroke
 
 COATS = ("black", "gray", "white", "ginger", "cream", "brown")
 PATTERNS = ("solid", "tabby", "bicolor", "points", "calico")
 
 
 def _colors(text: str) -> Field:
-    """Hexadecimal words -> colors (K, 3, 1)."""
+    """Convert hexadecimal words to colors (K, 3, 1)."""
     return np.array([[[int(word[i : i + 2], 16) / 255] for i in (0, 2, 4)] for word in text.split()], np.float32)
 
 
-# Of each coat, in the order of COATS.
+# A color for each coat, in the order of COATS.
 _FUR = {
     "solid": _colors("38353f 8b93a0 f3eee6 dc8c46 ecd0a4 7d5b46"),
     "tabby": _colors("7a6f64 a7adb6 dcd7d0 e39c55 f0d8b2 a98a66"),
@@ -61,7 +50,7 @@ class CatPainter:
         self._choose_colors()
 
     def paint(self) -> Field:
-        """Images (N, 3, image_size^2) in [0, 1]."""
+        """Return images (N, 3, image_size^2) in [0, 1]."""
         self.image = self._backdrop()
         self._fur()
         self._muzzle()
@@ -96,7 +85,7 @@ class CatPainter:
         self.iris = lerp(_IRIS[left[:, 0, 0]], _IRIS[left[:, 0, 0] + 1], hue * 5 - left)
 
     def _backdrop(self) -> Field:
-        """Of a color that sets off the fur, brighter where the light comes from."""
+        """Return a background whose color sets off the fur, brighter where the light comes from."""
         f = self.f
         thirds = np.arange(3, dtype=np.float32)[:, None] / 3
         phase = 2 * np.pi * (f["backdrop"][:, :, None] + thirds)
@@ -128,14 +117,14 @@ class CatPainter:
         blend(self.image, color, outline)
 
     def _head(self, angle: Field) -> Field:
-        """Distance to the head, an egg with tufts on its cheeks."""
+        """Return the distance to the head, an egg with tufts on its cheeks."""
         tufts = (1 - np.abs(np.sin(8 * angle - 0.6))) * bump(angle - 0.55, 0 * angle, 0.8, 1)
         width = self.head_width * (1 + 0.12 * self.v - 0.1 * self.v * self.v)
         egg = np.sqrt(np.square(self.u / width) + np.square(self.v / 0.94))
         return (egg - 1) * 0.94 - tufts * (0.03 + 0.17 * self.f["fluff"])
 
     def _strands(self, angle: Field) -> Field | float:
-        """Fine hairs, in [-1, 1]; too fine to see in small images, where they fade to 0."""
+        """Return fine hairs, in [-1, 1]; too fine to see in small images, where they fade to 0."""
         visibility = np.clip(1.6 - 40 * self.pixel, 0, 1)
         if not visibility.any():
             return 0.0
@@ -143,7 +132,7 @@ class CatPainter:
         return visibility * (0.6 * np.sin(61 * angle + wave) + 0.4 * np.sin(38 * angle - 2 * wave))
 
     def _ears(self) -> tuple[Field, Field, Field]:
-        """Distance to the ears, and the place along them (0 at the base, 1 at the tip) and across."""
+        """Return the distance to the ears, and the place along them (0 at the base, 1 at the tip) and across."""
         f = self.f
         length, tilt = 0.9 + 0.16 * f["ear_size"], 0.43 + 0.2 * f["ear_tilt"]
         across, along = rotate(np.abs(self.u) - 0.52 * self.head_width, -(self.v + 0.5), -tilt)
@@ -153,7 +142,7 @@ class CatPainter:
         return np.maximum(sides, -0.35 - along), along, across
 
     def _shade(self, head: Field, in_head: Field, strands: Field | float) -> Field:
-        """Light on the fur: on the head as on a ball; ears and body are behind it, in its shade."""
+        """Return the light on the fur: on the head as on a ball; ears and body are behind it, in its shade."""
         side = 0.5 * self.f["light"] * self.u
         ball = side / self.head_width - 0.5 * self.v + 0.62 * np.sqrt(np.maximum(1.02 - self.eccentricity, 0))
         ball += 0.25 * bump(self.s - 0.05 * self.f["light"], self.v + 0.1, 0.2, 0.6)  # the bridge of the nose
@@ -162,7 +151,7 @@ class CatPainter:
         return lerp(behind, ball, in_head) + 0.07 * strands
 
     def _coat(self, angle: Field, in_ears: Field, ruffle: Field | float) -> Field:
-        """Color of the fur (N, 3, P) before light falls on it; hairs ruffle the edges of the markings."""
+        """Return the color of the fur (N, 3, P) before light falls on it; hairs ruffle the edges of the markings."""
         f, s, v, pixel = self.f, self.s + ruffle, self.v, self.pixel
         m = np.abs(s)
         size, shift = f["marking_size"], f["marking_shift"]
@@ -190,7 +179,7 @@ class CatPainter:
         return color
 
     def _crop(self, top: float, bottom: float) -> tuple[Field, Field, Field, Field]:
-        """The image where top < v < bottom, a view, and s, m and v there."""
+        """Return the image where top < v < bottom, as a view, and s, m and v there."""
         pixels = np.flatnonzero(((self.v > top) & (self.v < bottom)).any(axis=0))
         rows = slice(pixels[0], pixels[-1] + 1)
         return self.image[:, :, rows], self.s[:, rows], self.m[:, rows], self.v[:, rows]

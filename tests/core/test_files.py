@@ -1,0 +1,90 @@
+"""Locks between processes, and files that are written as a whole or not at all."""
+
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src.core.files import is_locked, locked, write_atomic
+
+FORKS = multiprocessing.get_context("forkserver")
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from src.core.files import locked
+with locked(Path(sys.argv[1])):
+    if len(sys.argv) > 2 and os.fork() == 0:
+        time.sleep(60)
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def count_up(folder: Path, times: int) -> None:
+    """Add 1 to a number in a file, which loses some where two processes do it at once."""
+    for _ in range(times):
+        with locked(folder / "lock"):
+            number = int((folder / "number").read_text())
+            time.sleep(0.001)
+            (folder / "number").write_text(str(number + 1))
+
+
+def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "number").write_text("0")
+    processes = [FORKS.Process(target=count_up, args=(tmp_path, 40)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert (tmp_path / "number").read_text() == "160"
+    assert (tmp_path / "lock").exists()  # a lock file that is removed splits those who wait for it from those who come
+
+
+@pytest.mark.parametrize("arguments", [[], ["with a child"]])
+def test_a_lock_ends_with_its_process(arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "lock"), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        assert is_locked(tmp_path / "lock")
+        process.kill()
+        process.wait()
+        assert not is_locked(tmp_path / "lock")
+        with locked(tmp_path / "lock"):
+            pass
+        if arguments:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_lock_file_may_be_locked_by_other_users(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        with locked(tmp_path / "lock"):
+            assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o666
+    finally:
+        os.umask(umask)
+
+
+def test_a_lock_file_that_may_not_be_opened_counts_as_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("os.open", refuse)  # root may open everything
+    assert is_locked(tmp_path / "lock")
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(tmp_path / "file", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            write_atomic(tmp_path / "file", "new", sync=True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
