@@ -31,7 +31,7 @@ def test_sweep_on_two_processes_goes_on_where_a_process_dies(tmp_path: Path) -> 
     assert result.returncode == 1, result.stderr
     assert run_folders(tmp_path) == ["0", "1", "2"]
     assert [path.parent.name for path in tmp_path.rglob("summary.json")] == ["0"]
-    assert (summary_of(tmp_path / "0")["images_seen"], summary_of(tmp_path / "0")["processes"]) == (32, 2)
+    assert (summary_of(tmp_path / "0")["images_seen"], summary_of(tmp_path / "0")["ranks"]) == (32, 2)
     assert len(list((tmp_path / "0" / "wandb").glob("offline-run-*"))) == 1
     # Each error once, by whoever knows: the launcher of a process that was killed, the process that raised.
     assert result.stderr.count("process 1 of 2 was killed by SIGKILL") == 1
@@ -54,7 +54,7 @@ def test_sweep_gives_each_job_a_run_folder(devices: int, tmp_path: Path) -> None
     configs = [yaml.safe_load((tmp_path / job / "config.yaml").read_text()) for job in "012"]
     assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
     summaries = [summary_of(tmp_path / job) for job in "012"]
-    assert [(summary["images_seen"], summary["processes"]) for summary in summaries] == [(32, devices)] * 3
+    assert [(summary["images_seen"], summary["ranks"]) for summary in summaries] == [(32, devices)] * 3
     # A job is trained once, by its processes together, and not by each of them.
     assert result.stdout.count("data: 64 drawn cats") == 3
 
