@@ -58,5 +58,5 @@ class ProgressBar(PeriodicCallback):
     def on_exception(self, *args: Any) -> None:
         self.bar.stop()
 
-    def teardown(self, *args: Any) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         self.bar.stop()
