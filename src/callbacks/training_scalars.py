@@ -65,7 +65,7 @@ class TrainingScalars(PeriodicCallback):
             self.numbers[name] += float(outputs[name])
         if tensors:
             names, values = ",".join(tensors), torch.stack(list(tensors.values()))
-            broken_at = torch.where(values.isfinite(), NEVER, images_seen)
+            broken_at = torch.full_like(values, images_seen, dtype=torch.int64).masked_fill(values.isfinite(), NEVER)
             is_first = names not in self.sums
             self.sums[names] = values if is_first else self.sums[names] + values
             self.broken_at[names] = broken_at if is_first else torch.minimum(self.broken_at[names], broken_at)

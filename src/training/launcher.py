@@ -31,10 +31,10 @@ FORWARDED = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1", "
 
 
 class ExitStatus(NamedTuple):
-    """The exit status of a run's ranks, as a shell counts, and the signal that asked them to stop, if one did."""
+    """The exit status of a run's ranks, as a shell counts, and the signal that asked them to stop (0: none)."""
 
     status: int
-    signal_number: int | None = None
+    signal_number: int = 0
 
 
 def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None:
@@ -43,10 +43,9 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     With always_apart even a single rank gets a process of its own, as the jobs of a sweep do. RunFailed if a process
     started here fails or was asked to stop.
     """
-    run_dir, trainer = Path(config["run_dir"]), config["trainer"]
+    run_dir, here = Path(config["run_dir"]), get_rank_info()
     run_dir.mkdir(parents=True, exist_ok=True)
-    num_ranks, num_nodes = count_ranks(trainer), trainer["num_nodes"]
-    here = get_rank_info()
+    num_ranks, num_nodes = count_ranks(config["trainer"]), config["trainer"]["num_nodes"]
     if not here or here.rank == 0:
         (run_dir / "error.txt").unlink(missing_ok=True)
     if here:
@@ -67,15 +66,13 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     write_atomic(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / "config.yaml")]
     port = free_port()
+    environments = [rank_environment(rank, num_ranks, port) for rank in range(num_ranks)]
     # In a process group of their own they get a terminal's signal once, from here.
-    ranks = [
-        subprocess.Popen(command, env=rank_environment(rank, num_ranks, port), process_group=0)
-        for rank in range(num_ranks)
-    ]
+    ranks = [subprocess.Popen(command, env=environment, process_group=0) for environment in environments]
     ended = wait_for(ranks)
     if ended.status:
         reason = explain(ended, [rank.returncode for rank in ranks], run_dir)
-        raise RunFailed(ended.status, reason, requested=ended.signal_number is not None)
+        raise RunFailed(ended.status, reason, requested=ended.signal_number > 0)
 
 
 def count_ranks(trainer: dict[str, Any]) -> int:
@@ -97,15 +94,8 @@ def rank_environment(rank: int, num_ranks: int, port: int) -> dict[str, str]:
     """Return a rank's environment variables, those of this process among them."""
     # Without a share of the cores each, ranks on one CPU fight for all of them.
     threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // num_ranks, 1))}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    return {
-        **threads,
-        **os.environ,
-        **address,
-        "LOCAL_RANK": str(rank),
-        "RANK": str(rank),
-        "WORLD_SIZE": str(num_ranks),
-    }
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(num_ranks)}
+    return {**threads, **os.environ, **shared, "LOCAL_RANK": str(rank), "RANK": str(rank)}
 
 
 def free_port() -> int:
@@ -120,28 +110,24 @@ def wait_for(ranks: list[subprocess.Popen]) -> ExitStatus:
 
     A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint.
     """
-    received: list[int] = []
-    deadline = math.inf
+    signal_number, deadline = 0, math.inf
 
     def forward(number: int, frame: Any) -> None:
-        nonlocal deadline
-        received.append(number)
-        deadline = time.monotonic() + SAVE_WITHIN_S
+        nonlocal signal_number, deadline
+        signal_number, deadline = signal_number or number, time.monotonic() + SAVE_WITHIN_S
         for rank in ranks:
             rank.send_signal(number)
 
     previous = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        while (still_running := [rank for rank in ranks if rank.poll() is None]) and time.monotonic() < deadline:
-            if first_failure(ranks) and not received:
+        while (running := [rank for rank in ranks if rank.poll() is None]) and time.monotonic() < deadline:
+            if first_failure(ranks) and not signal_number:
                 # If one was killed, others lose their connection to it: a moment later it is clear which.
                 time.sleep(0.5)
                 break
             time.sleep(0.1)
-        status = first_failure(ranks)
-        if received and still_running:
-            status = status or 128 + received[0]
-        return ExitStatus(status, received[0] if received else None)
+        too_late = 128 + signal_number if running and signal_number else 0
+        return ExitStatus(first_failure(ranks) or too_late, signal_number)
     finally:
         terminate(ranks)
         for number, handler in previous.items():

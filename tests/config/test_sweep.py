@@ -34,7 +34,7 @@ def test_sweep_on_two_processes_goes_on_where_a_process_dies(tmp_path: Path) -> 
     assert (summary_of(tmp_path / "0")["images_seen"], summary_of(tmp_path / "0")["ranks"]) == (32, 2)
     assert len(list((tmp_path / "0" / "wandb").glob("offline-run-*"))) == 1
     # Each error once, by whoever knows: the launcher of a process that was killed, the process that raised.
-    assert result.stderr.count("process 1 of 2 was killed by SIGKILL") == 1
+    assert result.stderr.count("rank 1 of 2 was killed by SIGKILL") == 1
     assert result.stderr.count("\nRuntimeError: the disk is on fire") == 1
     assert result.stderr.count("Traceback") == 1
     assert (tmp_path / "2" / "error.txt").read_text() == "RuntimeError: the disk is on fire\n"

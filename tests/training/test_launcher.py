@@ -47,7 +47,7 @@ def test_threads_that_the_user_chose_stay(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_run_succeeds_where_all_ranks_do() -> None:
-    assert wait_for([python("pass"), python("pass")]) == (0, None)
+    assert wait_for([python("pass"), python("pass")]) == (0, 0)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -56,14 +56,14 @@ def test_failing_rank_ends_the_others_and_its_status_comes_back(failing: int) ->
     codes[failing] = "raise SystemExit(7)"
     processes = [python(code) for code in codes]
     started_at = time.monotonic()
-    assert wait_for(processes) == (7, None)
+    assert wait_for(processes) == (7, 0)
     assert time.monotonic() - started_at < 20
     assert processes[1 - failing].returncode == -signal.SIGTERM
 
 
 def test_rank_that_a_signal_killed_counts_as_failed() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, None)
+    assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, 0)
 
 
 def test_only_the_first_failure_is_told(
