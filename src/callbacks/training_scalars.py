@@ -72,7 +72,7 @@ class TrainingScalars(PeriodicCallback):
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         started_at = time.perf_counter()
-        means = self.finite_means(trainer)
+        means = self.finite_means(trainer, model.images_seen)
         # Training time too: the device finishes the steps meanwhile.
         self.seconds += time.perf_counter() - started_at
         self.total_seconds += self.seconds
@@ -82,7 +82,7 @@ class TrainingScalars(PeriodicCallback):
         log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
         self._clear()
 
-    def finite_means(self, trainer: Trainer) -> dict[str, float]:
+    def finite_means(self, trainer: Trainer, images_seen: int) -> dict[str, float]:
         """Return the means since the last log; UserError if one is not finite. Every rank must call it."""
         sums: dict[str, float] = defaultdict(float, self.numbers)
         names = [name for group in self.sums for name in group.split(",")]
@@ -93,18 +93,22 @@ class TrainingScalars(PeriodicCallback):
         unchecked = "gradient_norm" if trainer.precision == "16-mixed" else None
         broken = [name for name in names if not isfinite(sums[name]) and not (unchecked and name.endswith(unchecked))]
         if broken:
-            first = all_gather(torch.cat(list(self.broken_at.values()))[None]).amin(dim=0).tolist()
-            broken_at = [(images_seen, name) for images_seen, name in zip(first, names, strict=True) if name in broken]
-            images_seen = min(broken_at)[0]
-            culprits = " and ".join(name for seen, name in broken_at if seen == images_seen)
+            all_broken_at = all_gather(torch.cat(list(self.broken_at.values()))[None]).amin(dim=0).tolist()
+            # A sum may have overflowed without any value that is not finite.
+            broken_at = dict.fromkeys(broken, images_seen)
+            for name, at in zip(names, all_broken_at, strict=True):
+                if name in broken_at:
+                    broken_at[name] = min(broken_at[name], at)
+            first = [name for name in broken_at if broken_at[name] == min(broken_at.values())]
             raise UserError(
-                f"{culprits} is not finite after {images_seen:,} images; {describe_last_checkpoint(trainer)}"
+                f"{' and '.join(first)} {'are' if len(first) > 1 else 'is'} not finite after "
+                f"{broken_at[first[0]]:,} images; {describe_last_checkpoint(trainer)}"
             )
         return {name: value / self.counts[name] for name, value in sums.items()}
 
     def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         """Every rank calls it: the sums of all of them are kept."""
-        self.finite_means(trainer)
+        self.finite_means(trainer, model.images_seen)
         checkpoint["training_scalars"] = {
             "groups": {names: all_gather(sums[None]).cpu() for names, sums in self.sums.items()},
             "numbers": dict(self.numbers),
