@@ -3,10 +3,10 @@
 from typing import Any
 
 from lightning import Trainer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from src.callbacks.periodic import PeriodicCallback
+from src.core.progress import CONSOLE
 from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 
@@ -17,7 +17,7 @@ class ProgressBar(PeriodicCallback):
     def __init__(self, max_images: PositiveInt, every_images: PositiveInt, show: list[str]) -> None:
         super().__init__(every_images)
         self.max_images, self.show = max_images, show
-        self.console = Console(stderr=True)
+        self.console = CONSOLE  # shared with the bars of evaluations
         columns = [
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
             BarColumn(),
