@@ -42,7 +42,7 @@ COLUMNS = ("run", "images/s", "gain", "GiB", "utilization", "training s", "image
 
 
 def run(overrides: list[str], seconds: float, after_warm_up: bool) -> dict[str, Any]:
-    """Trains as overridden for so many seconds, evaluates once at the end if a metric is chosen; what was measured."""
+    """Train for so many seconds, evaluate once at the end if a metric is chosen, and return what was measured."""
     measured.clear()
     gc.collect()
     torch.compiler.reset()
@@ -58,6 +58,7 @@ def run(overrides: list[str], seconds: float, after_warm_up: bool) -> dict[str, 
 
 
 def line(name: str, row: dict[str, Any], baseline: float | None) -> list[str]:
+    """Return a row of the table as text."""
     shown = {
         "images/s": f"{row['images_per_s']:.0f}",
         "gain": f"{row['images_per_s'] / baseline:.2f}x" if baseline else "",

@@ -35,13 +35,14 @@ from src.training.fit import fit
 
 
 def compose(overrides: list[str]) -> dict[str, Any]:
+    """Return the checked config of src.train with some overrides."""
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = hydra.compose("train", overrides)
     return check(OmegaConf.to_container(config, resolve=True))
 
 
 def bare_vae(model: VAE) -> Callable[[Tensor, int], None]:
-    """One step of the VAE as one writes it without a framework."""
+    """Return a VAE's training step as one writes it without a framework."""
     optimizer = model.optimizer(model.parameters())
 
     def step(images: Tensor, images_seen: int) -> None:
@@ -54,7 +55,7 @@ def bare_vae(model: VAE) -> Callable[[Tensor, int], None]:
 
 
 def bare_gan(model: GAN) -> Callable[[Tensor, int], None]:
-    """One step of the GAN as one writes it without a framework."""
+    """Return a GAN's training step as one writes it without a framework."""
     generator, discriminator = model.generator, model.discriminator
     generator_optimizer = model.generator_optimizer(generator.parameters())
     discriminator_optimizer = model.discriminator_optimizer(discriminator.parameters())
@@ -89,6 +90,7 @@ def bare_gan(model: GAN) -> Callable[[Tensor, int], None]:
 
 
 def seconds_per_image_bare(config: dict[str, Any]) -> float:
+    """Train in a bare loop and return the seconds per image."""
     torch.manual_seed(config["seed"])
     model = instantiate(config["model"])
     data = instantiate(config["data"])
@@ -103,7 +105,7 @@ def seconds_per_image_bare(config: dict[str, Any]) -> float:
 
 
 class Stopwatch(Callback):
-    """Times the steps; being the first callback it stops before what the others do at the end of a run."""
+    """Times the steps; as the first callback it stops before what the others do at the end of a run."""
 
     def on_train_batch_start(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
         if model.images_seen == 0:
@@ -117,6 +119,7 @@ class Stopwatch(Callback):
 
 
 def seconds_per_image_of_ours(config: dict[str, Any]) -> float:
+    """Train as src.train does and return the seconds per image."""
     with tempfile.TemporaryDirectory() as run_dir:
         ours = json.loads(json.dumps(config).replace(config["run_dir"], run_dir))
         ours["callbacks"] = {"stopwatch": {"_target_": "benchmarks.overhead.Stopwatch"}, **ours["callbacks"]}

@@ -1,8 +1,8 @@
 """What a checkpoint every minute costs: `python -m benchmarks.reliability`.
 
 A run on the CPU as users have it, but without evaluations, with checkpoint.every_minutes=1. The figure is the time
-inside Checkpoints and NonFinite (looking at clock, signals and numbers; checking, writing, digest, down to the disk)
-over the time of training.
+inside Checkpoints (looking at clock and signals; checking numbers, writing, checksum, down to the disk) over the time
+of training.
 """
 
 import argparse
@@ -18,13 +18,12 @@ from lightning import Callback, Trainer
 
 from benchmarks.overhead import compose
 from src.callbacks.checkpoints import Checkpoints
-from src.callbacks.non_finite import NonFinite
 from src.models.base import GenerativeModel
 from src.training.fit import fit
 
 
 class TimedCheckpoints(Checkpoints):
-    """Counts the seconds of every step, and of those steps that write."""
+    """Checkpoints that count the seconds of every step, and of those steps that write."""
 
     looking, writing, written = 0.0, 0.0, 0
 
@@ -39,26 +38,8 @@ class TimedCheckpoints(Checkpoints):
             TimedCheckpoints.written += 1
 
 
-class TimedNonFinite(NonFinite):
-    seconds = 0.0
-
-    def on_before_backward(self, *args: Any) -> None:
-        self.timed(super().on_before_backward, *args)
-
-    def on_before_optimizer_step(self, *args: Any) -> None:
-        self.timed(super().on_before_optimizer_step, *args)
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        self.timed(super().on_train_batch_end, *args)
-
-    def timed(self, hook: Any, *args: Any) -> None:
-        started_at = time.perf_counter()
-        hook(*args)
-        TimedNonFinite.seconds += time.perf_counter() - started_at
-
-
 class TimeLimit(Callback):
-    """Ends the run after so many seconds; being the last callback it leaves out what is due at the end of a run."""
+    """Ends the run after so many seconds; as the last callback, without what the others do at the end of a run."""
 
     passed, steps = 0.0, 0
 
@@ -75,8 +56,8 @@ class TimeLimit(Callback):
 
 
 def measure(model: str, seconds: float) -> str:
-    """A row of the table."""
-    TimedCheckpoints.looking = TimedCheckpoints.writing = TimedNonFinite.seconds = 0.0
+    """Train for so many seconds and return a row of the table."""
+    TimedCheckpoints.looking = TimedCheckpoints.writing = 0.0
     TimedCheckpoints.written = 0
     config = compose(
         [
@@ -90,7 +71,6 @@ def measure(model: str, seconds: float) -> str:
             "callbacks.evaluation=null",
             "callbacks.image_grids=null",
             "callbacks.checkpoints._target_=benchmarks.reliability.TimedCheckpoints",
-            "callbacks.non_finite._target_=benchmarks.reliability.TimedNonFinite",
             "+callbacks.time_limit._target_=benchmarks.reliability.TimeLimit",
             f"+callbacks.time_limit.seconds={seconds}",
             "run_dir=/run-dir",
@@ -101,9 +81,8 @@ def measure(model: str, seconds: float) -> str:
             fit(json.loads(json.dumps(config).replace("/run-dir", run_dir)))
         size = max(path.stat().st_size for path in Path(run_dir, "checkpoints").glob("*.ckpt")) / 1e6
     each = TimedCheckpoints.writing / TimedCheckpoints.written
-    numbers, looks = TimedNonFinite.seconds / TimeLimit.passed, TimedCheckpoints.looking / TimeLimit.passed
-    files = TimedCheckpoints.writing / TimeLimit.passed
-    shares = "".join(f"{100 * share:10.2f} %" for share in (files, looks, numbers, files + looks + numbers))
+    files, looks = TimedCheckpoints.writing / TimeLimit.passed, TimedCheckpoints.looking / TimeLimit.passed
+    shares = "".join(f"{100 * share:10.2f} %" for share in (files, looks, files + looks))
     return f"{model:8}{TimeLimit.steps:8}{size:9.1f} MB{1e3 * each:8.0f} ms{shares}"
 
 
@@ -112,9 +91,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=130)
     parser.add_argument("--models", nargs="+", default=["vae", "gan"])
     arguments = parser.parse_args()
-    print(
-        f"{'model':8}{'steps':>8}{'checkpoint':>12}{'each':>11}{'writing':>12}{'looking':>12}{'numbers':>12}{'all':>12}"
-    )
+    print(f"{'model':8}{'steps':>8}{'checkpoint':>12}{'each':>11}{'writing':>12}{'looking':>12}{'all':>12}")
     for model in arguments.models:
         print(measure(model, arguments.seconds), flush=True)
 

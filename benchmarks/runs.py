@@ -1,4 +1,4 @@
-"""Runs of src.train that a benchmark is made of: what is done stays done, what was interrupted goes on."""
+"""Runs of src.train for benchmarks: finished runs are kept, interrupted ones resumed."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def summary_of(folder: Path, overrides: list[str]) -> dict[str, Any] | None:
-    """The summary of the run in the folder, which begins, goes on or is done; None if it fails."""
+    """Return the summary of the run in a folder, starting or resuming it if it is not done; None if it fails."""
     summary = folder / "summary.json"
     if not summary.exists():
         command = [sys.executable, "-m", "src.train", f"run_dir={folder}", *overrides, "resume=last"]

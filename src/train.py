@@ -50,7 +50,7 @@ def train(
     here = get_rank_info()
     if not here or here.rank == 0:
         print(f"run folder: {run_dir}", flush=True)
-    launch(config, always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
+    launch("src.training.fit.fit", config, always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":

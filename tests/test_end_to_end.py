@@ -146,7 +146,7 @@ def test_two_processes_share_weights_but_not_noise(two_ranks: Path) -> None:
 
 def test_two_processes_make_one_run(two_ranks: Path) -> None:
     summary = load(two_ranks / "summary.json")
-    assert (summary["images_seen"], summary["processes"]) == (256, 2)
+    assert (summary["images_seen"], summary["ranks"]) == (256, 2)
     seen = [int(row["images_seen"]) for row in csv.DictReader((two_ranks / "metrics.csv").open())]
     assert seen == sorted(set(seen))
     assert len(list(two_ranks.parent.rglob("summary.json"))) == 1

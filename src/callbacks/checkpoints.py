@@ -153,7 +153,6 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer, model: GenerativeModel, improved: bool) -> None:
         self.reported = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self.refuse_broken_numbers(trainer, model)
         is_best = improved or self.monitor is None
         if is_best:
             self.best = {"images_seen": model.images_seen, **self.reported}
@@ -195,6 +194,7 @@ class Checkpoints(Callback):
                 path.unlink()
 
     def on_save_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        self.refuse_broken_numbers(trainer, model)  # after TrainingScalars, which names the loss that broke them
         checkpoint["logger_versions"] = {
             str(logger.name): str(logger.version) for logger in trainer.loggers if logger.version
         }

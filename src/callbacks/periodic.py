@@ -45,6 +45,6 @@ def log_image(trainer: Trainer, name: str, image: Tensor, images_seen: int) -> N
     """Send an image, uint8 (3, H, W), to the loggers that take images."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
-            logger.log_image(name, [image.permute(1, 2, 0).numpy()], images_seen=images_seen)
+            logger.log_image(name, [image.permute(1, 2, 0).numpy()], step=images_seen)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, image, images_seen)

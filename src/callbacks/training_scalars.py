@@ -1,101 +1,133 @@
-"""What training steps return, averaged and logged at an interval; the device is waited for only then."""
+"""Averages what training steps return and logs it at an interval; the device is waited for only then."""
 
-import math
 import time
+from collections import Counter, defaultdict
+from math import isfinite
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch import Tensor
 
-from src.callbacks.periodic import log_metrics, should_run
+from src.callbacks.checkpoints import describe_last_checkpoint
+from src.callbacks.periodic import PeriodicCallback, log_metrics
+from src.core.distributed import all_gather
+from src.core.errors import UserError
 from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 
+NEVER = torch.iinfo(torch.int64).max
 
-class TrainingScalars(Callback):
-    """Logs the mean over steps and processes of each value as train/<name>, and train/images_per_second. Values that
-    are not finite, of steps that are skipped, are left out.
 
-    It stands before all callbacks that take time, so that theirs is not counted. What is summed up since the last
-    report travels in the checkpoint.
+class TrainingScalars(PeriodicCallback):
+    """Logs the mean over steps and ranks of each value as train/<name>, and how fast training is.
+
+    train/images_per_second counts the training time only: this callback stands before all that take time.
+    train/data_wait_fraction is the share of it between the end of a step and the beginning of the next, on rank zero.
+    Batches are read, moved and augmented then; a device may still be computing, so it is an upper bound.
+
+    A mean that is not finite stops the run: UserError names the values that broke first, on any rank, the images seen
+    and the last valid checkpoint. No checkpoint is written in between. With 16-mixed the gradients are left to
+    Lightning's scaler. The sums since the last log are part of the checkpoint.
     """
 
     def __init__(self, every_images: PositiveInt) -> None:
-        self.every_images = every_images
+        super().__init__(every_images)
         self.total_seconds, self.total_images = 0.0, 0
         self._clear()
 
     def _clear(self) -> None:
-        # Names of a step's values -> (2, number of names): sums and counts.
-        self.sums: dict[tuple[str, ...], Tensor] = {}
-        # What is no tensor, such as a schedule's value: name -> sum and count.
-        self.numbers: dict[str, list[float]] = {}
-        self.seconds, self.images = 0.0, 0
+        # One step's names, joined by commas -> the sums of their values (N,), and the images seen when each first was
+        # not finite.
+        self.sums: dict[str, Tensor] = {}
+        self.broken_at: dict[str, Tensor] = {}
+        # Plain numbers, such as a schedule's value, are the same on all ranks.
+        self.numbers: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = Counter()
+        self.seconds, self.wait_seconds, self.images = 0.0, 0.0, 0
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        model: GenerativeModel,
-        outputs: dict[str, Tensor | float],
-        batch: Tensor,
-        batch_idx: int,
-    ) -> None:
-        for name, value in outputs.items():
-            if not isinstance(value, Tensor):
-                total, count = self.numbers.get(name, [0.0, 0.0])
-                self.numbers[name] = [total + value, count + 1]
-        tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
-        if tensors:
-            # In bfloat16 a sum soon stops growing.
-            values = torch.stack([value.detach().float() for value in tensors.values()])
-            counted = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()])
-            names = tuple(tensors)
-            self.sums[names] = self.sums[names] + counted if names in self.sums else counted
-        self.images += len(batch) * trainer.world_size
-        report_now = should_run(trainer, model, self.every_images)
-        means = self.means(trainer) if report_now else {}
+    def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        self.wait_seconds += time.perf_counter() - model.training_since
+
+    def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        outputs, images, _ = args
+        self._add(outputs, model.images_seen)
+        self.images += len(images) * trainer.world_size
         self.seconds += time.perf_counter() - model.training_since
-        if report_now:
-            self.total_seconds += self.seconds
-            self.total_images += self.images
-            means["train/images_per_second"] = self.images / self.seconds
-            log_metrics(trainer, means, model.images_seen)
-            self._clear()
+        super().on_train_batch_end(trainer, model)
 
-    def means(self, trainer: Trainer) -> dict[str, float]:
-        if not self.sums and not self.numbers:
-            return {}
-        names = [*(name for group in self.sums for name in group), *self.numbers]
-        numbers = torch.tensor(list(self.numbers.values()), device=trainer.strategy.root_device).reshape(-1, 2).T
-        totalled = torch.cat([*self.sums.values(), numbers], dim=1)
-        sums, counts = trainer.strategy.reduce(totalled, reduce_op="sum").tolist()
-        totals: dict[str, list[float]] = {name: [0.0, 0.0] for name in names}
-        for name, value, count in zip(names, sums, counts, strict=True):
-            totals[name][0] += value
-            totals[name][1] += count
-        return {f"train/{name}": value / count if count else math.nan for name, (value, count) in totals.items()}
+    def _add(self, outputs: dict[str, Tensor | float], images_seen: int) -> None:
+        # In bfloat16 a sum soon stops growing.
+        tensors = {name: value.detach().float() for name, value in outputs.items() if isinstance(value, Tensor)}
+        for name in outputs:
+            self.counts[name] += 1
+        for name in outputs.keys() - tensors.keys():
+            self.numbers[name] += float(outputs[name])
+        if tensors:
+            names, values = ",".join(tensors), torch.stack(list(tensors.values()))
+            broken_at = torch.full_like(values, images_seen, dtype=torch.int64).masked_fill(values.isfinite(), NEVER)
+            is_first = names not in self.sums
+            self.sums[names] = values if is_first else self.sums[names] + values
+            self.broken_at[names] = broken_at if is_first else torch.minimum(self.broken_at[names], broken_at)
 
-    def on_save_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Every process calls it: the sums of all of them are kept."""
-        groups = [
-            {"names": list(names), "sums": trainer.strategy.all_gather(sums).reshape(-1, *sums.shape).cpu()}
-            for names, sums in self.sums.items()
-        ]
-        plain = {"numbers": self.numbers, "seconds": self.seconds, "images": self.images}
-        checkpoint["training_scalars"] = {"groups": groups, **plain}
+    def run(self, trainer: Trainer, model: GenerativeModel) -> None:
+        started_at = time.perf_counter()
+        means = self.finite_means(trainer, model.images_seen)
+        # Training time too: the device finishes the steps meanwhile.
+        self.seconds += time.perf_counter() - started_at
+        self.total_seconds += self.seconds
+        self.total_images += self.images
+        means["images_per_second"] = self.images / self.seconds
+        means["data_wait_fraction"] = self.wait_seconds / self.seconds
+        log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
+        self._clear()
 
-    def on_load_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        if "training_scalars" not in checkpoint:
+    def finite_means(self, trainer: Trainer, images_seen: int) -> dict[str, float]:
+        """Return the means since the last log; UserError if one is not finite. Every rank must call it."""
+        sums: dict[str, float] = defaultdict(float, self.numbers)
+        names = [name for group in self.sums for name in group.split(",")]
+        if names:
+            totals = all_gather(torch.cat(list(self.sums.values()))[None]).mean(dim=0).tolist()
+            for name, total in zip(names, totals, strict=True):
+                sums[name] += total
+        unchecked = "gradient_norm" if trainer.precision == "16-mixed" else None
+        broken = [name for name in names if not isfinite(sums[name]) and not (unchecked and name.endswith(unchecked))]
+        if broken:
+            all_broken_at = all_gather(torch.cat(list(self.broken_at.values()))[None]).amin(dim=0).tolist()
+            # A sum may have overflowed without any value that is not finite.
+            broken_at = dict.fromkeys(broken, images_seen)
+            for name, at in zip(names, all_broken_at, strict=True):
+                if name in broken_at:
+                    broken_at[name] = min(broken_at[name], at)
+            first = [name for name in broken_at if broken_at[name] == min(broken_at.values())]
+            raise UserError(
+                f"{' and '.join(first)} {'are' if len(first) > 1 else 'is'} not finite after "
+                f"{broken_at[first[0]]:,} images; {describe_last_checkpoint(trainer)}"
+            )
+        return {name: value / self.counts[name] for name, value in sums.items()}
+
+    def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        """Every rank calls it: the sums of all of them are kept."""
+        self.finite_means(trainer, model.images_seen)
+        checkpoint["training_scalars"] = {
+            "groups": {names: all_gather(sums[None]).cpu() for names, sums in self.sums.items()},
+            "numbers": dict(self.numbers),
+            "counts": dict(self.counts),
+            "clock": [self.seconds, self.wait_seconds],
+            "images": self.images,
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("training_scalars")
+        if not state:
             return
-        state = checkpoint["training_scalars"]
-        self.numbers, self.seconds, self.images = state["numbers"], state["seconds"], state["images"]
-        for group in state["groups"]:
-            # On another number of processes each takes an equal part.
-            sums = group["sums"]
-            same = len(sums) == trainer.world_size
-            mine = sums[trainer.global_rank] if same else sums.sum(dim=0) / trainer.world_size
-            self.sums[tuple(group["names"])] = mine.to(trainer.strategy.root_device)
+        self.numbers, self.counts = defaultdict(float, state["numbers"]), Counter(state["counts"])
+        (self.seconds, self.wait_seconds), self.images = state["clock"], state["images"]
+        for names, sums in state["groups"].items():
+            # On another number of ranks each takes the mean of all.
+            mine = sums[trainer.global_rank] if len(sums) == trainer.world_size else sums.mean(dim=0)
+            self.sums[names] = mine.to(trainer.strategy.root_device)
+            self.broken_at[names] = torch.full_like(self.sums[names], NEVER, dtype=torch.int64)
 
     def state_dict(self) -> dict[str, Any]:
         return {"total_seconds": self.total_seconds, "total_images": self.total_images}
@@ -105,5 +137,5 @@ class TrainingScalars(Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Over the whole run, resumed ones too, without evaluations and the like."""
+        """The training speed over the whole run, resumed parts among it, without evaluations and the like."""
         return self.total_images / max(self.total_seconds, 1e-9)

@@ -1,36 +1,39 @@
-"""Says in plain words when adversarial training goes wrong, and what to try."""
+"""Warnings in plain words when adversarial training goes wrong, and what to try."""
 
 import sys
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Trainer
 
-from src.callbacks.periodic import log_metrics, should_run
+from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from src.models.base import GenerativeModel
 
-# What is said: what it means, what to try.
-WORDS = {
+# Each says what it means and what to try.
+MESSAGES = {
     "discriminator_has_won": "the discriminator has won: it tells real from generated images nearly always, and the "
     "generator learns little. Try a higher r1_gamma and r2_gamma in model.gradient_penalty, model/augmentation=ada, or "
     "a lower lr in model.discriminator_optimizer.",
     "modes_collapse": "modes collapse: samples are much more alike than real images. Try a higher r1_gamma and "
-    "r2_gamma in model.gradient_penalty, lower learning rates, or model/adversarial_loss=relativistic; best.ckpt may "
-    "be from before.",
+    "r2_gamma in model.gradient_penalty, lower learning rates, or model/adversarial_loss=relativistic; the best "
+    "checkpoint may be from before.",
     "logits_explode": "the logits explode: the discriminator's outputs grow without bound. Try a higher r1_gamma and "
     "r2_gamma in model.gradient_penalty, its interval=1, or lower learning rates.",
 }
 
 
+@dataclass
 class Symptom:
-    """Warned of once it has been there for patience_images, and again only after it was gone in between."""
+    """A warning's state: given once the symptom has lasted patience_images, and again only after it was gone."""
 
-    def __init__(self, patience_images: int) -> None:
-        self.patience_images = patience_images
-        self.since: int | None = None
-        self.warned = False
+    patience_images: int
+    since: int | None = None
+    warned: bool = False
 
     def update(self, is_there: bool, is_gone: bool, images_seen: int) -> None:
+        """Take in the newest measurement; between there and gone, a warning that was given stays."""
         if is_gone:
             self.since, self.warned = None, False
         elif is_there:
@@ -40,8 +43,8 @@ class Symptom:
             self.since = None
 
 
-class TrainingWarnings(Callback):
-    """One warning a kind on the screen, and warnings/<kind> to the loggers: 1 where it begins, 0 where it has passed.
+class TrainingWarnings(PeriodicCallback):
+    """Prints one warning a kind, and logs warnings/<kind>: 1 where it begins, 0 where it has passed.
 
     discriminator_has_won: for patience_images the discriminator puts at least `accuracy` of the pairs of a real and a
     generated image in the right order, and either the mean logits are `gap` or more apart or the generator's
@@ -50,8 +53,8 @@ class TrainingWarnings(Callback):
     own best, after warmup_images. Gone where it is 1.2 times as high.
     logits_explode: the mean logits are `explosion` or more apart. Gone below half of it.
 
-    A Wasserstein critic may be sure of itself and its gradients healthy: give gap=1e9 there. It stands after
-    TrainingScalars and Evaluation, whose values it reads.
+    With a Wasserstein critic, large gaps and healthy gradients go together: give gap=1e9 there. This callback stands
+    after TrainingScalars and Evaluation, whose values it reads.
     """
 
     def __init__(
@@ -66,31 +69,32 @@ class TrainingWarnings(Callback):
         fallen: PositiveFloat = 0.6,
         explosion: PositiveFloat = 100.0,
     ) -> None:
-        self.every_images, self.warmup_images = every_images, warmup_images
-        self.accuracy, self.gap, self.vanished = accuracy, gap, vanished
+        super().__init__(every_images)
+        self.warmup_images, self.accuracy, self.gap, self.vanished = warmup_images, accuracy, gap, vanished
         self.diversity, self.fallen, self.explosion = diversity, fallen, explosion
-        self.symptoms = {kind: Symptom(patience_images if kind == "discriminator_has_won" else 0) for kind in WORDS}
-        # The highest that some values have been.
+        self.symptoms = {kind: Symptom(patience_images if kind == "discriminator_has_won" else 0) for kind in MESSAGES}
+        # The highest value so far of each metric that is compared with its own best.
         self.highest: dict[str, float] = {}
 
-    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        if not should_run(trainer, model, self.every_images) or "train/fake_logits" not in trainer.callback_metrics:
+    def run(self, trainer: Trainer, model: GenerativeModel) -> None:
+        if "train/fake_logits" not in trainer.callback_metrics:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        changes = {f"warnings/{kind}": float(began) for kind, began in self.look(values, model.images_seen).items()}
+        changes = self.update_symptoms(values, model.images_seen)
         if trainer.is_global_zero:
-            for kind in [name.removeprefix("warnings/") for name, began in changes.items() if began]:
-                print(f"warning after {model.images_seen:,} images: {WORDS[kind]}", file=sys.stderr, flush=True)
+            for kind in [kind for kind, begins in changes.items() if begins]:
+                print(f"warning after {model.images_seen:,} images: {MESSAGES[kind]}", file=sys.stderr, flush=True)
         if changes:
-            log_metrics(trainer, changes, model.images_seen)
+            metrics = {f"warnings/{kind}": float(begins) for kind, begins in changes.items()}
+            log_metrics(trainer, metrics, model.images_seen)
 
-    def look(self, values: dict[str, float], images_seen: int) -> dict[str, bool]:
-        """The kinds that begin (True) and those that have passed, from the latest value of everything logged."""
-        was = {kind: symptom.warned for kind, symptom in self.symptoms.items()}
+    def update_symptoms(self, values: dict[str, float], images_seen: int) -> dict[str, bool]:
+        """Return the warnings that begin (True) and those that have passed, given the newest value of each metric."""
+        before = {kind: symptom.warned for kind, symptom in self.symptoms.items()}
         gap = values["train/real_logits"] - values["train/fake_logits"]
         accuracy = values["train/discriminator_auroc"]
         gradient = values.get("train/generator_gradient_norm", self.vanished)
-        largest = self.remember("train/generator_gradient_norm", gradient)
+        largest = self.update_highest("train/generator_gradient_norm", gradient)
         self.symptoms["discriminator_has_won"].update(
             accuracy >= self.accuracy and (gap >= self.gap or gradient < self.vanished * largest),
             accuracy < 0.95 * self.accuracy,
@@ -98,18 +102,21 @@ class TrainingWarnings(Callback):
         )
         self.symptoms["logits_explode"].update(abs(gap) >= self.explosion, abs(gap) < 0.5 * self.explosion, images_seen)
         if images_seen >= self.warmup_images:
-            # 1 is where the warning begins.
-            heights = [
-                value / max(self.diversity, self.fallen * self.remember(name, value))
+            # Relative to the value below which the warning is given.
+            diversities = [
+                value / max(self.diversity, self.fallen * self.update_highest(name, value))
                 for name, value in values.items()
                 if name.startswith("diversity_")
             ]
-            lowest = min(heights, default=1.0)
+            lowest = min(diversities, default=1.0)
             self.symptoms["modes_collapse"].update(lowest < 1, lowest >= 1.2, images_seen)
-        return {kind: symptom.warned for kind, symptom in self.symptoms.items() if symptom.warned != was[kind]}
+        return {kind: symptom.warned for kind, symptom in self.symptoms.items() if symptom.warned != before[kind]}
 
-    def remember(self, name: str, value: float) -> float:
-        self.highest[name] = max(value, self.highest.get(name, value))
+    def update_highest(self, name: str, value: float) -> float:
+        """Return the highest finite value of a metric so far, this one among it."""
+        # A gradient under 16-mixed may be infinite.
+        finite_value = value if isfinite(value) else 0.0
+        self.highest[name] = max(finite_value, self.highest.get(name, finite_value))
         return self.highest[name]
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the ranks of a run exchange; every function gives a single process its own values back."""
+"""Exchanges between the ranks of a run; with one rank, every function returns that rank's own values."""
 
 from typing import TypeVar
 
@@ -21,9 +21,9 @@ def is_distributed() -> bool:
 
 @torch.no_grad()
 def all_reduce_mean(values: Tensor) -> tuple[Tensor, int]:
-    """Return the mean over the first axis of all ranks' batches (N, ...), and how many N they are together.
+    """Return the mean (...) over all ranks' values (N, ...), and how many there are on all ranks together.
 
-    The result carries no gradient. Every rank must call it, with as many values as the others.
+    The result carries no gradient. Every rank must call it with the same N.
     """
     mean, count = values.mean(dim=0), len(values)
     if is_distributed():
@@ -35,7 +35,7 @@ def all_reduce_mean(values: Tensor) -> tuple[Tensor, int]:
 def differentiable_all_reduce_mean(values: Tensor) -> Tensor:
     """Return the mean of all ranks' values (N,) as a scalar, differentiable in each of them.
 
-    Every rank must call it, with as many values as the others, and go backward through it.
+    Every rank must call it with the same N, and go backward through it.
     """
     if not is_distributed():
         return values.mean()
@@ -44,7 +44,7 @@ def differentiable_all_reduce_mean(values: Tensor) -> Tensor:
 
 
 def all_gather(values: Tensor) -> Tensor:
-    """Concatenate the values (N, D) of all ranks, in the order of the ranks."""
+    """Return the values (N, D) of all ranks as one tensor (ranks * N, D), in the order of the ranks."""
     if not is_distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
@@ -62,10 +62,10 @@ def broadcast_object(value: T, device: torch.device) -> T:
 
 
 class LargestOfRanks:
-    """Finds the largest value that any rank brings to a step, without waiting for the others.
+    """Returns to every rank the largest value that any of them passes, without a wait in the training loop.
 
-    Every rank calls it after every step. With several ranks the answer is that of the step before, because the
-    exchange runs on the CPU meanwhile; so bring a value until it is returned.
+    Every rank calls it after every step. With several ranks the answer is that of the step before, as the exchange
+    runs on the CPU meanwhile: pass a value until it is returned. 0 means nothing.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class LargestOfRanks:
             work, largest = self.pending
             work.wait()
             agreed = int(largest)
-        # A value that was just returned is not brought again.
+        # A value that was just returned is not passed again.
         values = torch.tensor(0 if agreed else value)
         work = distributed.all_reduce(values, distributed.ReduceOp.MAX, self.group, async_op=True)
         self.pending = work, values

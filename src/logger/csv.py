@@ -1,7 +1,7 @@
-"""metrics.csv: one row a report, new columns as they come."""
+"""metrics.csv: one row for all that is logged at the same images seen, new columns as they come."""
 
 import csv
-import os
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -9,69 +9,57 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.core.files import write_atomic
+
 
 class CSVLogger(Logger):
-    """Keeps <save_dir>/metrics.csv up to date after every report, so that a killed run has its curves.
+    """Keeps <save_dir>/metrics.csv up to date after every call, so that a killed run has its curves.
 
-    Reports at the same images seen share a row. A resumed run in the same folder goes on in its file. (Lightning's own
-    logger deletes it and writes late.)
+    A resumed run in the same folder continues its file. (Lightning's own logger deletes it and writes late.)
     """
+
+    name, version = "csv", ""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__()
         self._path = Path(save_dir) / "metrics.csv"
-        self._rows: dict[int, dict[str, Any]] = {}
         self._columns: list[str] = []
-
-    @property
-    def name(self) -> str:
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        return str(self._path.parent)
+        # The last row, and where it begins in the file.
+        self._row: dict[str, Any] = {}
+        self._offset = 0
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The resolved config lies beside the file already."""
+        """Do nothing: the resolved config lies beside the file."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write the row at metrics["images_seen"]; only a new column costs more than the row."""
         images_seen = int(metrics["images_seen"])
-        is_first = not self._rows
-        if is_first:
-            self._read_rows_before(images_seen)
-        new_columns = [name for name in metrics if name not in self._columns]
-        # Only the last row may grow in place; what is on disk stays as it is otherwise.
-        same_row = images_seen in self._rows
-        self._rows.setdefault(images_seen, {}).update(metrics)
-        self._columns += new_columns
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if is_first or new_columns or same_row:
-            self._write(list(self._rows.values()), "w")
-        else:
-            self._write([self._rows[images_seen]], "a")
+        if not metrics.keys() <= set(self._columns):
+            self._add_columns(list(metrics), images_seen)
+        elif images_seen != self._row["images_seen"]:
+            self._offset = self._path.stat().st_size
+        if images_seen != self._row.get("images_seen"):
+            self._row = {}
+        self._row |= {**metrics, "images_seen": images_seen}
+        with self._path.open("r+", newline="") as file:
+            file.seek(self._offset)
+            csv.DictWriter(file, self._columns).writerow(self._row)
+            file.truncate()
 
-    def _read_rows_before(self, images_seen: int) -> None:
-        """What an earlier part of the run has reported; beyond its checkpoint it is reported anew."""
+    def _add_columns(self, names: list[str], images_seen: int) -> None:
+        """Rewrite the file with more columns and the rows before the images seen; later ones are logged again."""
+        rows: list[dict[str, str]] = []
         if self._path.exists():
             with self._path.open(newline="") as file:
                 reader = csv.DictReader(file)
-                rows = {int(row["images_seen"]): row for row in reader}
+                rows = [row for row in reader if int(row["images_seen"]) < images_seen]
                 self._columns = list(reader.fieldnames or [])
-            self._rows = {seen: row for seen, row in rows.items() if seen < images_seen}
-
-    def _write(self, rows: list[dict[str, Any]], mode: str) -> None:
-        # A file that is written anew is written aside: killed meanwhile, the run still has its curves.
-        path = self._path.with_name("metrics.csv.part") if mode == "w" else self._path
-        with path.open(mode, newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            if mode == "w":
-                writer.writeheader()
-            writer.writerows(rows)
-        if mode == "w":
-            os.replace(path, self._path)
+        self._columns += [name for name in names if name not in self._columns]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(self._path, text.getvalue())
+        self._offset = self._path.stat().st_size

@@ -1,124 +1,87 @@
 """Weights & Biases, against the images seen; offline where nobody is logged in, never a question."""
 
-import contextlib
 import json
 import os
 import re
-from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import wandb
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment  # type: ignore[attr-defined]
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.core.errors import UserError
+from src.core.files import write_atomic
 
 
 def choose_mode() -> Any:
-    """WANDB_MODE where the user has set it; else online with a login, offline without."""
+    """Return WANDB_MODE if the user has set it, else online with a login, offline without."""
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
 
 
-def sent_file(run_dir: Path, run_id: str) -> Path:
-    """The images seen of each name's newest value that W&B has been given, for a run that is killed and goes on."""
-    return run_dir / "wandb" / f"sent-{run_id}.json"
+class WandbLogger(LightningWandbLogger):
+    """One W&B run for each training run, with `images_seen` as the axis of every chart.
 
-
-class WandbLogger(Logger):
-    """One W&B run with `images_seen` as the axis of every chart.
-
-    (Lightning's own logger sets the optimizer steps as the axis and shares one run between the jobs of a sweep.)
+    (Lightning's has the optimizer steps as the axis and takes over a W&B run that another job of the process began.)
     """
 
     def __init__(self, save_dir: str, project: str, name: str | None = None, tags: list[str] | None = None) -> None:
-        super().__init__()
-        self._save_dir, self._project, self._run_name, self._tags = save_dir, project, name, tags
-        self._run: wandb.Run | None = None
-        self._run_id: str | None = None
+        super().__init__(name=name, save_dir=save_dir, project=project, tags=tags, resume=None, reinit="create_new")
+        # The images seen of each name's newest value that W&B was sent, for a run that is killed and resumed.
         self._sent: dict[str, int] = {}
-
-    @rank_zero_only
-    def resume(self, run_id: str | None, run_dir: Path) -> None:
-        """Goes on with the W&B run of a run folder: what it has been sent is not sent again."""
-        if not run_id:
-            return
-        if not re.fullmatch(r"[\w-]{1,128}", run_id, re.ASCII):
-            raise UserError(f"the checkpoint's W&B run is called {run_id!r:.80}, which is no id: refused")
-        self._run_id = run_id
-        for folder in (run_dir, Path(self._save_dir)):
-            with contextlib.suppress(OSError, ValueError):
-                for name, images_seen in json.loads(sent_file(folder, run_id).read_text()).items():
-                    self._sent[name] = max(images_seen, self._sent.get(name, -1))
-        self._remember({})
-
-    @property
-    def name(self) -> str:
-        return self._project
-
-    @property
-    def version(self) -> str | None:
-        return self._run.id if self._run else None
-
-    @property
-    def save_dir(self) -> str:
-        return self._save_dir
 
     @property
     @rank_zero_experiment
     def experiment(self) -> wandb.Run:
         """The W&B run, begun when first asked for; on other ranks a stand-in, as Lightning asks on all."""
-        if self._run is None:
-            Path(self._save_dir).mkdir(parents=True, exist_ok=True)
-            self._run = wandb.init(
-                project=self._project,
-                name=self._run_name,
-                tags=self._tags,
-                dir=self._save_dir,
-                mode=choose_mode(),
-                reinit="create_new",
-                id=self._run_id,
-                resume="allow" if self._run_id else None,
-            )
-            self._run_id = self._run.id
-            self._run.define_metric("images_seen")
-            self._run.define_metric("*", step_metric="images_seen")
-        return self._run
+        if self._experiment is None:
+            Path(str(self._save_dir)).mkdir(parents=True, exist_ok=True)
+            self._experiment = wandb.init(mode=choose_mode(), **self._wandb_init)
+            self._experiment.define_metric("images_seen")
+            self._experiment.define_metric("*", step_metric="images_seen")
+        return self._experiment  # type: ignore[return-value]
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        values = vars(params) if isinstance(params, Namespace) else params
-        self.experiment.config.update(values, allow_val_change=True)
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        images_seen = metrics["images_seen"]
-        new = {name: value for name, value in metrics.items() if images_seen > self._sent.get(name, -1)}
-        if not new.keys() - {"images_seen"}:
+    def resume(self, run_id: str | None, run_dir: Path) -> None:
+        """Continue the W&B run of a run folder: what it has been sent is not sent again."""
+        if not run_id:
             return
-        self.experiment.log({"images_seen": images_seen, **new})
-        self._remember(dict.fromkeys(new, int(images_seen)))
+        if not re.fullmatch(r"[\w-]{1,128}", run_id, re.ASCII):
+            raise UserError(f"the checkpoint's W&B run is called {run_id!r:.80}, which is no id: refused")
+        self._id = run_id
+        self._wandb_init |= {"id": run_id, "resume": "allow"}
+        for folder in (run_dir, Path(str(self._save_dir))):
+            with suppress(OSError, ValueError):
+                for name, images_seen in json.loads(self._sent_file(folder).read_text()).items():
+                    self._sent[name] = max(images_seen, self._sent.get(name, -1))
+        self._write_sent()
 
-    def _remember(self, sent: dict[str, int]) -> None:
-        self._sent |= sent
-        path = sent_file(Path(self._save_dir), str(self._run_id))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(self._sent))
-        os.replace(path.with_suffix(".part"), path)
+    def _sent_file(self, run_dir: Path) -> Path:
+        return run_dir / "wandb" / f"sent-{self.version}.json"
+
+    def _write_sent(self) -> None:
+        write_atomic(self._sent_file(Path(str(self._save_dir))), json.dumps(self._sent))
 
     @rank_zero_only
-    def log_image(self, name: str, images: list[np.ndarray], images_seen: int) -> None:
-        """Images as uint8 (H, W, 3)."""
-        self.log_metrics({"images_seen": images_seen, name: [wandb.Image(image) for image in images]})
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Send the values that W&B lacks; step is the images seen, unless the metrics say so. log_image calls it."""
+        images_seen = int(metrics.get("images_seen", step))
+        new = {name: value for name, value in metrics.items() if images_seen > self._sent.get(name, -1)}
+        if new.keys() - {"images_seen"}:
+            self.experiment.log(new | {"images_seen": images_seen})
+            self._sent |= dict.fromkeys(new, images_seen)
+            self._write_sent()
 
     @rank_zero_only
     def log_summary(self, summary: dict[str, Any]) -> None:
-        """The run's row in tables: best metrics and totals."""
+        """Set values of the run's row in W&B's tables: best metrics and totals."""
         self.experiment.summary.update(summary)
 
     def finish(self, exit_code: int) -> None:
-        """Ends the run, so that the next job of a sweep begins one of its own."""
-        if self._run is not None:
-            self._run.finish(exit_code=exit_code)
-            self._run = None
+        """End the W&B run with an exit code, so that the next job of a sweep begins one of its own."""
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=exit_code)
+            self._experiment = None

@@ -1,81 +1,136 @@
-"""One run in one process (of perhaps several): builds what the config names, fits, sums up."""
+"""Trains one run in one process (of perhaps several): builds what the config names, fits, sums up."""
 
 import errno
 import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import torch
 import yaml
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.callbacks.checkpoints import Checkpoints, describe_last_checkpoint
 from src.callbacks.stop_signals import StopSignals
 from src.core.errors import STOPPED, RunStopped, UserError
+from src.core.files import write_atomic
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
 from src.models.checkpoint import load_weights, read_checkpoint
-from src.training.launcher import count_processes
+from src.training.launcher import count_ranks
 from src.training.resume import inside, restore_run_dir, run_of
-from src.training.summary import find, print_summary, write_summary
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from src.training.summary import find_callback, print_summary, write_summary
 
 
 def fit(config: dict[str, Any]) -> None:
-    """Trains as the resolved config says; what comes of it lies in config["run_dir"]."""
+    """Train as the resolved config says and leave everything in config["run_dir"].
+
+    RunStopped if a signal asked the run to stop; UserError for what the user can mend.
+    """
     started_at = time.time()
     quieten_lightning()
     run_dir = Path(config["run_dir"])
-    # The same initial weights in every process; the noise of the steps is seeded by StepSeeds.
+    # The same initial weights on every rank; StepSeeds seeds the noise of the steps.
     torch.manual_seed(config["seed"])
-    model: GenerativeModel = instantiate(config["model"], _convert_="all")
+    model: GenerativeModel = instantiate(config["model"])
     model.config = config
     checkpoint: dict[str, Any] = {"images_seen": 0}
     if config["resume"]:
-        # A file that does not fit is refused before anything is made; Lightning restores the rest.
+        # A file that does not fit is refused before anything is written; Lightning restores the rest.
         checkpoint = read_checkpoint(config["resume"])
         load_weights(model, checkpoint)
-    data: ImageDataModule = instantiate(config["data"], _convert_="all")
-    callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
+    data: ImageDataModule = instantiate(config["data"])
+    callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
-    checkpoints = find(trainer, Checkpoints)
+    checkpoints = find_callback(trainer, Checkpoints)
     signals = checkpoints.signals if checkpoints else StopSignals()
-    # Lightning's own handlers would leave without a checkpoint, or talk to the other processes out of turn.
+    # Lightning's own handlers would end the run without a checkpoint.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     exit_code = 1
     signals.install()
     try:
-        if trainer.is_global_zero:
-            print(f"data: {data.source.description}", flush=True)
-            restore_run_dir(config["resume"], run_dir, checkpoint)
-            (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        for run_logger in loggers:
-            run_logger.log_hyperparams(config)
-        trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
-        if trainer.is_global_zero:
-            print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)
+        with explained_errors(config, trainer, model):
+            if trainer.is_global_zero:
+                print(f"data: {data.source.description}", flush=True)
+                restore_run_dir(config["resume"], run_dir, checkpoint)
+                write_atomic(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            for logger in loggers:
+                logger.log_hyperparams(config)
+            trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
+            if trainer.is_global_zero:
+                print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)
         exit_code = 0
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {error}") from error
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise UserError(
-            f"can't write {error.filename or run_dir}: {error.strerror}; {describe_last_checkpoint(trainer)}"
-        ) from error
     except RunStopped as stop:
         exit_code = STOPPED
         if trainer.is_global_zero:
-            where, seen = f"run_dir={run_dir} resume=last", f"{model.images_seen:,} images"
-            print(f"stopped by {stop.signal_name} after {seen}; the same command with {where} goes on")
+            again = f"the same command with run_dir={run_dir} resume=last goes on"
+            print(f"stopped by {stop.signal_name} after {model.images_seen:,} images; {again}")
         raise
+    finally:
+        for logger in loggers:
+            if hasattr(logger, "finish"):
+                logger.finish(exit_code)
+        signals.uninstall()
+
+
+def instantiate(config: dict[str, Any], **options: Any) -> Any:
+    """Build the object that a config names; a UserError raised by a constructor comes through as it is."""
+    try:
+        return hydra.utils.instantiate(config, _convert_="all", **options)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
+def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:
+    """Build the run's loggers; those of a resumed run continue after the checkpoint's last row."""
+    configs = [dict(logger) for logger in config["logger"].values() if logger]
+    if config["resume"]:
+        for logger in configs:
+            if logger["_target_"].endswith(".TensorBoardLogger"):
+                logger["purge_step"] = checkpoint["images_seen"] + 1
+    loggers = [instantiate(logger) for logger in configs]
+    for logger in loggers:
+        if config["resume"] and hasattr(logger, "resume"):
+            run_id = inside(checkpoint, str, "logger_versions", logger.name)
+            logger.resume(run_id, run_of(config["resume"], Path(config["run_dir"])))
+    return loggers
+
+
+def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
+    """Build Lightning's Trainer; with several ranks, strategy `auto` becomes the one that the model needs."""
+    config = dict(config)
+    if count_ranks(config) > 1 or config["num_nodes"] > 1:
+        if config["strategy"] == "auto":
+            config["strategy"] = model.ddp_strategy
+        if config["accelerator"] == "auto" and not torch.cuda.is_available():
+            config["accelerator"] = "cpu"
+    try:
+        return instantiate(config, **options)
+    except InstantiationException as error:
+        raise UserError(f"trainer: {error.__cause__ or error}") from error
+
+
+@contextmanager
+def explained_errors(config: dict[str, Any], trainer: Trainer, model: GenerativeModel) -> Iterator[None]:
+    """Turn errors of the trainer's options, a full disk or a checkpoint's foreign states into a UserError."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        where = error.filename or config["run_dir"]
+        raise UserError(f"can't write {where}: {error.strerror}; {describe_last_checkpoint(trainer)}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
             raise
@@ -83,55 +138,14 @@ def fit(config: dict[str, Any]) -> None:
         raise UserError(
             f"the checkpoint {config['resume']} holds a state that can't be restored ({reason}); give another"
         ) from error
-    finally:
-        for run_logger in loggers:
-            if hasattr(run_logger, "finish"):
-                run_logger.finish(exit_code)
-        signals.uninstall()
-
-
-def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:
-    """The run's loggers; those of a resumed run go on behind the checkpoint's last row."""
-    configs = [dict(run_logger) for run_logger in config["logger"].values() if run_logger]
-    if config["resume"]:
-        for run_logger in configs:
-            if run_logger["_target_"].endswith(".TensorBoardLogger"):
-                run_logger["purge_step"] = checkpoint["images_seen"] + 1
-    loggers = [instantiate(run_logger, _convert_="all") for run_logger in configs]
-    for run_logger in loggers:
-        if config["resume"] and hasattr(run_logger, "resume"):
-            run_id = inside(checkpoint, str, "logger_versions", run_logger.name)
-            run_logger.resume(run_id, run_of(config["resume"], Path(config["run_dir"])))
-    return loggers
-
-
-def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
-    """Lightning's Trainer; with several processes and strategy `auto`, the strategy that the model needs."""
-    trainer_config = dict(config)
-    if count_processes(config) > 1 or config["num_nodes"] > 1:
-        if config["strategy"] == "auto":
-            trainer_config["strategy"] = model.ddp_strategy
-        if config["accelerator"] == "auto" and not torch.cuda.is_available():
-            trainer_config["accelerator"] = "cpu"
-    try:
-        return instantiate(trainer_config, **options)
-    except InstantiationException as error:
-        raise UserError(f"trainer: {error.__cause__ or error}") from error
 
 
 def quieten_lightning() -> None:
-    """Drops Lightning's remarks on hardware and on choices that are made on purpose here."""
+    """Drop Lightning's remarks on hardware and on choices that are made on purpose here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for remark in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory.*",
-        ".*no logger configured.*",
-        ".*find_unused_parameters=True.*",
-        ".*srun.*",
-        ".*GPU available but not used.*",
-        ".*mid-epoch.*",
-        ".*isn't resumable.*",
-        ".*LeafSpec.*",
-    ):
-        warnings.filterwarnings("ignore", message=remark)
+    remarks = (
+        "does not have many workers|Checkpoint directory|no logger configured|find_unused_parameters=True|srun|"
+        "GPU available but not used|mid-epoch|isn't resumable|LeafSpec"
+    )
+    warnings.filterwarnings("ignore", message=f".*({remarks})")

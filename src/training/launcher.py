@@ -1,12 +1,12 @@
-"""One process, or a process for each device, started here and watched: where one dies, the others end too.
+"""Starts a run in this process, or in one process for each device, which are watched: if one dies, the others end.
 
-Every process gets the one resolved config of the run folder, so nothing is composed twice and every job of a sweep
-has a process tree of its own. Processes that torchrun or SLURM started are in src/core/ranks.py.
+Every rank gets the one resolved config of the run folder, so nothing is composed twice and each job of a sweep has
+processes of its own. Ranks that torchrun or SLURM started are recognized by src/core/ranks.py.
 """
 
-import contextlib
 import math
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -14,89 +14,69 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from src.core.errors import RunFailed, UserError
+from src.core.files import write_atomic
 from src.core.ranks import get_rank_info, hide_slurm
 
-PATIENCE_S = 20.0  # for processes that are to end because another one failed
-PATIENCE_ON_REQUEST_S = 120.0  # for processes that the user asked to end, which first write a checkpoint
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+END_WITHIN_S = 20.0  # after another rank failed
+SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a checkpoint
+# Windows has the first two.
+FORWARDED = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
-class Ending(NamedTuple):
-    """Exit status of a run's processes, as a shell counts, and the signal that asked them to end, if one did."""
+class ExitStatus(NamedTuple):
+    """The exit status of a run's ranks, as a shell counts, and the signal that asked them to stop (0: none)."""
 
     status: int
-    request: int | None = None
+    signal_number: int = 0
 
 
-def launch(config: dict[str, Any], always_apart: bool = False) -> None:
-    """Runs fit(config) in as many processes as config["trainer"] asks for; RunFailed if one of them fails.
+def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None:
+    """Run a function, given by its dotted name, with the config, in as many processes as config["trainer"] asks for.
 
-    always_apart: even a single one gets a process of its own, as the jobs of a sweep do.
+    With always_apart even a single rank gets a process of its own, as the jobs of a sweep do. RunFailed if a process
+    started here fails or was asked to stop.
     """
-    run_dir = Path(config["run_dir"])
+    run_dir, here = Path(config["run_dir"]), get_rank_info()
     run_dir.mkdir(parents=True, exist_ok=True)
-    num_processes, num_nodes = count_processes(config["trainer"]), config["trainer"]["num_nodes"]
-    here = get_rank_info()
+    num_ranks, num_nodes = count_ranks(config["trainer"]), config["trainer"]["num_nodes"]
     if not here or here.rank == 0:
-        # Of an earlier attempt in this folder.
         (run_dir / "error.txt").unlink(missing_ok=True)
     if here:
-        if here.world_size != num_processes * num_nodes:
+        if here.world_size != num_ranks * num_nodes:
             raise UserError(
-                f"trainer.devices={num_processes} on each of trainer.num_nodes={num_nodes} machines are "
-                f"{num_processes * num_nodes} processes, but {here.launcher} started {here.world_size}; "
+                f"trainer.devices={num_ranks} on each of trainer.num_nodes={num_nodes} machines are "
+                f"{num_ranks * num_nodes} processes, but {here.launcher} started {here.world_size}; "
                 "give the numbers of each machine's processes and of machines"
             )
-        run_rank(config, here.rank, here.world_size)
+        run_rank(fit, config, here.rank, here.world_size)
         return
     hide_slurm()
     if num_nodes > 1:
         raise UserError("trainer.num_nodes: several machines want torchrun or SLURM to start a process on each device")
-    if num_processes == 1 and not always_apart:
-        from src.training.fit import fit
-
-        fit(config)
+    if num_ranks == 1 and not always_apart:
+        pkgutil.resolve_name(fit)(config)
         return
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", "src.training.launcher", str(run_dir / "config.yaml")]
-    port = str(free_port())
-    # In a process group of their own they get a signal from here, once, and not from the terminal too.
-    processes = [
-        subprocess.Popen(command, env=process_environment(rank, num_processes, port), process_group=0)
-        for rank in range(num_processes)
-    ]
-    ending = wait_for(processes)
-    if ending.status:
-        raise RunFailed(
-            ending.status,
-            explain(ending, [process.returncode for process in processes], run_dir),
-            ending.request is not None,
-        )
+    write_atomic(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / "config.yaml")]
+    port = free_port()
+    environments = [rank_environment(rank, num_ranks, port) for rank in range(num_ranks)]
+    # In a process group of their own they get a terminal's signal once, from here.
+    ranks = [subprocess.Popen(command, env=environment, process_group=0) for environment in environments]
+    ended = wait_for(ranks)
+    if ended.status:
+        reason = explain(ended, [rank.returncode for rank in ranks], run_dir)
+        raise RunFailed(ended.status, reason, requested=ended.signal_number > 0)
 
 
-def explain(ending: Ending, statuses: list[int], run_dir: Path) -> str:
-    """Why a run ended so. A process that was killed could not say it: that is said here."""
-    if ending.request:
-        return f"ended by {signal.Signals(ending.request).name}"
-    killed = [rank for rank, status in enumerate(statuses) if status < 0 and 128 - status == ending.status]
-    error = run_dir / "error.txt"
-    if killed:
-        which = f"process {killed[0]} of {len(statuses)}" if len(statuses) > 1 else "the process"
-        reason = f"{which} was killed by {signal.Signals(ending.status - 128).name}"
-        print(f"error: {reason}", file=sys.stderr, flush=True)
-        error.write_text(reason + "\n")
-        return reason
-    return error.read_text().strip() if error.exists() else f"exit status {ending.status}"
-
-
-def count_processes(trainer: dict[str, Any]) -> int:
-    """Processes on this machine: one for each of trainer.devices."""
+def count_ranks(trainer: dict[str, Any]) -> int:
+    """Return the number of ranks on this machine: one for each of trainer.devices."""
     devices = trainer["devices"]
     if isinstance(devices, list):
         return len(devices)
@@ -110,137 +90,122 @@ def count_processes(trainer: dict[str, Any]) -> int:
         raise UserError(f"trainer.devices={devices}: give a number of devices, a list of them or auto") from error
 
 
-def process_environment(rank: int, num_processes: int, port: str) -> dict[str, str]:
-    # Without a share of the cores each, processes on one CPU fight for all of them.
-    threads = str(max((os.cpu_count() or 1) // num_processes, 1))
-    return {
-        "OMP_NUM_THREADS": threads,
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(rank),
-        "RANK": str(rank),
-        "WORLD_SIZE": str(num_processes),
-    }
+def rank_environment(rank: int, num_ranks: int, port: int) -> dict[str, str]:
+    """Return a rank's environment variables, those of this process among them."""
+    # Without a share of the cores each, ranks on one CPU fight for all of them.
+    threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // num_ranks, 1))}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(num_ranks)}
+    return {**threads, **os.environ, **shared, "LOCAL_RANK": str(rank), "RANK": str(rank)}
 
 
 def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def wait_for(processes: list[subprocess.Popen]) -> Ending:
-    """Waits for all of them; one that fails ends the others instead of leaving them to wait for it.
+def wait_for(ranks: list[subprocess.Popen]) -> ExitStatus:
+    """Wait until all ranks have ended; if one fails, end the others instead of leaving them to wait for it.
 
-    A signal that asks this process to end is passed on, and they have time to save what they have.
+    A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint.
     """
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in FORWARDED}
-    passed_on, deadline = 0, math.inf
+    signal_number, deadline = 0, math.inf
+
+    def forward(number: int, frame: Any) -> None:
+        nonlocal signal_number, deadline
+        signal_number, deadline = signal_number or number, time.monotonic() + SAVE_WITHIN_S
+        for rank in ranks:
+            rank.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        while None in statuses(processes) and time.monotonic() < deadline:
-            if first_failure(processes) and not received:
-                # Where one was killed others lose their connection to it: a moment later it is clear which.
+        while (running := [rank for rank in ranks if rank.poll() is None]) and time.monotonic() < deadline:
+            if first_failure(ranks) and not signal_number:
+                # If one was killed, others lose their connection to it: a moment later it is clear which.
                 time.sleep(0.5)
                 break
-            for number in received[passed_on:]:
-                send(processes, number)
-                deadline = time.monotonic() + PATIENCE_ON_REQUEST_S
-            passed_on = len(received)
             time.sleep(0.1)
-        request = received[0] if received else None
-        status = first_failure(processes)
-        if request and None in statuses(processes):  # too late
-            status = status or 128 + request
-        return Ending(status, request)
+        too_late = 128 + signal_number if running and signal_number else 0
+        return ExitStatus(first_failure(ranks) or too_late, signal_number)
     finally:
-        end(processes)
-        for number, handler in before.items():
+        terminate(ranks)
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def statuses(processes: list[subprocess.Popen]) -> list[int | None]:
-    return [process.poll() for process in processes]
+def first_failure(ranks: list[subprocess.Popen]) -> int:
+    """Return 128 + the signal that killed a rank, else the first status that is not 0, else 0."""
+    failed = [status for rank in ranks if (status := rank.poll())]
+    return next((128 - status for status in failed if status < 0), failed[0] if failed else 0)
 
 
-def first_failure(processes: list[subprocess.Popen]) -> int:
-    """As a shell counts: 128 + the signal of a killed process, else the first status that is not 0, else 0."""
-    known = [status for status in statuses(processes) if status]
-    return next((128 - status for status in known if status < 0), known[0] if known else 0)
+def terminate(ranks: list[subprocess.Popen]) -> None:
+    """End the ranks that still run: by SIGTERM, and those that don't obey within END_WITHIN_S by SIGKILL."""
+    for rank in ranks:
+        rank.terminate()
+    deadline = time.monotonic() + END_WITHIN_S
+    for rank in ranks:
+        with suppress(subprocess.TimeoutExpired):
+            rank.wait(max(deadline - time.monotonic(), 0))
+        rank.kill()
+        rank.wait()
 
 
-def send(processes: list[subprocess.Popen], number: int) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(number)
+def explain(ended: ExitStatus, statuses: list[int], run_dir: Path) -> str:
+    """Return in a sentence why a run ended; print it for a rank that was killed and could not say it itself."""
+    if ended.signal_number:
+        return f"ended by {signal.Signals(ended.signal_number).name}"
+    error = run_dir / "error.txt"
+    killed = [rank for rank, status in enumerate(statuses) if status < 0 and 128 - status == ended.status]
+    if not killed:
+        return error.read_text().strip() if error.exists() else f"exit status {ended.status}"
+    which = f"rank {killed[0]} of {len(statuses)}" if len(statuses) > 1 else "the process"
+    reason = f"{which} was killed by {signal.Signals(ended.status - 128).name}"
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    error.write_text(reason + "\n")
+    return reason
 
 
-def end(processes: list[subprocess.Popen]) -> None:
-    send(processes, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE_S
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(deadline - time.monotonic(), 0))
-        process.kill()
-        process.wait()
-
-
-def run_rank(config: dict[str, Any], rank: int, world_size: int) -> None:
-    """Runs fit(config) as one rank of several: the first to fail says why, on the screen and in error.txt."""
+def run_rank(fit: str, config: dict[str, Any], rank: int, world_size: int) -> None:
+    """Run one rank of several; the first to fail says why, on the screen and in error.txt, and all exit."""
     try:
-        from src.training.fit import fit
-
-        fit(config)
+        pkgutil.resolve_name(fit)(config)
         return
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
-        code, reason, shown = 2, str(error), f"error: {error}"
+        status, reason, shown = 2, str(error), f"error: {error}"
     except Exception as error:
-        code, reason = 1, " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        where = f"process {rank} of {world_size}: " if world_size > 1 else ""
-        shown = f"{where}{traceback.format_exc()}"
-        if world_size > 1 and lost_the_others(error):
-            # Whoever broke off knows more, and is heard first.
-            time.sleep(2)
-    if is_first_word(Path(config["run_dir"]) / "error.txt", reason):
-        print(shown, file=sys.stderr, flush=True)
-    raise SystemExit(code)
-
-
-def lost_the_others(error: Exception) -> bool:
-    """Whether the error only tells that another process is gone."""
-    return any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "timed out"))
-
-
-def is_first_word(path: Path, reason: str) -> bool:
-    """Writes the reason where no process has written one before."""
+        status, reason = 1, " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        shown = (f"rank {rank} of {world_size}: " if world_size > 1 else "") + traceback.format_exc()
+        if world_size > 1 and any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "timed out")):
+            time.sleep(2)  # the rank that broke the connection knows more and is heard first
     try:
-        with path.open("x") as file:
+        with Path(config["run_dir"], "error.txt").open("x") as file:
             file.write(reason + "\n")
     except FileExistsError:
-        return False
+        raise SystemExit(status) from None
     except OSError:
-        pass  # a full disk, perhaps: then it is shown only
-    return True
+        pass  # a full disk, perhaps: the error is shown only
+    print(shown, file=sys.stderr, flush=True)
+    raise SystemExit(status)
 
 
 def end_with(launcher: int) -> None:
-    """Ends this process once the one that started it is gone: nobody would watch over it."""
+    """End this process once the one that started it is gone, as nobody would watch over it."""
     while os.getppid() == launcher:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PATIENCE_S)
+    time.sleep(END_WITHIN_S)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
-    """One process of a run: `python -m src.training.launcher RUN_DIR/config.yaml`, its rank in the environment."""
+    """Run one rank: `python -m src.training.launcher FUNCTION CONFIG.yaml`, with its rank in the environment."""
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    config = yaml.safe_load(Path(sys.argv[1]).read_text())
-    run_rank(config, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    config = yaml.safe_load(Path(sys.argv[2]).read_text())
+    run_rank(sys.argv[1], config, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
 if __name__ == "__main__":

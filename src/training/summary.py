@@ -1,4 +1,4 @@
-"""summary.json of a run, and the short table at its end."""
+"""A run's summary.json, and the short table at its end."""
 
 import json
 import platform
@@ -15,56 +15,57 @@ from rich.table import Table
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
+from src.core.files import write_atomic
 from src.evaluation.evaluator import KL_SPECTRUM
 from src.models.base import GenerativeModel
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
 
-def find(trainer: Trainer, kind: type[Callback]) -> Any:
-    """The run's callback of a kind, or None."""
+def find_callback(trainer: Trainer, kind: type[Callback]) -> Any:
+    """Return the run's callback of a class, or None."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]
 
 
 def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, started_at: float) -> dict[str, Any]:
-    """Writes and returns what the run came to. started_at: time.time() of its beginning."""
-    checkpoints, scalars = find(trainer, Checkpoints), find(trainer, TrainingScalars)
+    """Write summary.json and return its content. started_at: time.time() of the run's beginning."""
+    checkpoints, scalars = find_callback(trainer, Checkpoints), find_callback(trainer, TrainingScalars)
     summary: dict[str, Any] = {
         "images_seen": model.images_seen,
         "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
         "wall_time_seconds": round(checkpoints.wall_seconds if checkpoints else time.time() - started_at, 1),
-        "final": finite({name: value.item() for name, value in sorted(trainer.callback_metrics.items())}),
-        "best": finite({"monitor": checkpoints.monitor, **checkpoints.best}) if checkpoints else {},
+        "final": nan_to_none({name: value.item() for name, value in sorted(trainer.callback_metrics.items())}),
+        "best": nan_to_none({"monitor": checkpoints.monitor, **checkpoints.best}) if checkpoints else {},
         "parameters": {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()},
-        "processes": trainer.world_size,
+        "ranks": trainer.world_size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_atomic(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     for logger in trainer.loggers:
         if hasattr(logger, "log_summary"):
             logger.log_summary({f"best/{name}": value for name, value in summary["best"].items()})
     return summary
 
 
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: null."""
+def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinities, which JSON lacks, by None."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
 
 
 def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> None:
+    """Print the run's length, a table of its metrics (training scalars and spectra only in the file), its files."""
     console = Console()
-    table = Table(
-        title=f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", title_justify="left"
-    )
-    table.add_column("metric")
+    console.print(f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", highlight=False)
+    table = Table("metric")
     table.add_column("final", justify="right")
     table.add_column("best checkpoint", justify="right")
     for name, value in summary["final"].items():
-        best = summary["best"].get(name)
         if (not name.startswith("train/") or name == "train/loss") and KL_SPECTRUM not in name:
-            shown = ["" if number is None else f"{number:,.4g}" for number in (value, best)]
-            table.add_row(name, *shown)
-    console.print(table)
-    grids = find(trainer, ImageGrids)
-    for path in [*(grids.written if grids else []), run_dir / "checkpoints" / "best.ckpt", run_dir / "summary.json"]:
+            numbers = (value, summary["best"].get(name))
+            table.add_row(name, *("" if number is None else f"{number:,.4g}" for number in numbers))
+    if table.rows:
+        console.print(table)
+    grids, checkpoint = find_callback(trainer, ImageGrids), find_callback(trainer, Checkpoints)
+    best = [checkpoint.folder / "best.ckpt"] if checkpoint else []
+    for path in [*(grids.written if grids else []), *best, run_dir / "summary.json"]:
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -8,7 +8,7 @@ import torch
 
 from src.callbacks.evaluation import Evaluation
 from src.callbacks.training_scalars import TrainingScalars
-from src.callbacks.training_warnings import WORDS, TrainingWarnings
+from src.callbacks.training_warnings import MESSAGES, TrainingWarnings
 from src.data.datamodule import ImageDataModule
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import Diversity
@@ -34,7 +34,7 @@ def track(series: list[dict[str, float]], **options: Any) -> list[tuple[int, str
     return [
         (30 + index, kind, began)
         for index, values in enumerate(series)
-        for kind, began in warnings.look(HEALTHY | values, 30_000 + 1_000 * index).items()
+        for kind, began in warnings.update_symptoms(HEALTHY | values, 30_000 + 1_000 * index).items()
     ]
 
 
@@ -79,9 +79,9 @@ def test_logits_explode_at_once() -> None:
 def test_state_travels_in_the_checkpoint() -> None:
     one, other = (TrainingWarnings(every_images=1_000) for _ in range(2))
     exploded = HEALTHY | {"train/real_logits": 300.0}
-    assert one.look(exploded, 30_000) == {"logits_explode": True}
+    assert one.update_symptoms(exploded, 30_000) == {"logits_explode": True}
     other.load_state_dict(one.state_dict())
-    assert other.look(exploded, 31_000) == {}
+    assert other.update_symptoms(exploded, 31_000) == {}
     assert other.state_dict() == one.state_dict()
 
 
@@ -113,7 +113,7 @@ def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_ima
     )
     said, logged = run_of(capsys, gan)
     for kind in ("discriminator_has_won", "modes_collapse"):
-        assert said.count(WORDS[kind]) == 1
+        assert said.count(MESSAGES[kind]) == 1
         assert logged[f"warnings/{kind}"] == 1
 
 

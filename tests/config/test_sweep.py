@@ -11,7 +11,7 @@ from src.config.sweep import Sweep
 from src.core.errors import RunFailed, UserError
 from tests.helpers.commands import command, tiny
 
-ENDING = ["+callbacks.ending._target_=tests.helpers.probe.Ending", "metrics=none", "max_images=32"]
+FAILING = ["+callbacks.failing._target_=tests.helpers.probe.FailingRank", "metrics=none", "max_images=32"]
 
 
 def run_folders(folder: Path) -> list[str]:
@@ -25,16 +25,16 @@ def summary_of(run: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_sweep_on_two_processes_goes_on_where_a_process_dies(tmp_path: Path) -> None:
-    how = "+callbacks.ending.how=none,kill,raise"
+    how = "+callbacks.failing.how=none,kill,raise"
     options = ["--multirun", how, "trainer.devices=2", "logger=wandb", f"hydra.sweep.dir={tmp_path}"]
-    result = command("src.train", *tiny("vae"), *ENDING, *options)
+    result = command("src.train", *tiny("vae"), *FAILING, *options)
     assert result.returncode == 1, result.stderr
     assert run_folders(tmp_path) == ["0", "1", "2"]
     assert [path.parent.name for path in tmp_path.rglob("summary.json")] == ["0"]
-    assert (summary_of(tmp_path / "0")["images_seen"], summary_of(tmp_path / "0")["processes"]) == (32, 2)
+    assert (summary_of(tmp_path / "0")["images_seen"], summary_of(tmp_path / "0")["ranks"]) == (32, 2)
     assert len(list((tmp_path / "0" / "wandb").glob("offline-run-*"))) == 1
-    # Each error once, by whoever knows: the launcher of a process that was killed, the process that raised.
-    assert result.stderr.count("process 1 of 2 was killed by SIGKILL") == 1
+    # Each error once: the launcher tells of a killed rank, a rank of its own error.
+    assert result.stderr.count("rank 1 of 2 was killed by SIGKILL") == 1
     assert result.stderr.count("\nRuntimeError: the disk is on fire") == 1
     assert result.stderr.count("Traceback") == 1
     assert (tmp_path / "2" / "error.txt").read_text() == "RuntimeError: the disk is on fire\n"
@@ -48,13 +48,13 @@ def test_sweep_on_two_processes_goes_on_where_a_process_dies(tmp_path: Path) -> 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_sweep_gives_each_job_a_run_folder(devices: int, tmp_path: Path) -> None:
     options = ["--multirun", "model.beta=0.5,1,4", f"trainer.devices={devices}", f"hydra.sweep.dir={tmp_path}"]
-    result = command("src.train", *tiny("vae"), *ENDING[1:], *options)
+    result = command("src.train", *tiny("vae"), *FAILING[1:], *options)
     assert result.returncode == 0, result.stderr
     assert run_folders(tmp_path) == ["0", "1", "2"]
     configs = [yaml.safe_load((tmp_path / job / "config.yaml").read_text()) for job in "012"]
     assert [config["model"]["beta"] for config in configs] == [0.5, 1, 4]
     summaries = [summary_of(tmp_path / job) for job in "012"]
-    assert [(summary["images_seen"], summary["processes"]) for summary in summaries] == [(32, devices)] * 3
+    assert [(summary["images_seen"], summary["ranks"]) for summary in summaries] == [(32, devices)] * 3
     # A job is trained once, by its processes together, and not by each of them.
     assert result.stdout.count("data: 64 drawn cats") == 3
 

@@ -78,7 +78,7 @@ def test_number_of_processes_must_be_what_the_config_says(tmp_path: Path, monkey
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="are 2 processes, but torchrun started 4"):
-        launch(config_of("trainer.devices=2", f"run_dir={tmp_path}"))
+        launch("src.training.fit.fit", config_of("trainer.devices=2", f"run_dir={tmp_path}"))
 
 
 def run_together(folder: Path, commands: list[list[str]], environments: list[dict[str, str]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_two_torchrun_nodes_make_one_run(tmp_path: Path) -> None:
     job = ["-m", "src.train", "trainer.num_nodes=2"]
     commands = [[*torchrun, f"--node-rank={rank}", *where, *job] for rank in range(2)]
     summary = run_together(tmp_path, commands, [{}, {}])
-    assert [summary["processes"], summary["images_seen"]] == [2, 32]
+    assert [summary["ranks"], summary["images_seen"]] == [2, 32]
 
 
 @pytest.mark.slow
@@ -122,4 +122,4 @@ def test_two_tasks_of_srun_make_one_run(tmp_path: Path) -> None:
     ]
     command = [sys.executable, "-m", "src.train", "trainer.devices=2"]
     summary = run_together(tmp_path, [command, command], environments)
-    assert [summary["processes"], summary["images_seen"]] == [2, 32]
+    assert [summary["ranks"], summary["images_seen"]] == [2, 32]

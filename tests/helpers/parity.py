@@ -1,6 +1,6 @@
 """Runs that must be the same on one rank and on two: `python -m tests.helpers.parity FOLDER`.
 
-Each process otherwise draws noise of its own. Here it draws the noise of the whole batch and keeps its part.
+Each rank otherwise draws noise of its own. Here it draws the noise of the whole batch and keeps its part.
 """
 
 import os
@@ -47,9 +47,11 @@ class Gradients(Callback):
         torch.save(state, self.path.with_name(f"{self.path.name}{trainer.global_rank}.pt"))
 
 
-def of_the_whole_batch(draw: Callable[..., Tensor], rank: int, world_size: int) -> Callable[..., Tensor]:
-    """torch.randn or torch.rand, drawn for the batch of all processes; this one's part of it. Evaluations have
-    generators of their own."""
+def for_the_whole_batch(draw: Callable[..., Tensor], rank: int, world_size: int) -> Callable[..., Tensor]:
+    """Return torch.randn or torch.rand, drawing for all ranks' batch and keeping this rank's part of it.
+
+    Evaluations, which have generators of their own, draw as before.
+    """
 
     def drawn(first: Any, *others: int, **options: Any) -> Tensor:
         if "generator" in options:
@@ -60,10 +62,10 @@ def of_the_whole_batch(draw: Callable[..., Tensor], rank: int, world_size: int) 
 
 
 def train_all(folder: Path, rank: int = 0, world_size: int = 1) -> None:
-    """Trains every model for 20 steps in float64."""
+    """Train every model for 20 steps in float64."""
     with pytest.MonkeyPatch.context() as patch:
-        randn = of_the_whole_batch(torch.randn, rank, world_size)
-        patch.setattr(torch, "rand", of_the_whole_batch(torch.rand, rank, world_size))
+        randn = for_the_whole_batch(torch.randn, rank, world_size)
+        patch.setattr(torch, "rand", for_the_whole_batch(torch.rand, rank, world_size))
         patch.setattr(torch, "randn_like", lambda like: randn(*like.shape, dtype=like.dtype))
         patch.setattr(torch, "randn", randn)
         patch.setattr(step_seeds, "step_seed", lambda seed, rank, images_seen: mixed_seed(seed, 0, images_seen))

@@ -1,4 +1,4 @@
-"""A callback that writes down, for every process of a run, its first noise and its last weights."""
+"""Callbacks for tests: one records the noise and the weights of every rank, one makes a rank fail."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from src.models.base import GenerativeModel
 
 
 def digest(tensors: list[Tensor]) -> str:
+    """Return a SHA-256 of the tensors' bytes."""
     return hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
@@ -33,9 +34,11 @@ class Probe(Callback):
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(state))
 
 
-class Ending(Callback):
-    """Ends the second process, or the only one, after the first step: how="kill" as the system would, "raise" by an
-    error of its own; anything else leaves it alone."""
+class FailingRank(Callback):
+    """Ends the last rank after the first step: how="kill" as the system would, how="raise" by an error of its own.
+
+    Anything else leaves it alone.
+    """
 
     def __init__(self, how: str) -> None:
         self.how = how

@@ -147,7 +147,7 @@ def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
                  "metrics=none", "callbacks.training_scalars.every_images=8", "checkpoint.every_images=16",
-                 "callbacks.data_wait=null", "callbacks.image_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
+                 "callbacks.image_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
     runs = (("first", None, 32), ("second", "first/checkpoints/images_000000016.ckpt", 24),
             ("third", "second/checkpoints/last.ckpt", 48))  # fmt: skip
     for folder, resume, max_images in runs:

@@ -1,4 +1,4 @@
-"""Processes of a run: how many, their environment, and that none outlives the others. Stand-ins for the ranks."""
+"""A run's ranks: how many, their environment, and that none outlives the others; short scripts stand in for them."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from src.core.errors import UserError
-from src.training.launcher import Ending, count_processes, explain, process_environment, run_rank, wait_for
+from src.training.launcher import ExitStatus, count_ranks, explain, rank_environment, run_rank, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -28,14 +28,14 @@ def python(code: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(("devices", "count"), [(1, 1), (2, 2), ("2", 2), ([0, 1], 2), ([3], 1), ("auto", 1), (-1, 1)])
-def test_each_device_has_a_process(devices: Any, count: int) -> None:
-    assert count_processes({"devices": devices, "accelerator": "cpu"}) == count
+def test_each_device_has_a_rank(devices: Any, count: int) -> None:
+    assert count_ranks({"devices": devices, "accelerator": "cpu"}) == count
 
 
 def test_ranks_differ_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    first, second = (process_environment(rank, 2, "1234") for rank in range(2))
+    first, second = (rank_environment(rank, 2, 1234) for rank in range(2))
     assert {name for name in first if first[name] != second[name]} == {"RANK", "LOCAL_RANK"}
     assert (second["RANK"], second["WORLD_SIZE"], second["OMP_NUM_THREADS"]) == ("1", "2", "4")
     assert first["PATH"] == os.environ["PATH"]
@@ -43,11 +43,11 @@ def test_ranks_differ_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_threads_that_the_user_chose_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert process_environment(0, 2, "1234")["OMP_NUM_THREADS"] == "3"
+    assert rank_environment(0, 2, 1234)["OMP_NUM_THREADS"] == "3"
 
 
 def test_run_succeeds_where_all_ranks_do() -> None:
-    assert wait_for([python("pass"), python("pass")]) == (0, None)
+    assert wait_for([python("pass"), python("pass")]) == (0, 0)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -56,20 +56,20 @@ def test_failing_rank_ends_the_others_and_its_status_comes_back(failing: int) ->
     codes[failing] = "raise SystemExit(7)"
     processes = [python(code) for code in codes]
     started_at = time.monotonic()
-    assert wait_for(processes) == (7, None)
+    assert wait_for(processes) == (7, 0)
     assert time.monotonic() - started_at < 20
     assert processes[1 - failing].returncode == -signal.SIGTERM
 
 
 def test_rank_that_a_signal_killed_counts_as_failed() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, None)
+    assert wait_for([python(code), python("import time; time.sleep(60)")]) == (128 + signal.SIGKILL, 0)
 
 
 def test_only_the_first_failure_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    errors: list[Exception] = [UserError("no such image"), ValueError("its consequence")]
+    errors: list[Exception] = [UserError("no such photo"), ValueError("its consequence")]
 
     def fit(config: dict[str, Any]) -> None:
         raise errors.pop(0)
@@ -77,23 +77,23 @@ def test_only_the_first_failure_is_told(
     monkeypatch.setattr("src.training.fit.fit", fit)
     for rank, code in ((1, 2), (0, 1)):
         with pytest.raises(SystemExit) as ended:
-            run_rank({"run_dir": str(tmp_path)}, rank, 2)
+            run_rank("src.training.fit.fit", {"run_dir": str(tmp_path)}, rank, 2)
         assert ended.value.code == code
-    assert capsys.readouterr().err == "error: no such image\n"
-    assert (tmp_path / "error.txt").read_text() == "no such image\n"
+    assert capsys.readouterr().err == "error: no such photo\n"
+    assert (tmp_path / "error.txt").read_text() == "no such photo\n"
 
 
 @pytest.mark.parametrize(
-    ("ending", "statuses", "reason"),
+    ("ended", "statuses", "reason"),
     [
-        (Ending(137), [-15, -9], "process 1 of 2 was killed by SIGKILL"),
-        (Ending(137), [-9], "the process was killed by SIGKILL"),
-        (Ending(75, signal.SIGINT), [75, 75], "ended by SIGINT"),
-        (Ending(3), [3, -15], "exit status 3"),
+        (ExitStatus(137), [-15, -9], "rank 1 of 2 was killed by SIGKILL"),
+        (ExitStatus(137), [-9], "the process was killed by SIGKILL"),
+        (ExitStatus(75, signal.SIGINT), [75, 75], "ended by SIGINT"),
+        (ExitStatus(3), [3, -15], "exit status 3"),
     ],
 )
-def test_ending_is_explained(ending: Ending, statuses: list[int], reason: str, tmp_path: Path) -> None:
-    assert explain(ending, statuses, tmp_path) == reason
+def test_exit_status_is_explained(ended: ExitStatus, statuses: list[int], reason: str, tmp_path: Path) -> None:
+    assert explain(ended, statuses, tmp_path) == reason
 
 
 def test_termination_of_the_launcher_ends_the_ranks() -> None:

@@ -1,4 +1,4 @@
-"""Two processes with half the batch each train as one with all of it."""
+"""Two ranks with half the batch each train as one with all of it."""
 
 import csv
 import subprocess
@@ -9,26 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from src.training.launcher import free_port, process_environment
+from src.training.launcher import free_port, rank_environment
 from tests.helpers.commands import REPOSITORY
 from tests.helpers.parity import MODELS, STEPS, train_all
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
-# Measured on each process's own pairs, or no property of the training.
+# Measured on each rank's own pairs, or no property of the training.
 OTHERS = ("val/", "discriminator_auroc", "images_per_second", "seconds", "data_wait")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The runs of one process and those of two."""
+    """Return the folders of the runs of one rank and of two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    port = str(free_port())
+    port = free_port()
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.parity", str(two)],
             cwd=REPOSITORY,
-            env=process_environment(rank, 2, port) | {"OMP_NUM_THREADS": "1"},
+            env=rank_environment(rank, 2, port) | {"OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]
@@ -42,7 +42,7 @@ def state(folder: Path, rank: int) -> dict[str, Any]:
 
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference, relative to the largest value where that is above one."""
+    """Return the largest difference, relative to the largest value where that is above one."""
     return float((one - other).abs().max() / max(float(one.abs().max()), 1.0))
 
 
@@ -57,13 +57,13 @@ def curves(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", MODELS)
-def test_two_processes_equal_one_with_the_whole_batch(model: str, folders: tuple[Path, Path]) -> None:
+def test_two_ranks_equal_one_with_the_whole_batch(model: str, folders: tuple[Path, Path]) -> None:
     one, two = (folder / model for folder in folders)
     alone, first, second = state(one, 0), state(two, 0), state(two, 1)
     assert len(alone["gradients"]) == STEPS * (2 if "gan" in model else 1)
     furthest = max(map(distance, alone["gradients"], first["gradients"]))
     assert furthest < TOLERANCE
-    # What is fitted on codes drawn in evaluations is no part of training.
+    # The mixture is fitted on latents drawn in evaluations: no part of training.
     for name, weight in alone["weights"].items():
         if name.startswith("mixture."):
             continue
