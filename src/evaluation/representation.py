@@ -1,12 +1,12 @@
 """Metrics of models that encode, beside losses and samples: reconstructions, bounds on the likelihood, latents."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -22,30 +22,31 @@ COMPARED_LATENTS = 2_000  # at most, for what grows with their square or fits fo
 
 @dataclass(frozen=True)
 class Representation:
-    """The representation metrics of an evaluator's model, on its reference images.
+    """The representation metrics of an evaluator's model, on as many reference images as it draws samples.
 
-    max_images: the most images that are reconstructed and encoded. max_bound_images: the most images whose likelihood
-    is bounded, by importance_samples draws of each posterior.
+    max_bound_images: the most images whose likelihood is bounded, by importance_samples draws of each posterior.
     """
 
     evaluator: Evaluator
     model: EncodingModel
-    max_images: int
     max_bound_images: int
     importance_samples: int
+
+    @property
+    def max_images(self) -> int:
+        """The most images that are reconstructed and encoded."""
+        return min(self.evaluator.num_images, self.evaluator.max_reference_images)
 
     @torch.no_grad()
     def metrics(self) -> dict[str, Any]:
         """Return all of them by name, and print how long each part takes. For one process only."""
         torch.manual_seed(self.evaluator.seed)
         results: dict[str, Any] = {}
-        for name, compute in {
-            "reconstructions": self.reconstructions, "bounds": self.bounds, "latents": self.latents,
-        }.items():  # fmt: skip
+        for compute in (self.reconstructions, self.bounds, self.latents):
             started_at = time.perf_counter()
             values = compute()
             if values:
-                Console(stderr=True).print(f"{name}: {time.perf_counter() - started_at:.0f} s", highlight=False)
+                print(f"{compute.__name__}: {time.perf_counter() - started_at:.0f} s", file=sys.stderr)
             results |= values
         return results
 

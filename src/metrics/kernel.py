@@ -10,9 +10,9 @@ from src.core.types import PositiveInt
 from src.metrics.frechet import Statistics
 
 
-def polynomial_kernel(a: Tensor, b: Tensor, degree: int = 3, coefficient: float = 1.0) -> Tensor:
-    """(a.b / D + coefficient)^degree of every pair: (M, D), (N, D) -> (M, N)."""
-    return (a @ b.mT / a.shape[1] + coefficient) ** degree
+def polynomial_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """(a.b / D + 1)^3 of every pair: (M, D), (N, D) -> (M, N)."""
+    return (a @ b.mT / a.shape[1] + 1) ** 3
 
 
 def unbiased_mmd(within_a: Tensor, within_b: Tensor, across: Tensor) -> Tensor:
@@ -27,10 +27,10 @@ def unbiased_mmd(within_a: Tensor, within_b: Tensor, across: Tensor) -> Tensor:
     return mean_of_pairs(within_a) + mean_of_pairs(within_b) - 2 * across.mean()
 
 
-def polynomial_mmd(real: Tensor, generated: Tensor, degree: int = 3, coefficient: float = 1.0) -> Tensor:
+def polynomial_mmd(real: Tensor, generated: Tensor) -> Tensor:
     """Unbiased squared maximum mean discrepancy under the polynomial kernel: (M, D), (N, D) -> ()."""
     pairs = [(real, real), (generated, generated), (real, generated)]
-    return unbiased_mmd(*(polynomial_kernel(a, b, degree, coefficient) for a, b in pairs))
+    return unbiased_mmd(*(polynomial_kernel(a, b) for a, b in pairs))
 
 
 class FeatureSample(torchmetrics.Metric):

@@ -32,10 +32,7 @@ def evaluate_all(
             values, grids[metrics.features.name] = memorization(evaluator, metrics, neighbors)
             results |= values
     if isinstance(evaluator.model, EncodingModel):
-        max_images = min(evaluator.num_images, evaluator.max_reference_images)
-        results |= Representation(
-            evaluator, evaluator.model, max_images, max_bound_images, importance_samples
-        ).metrics()
+        results |= Representation(evaluator, evaluator.model, max_bound_images, importance_samples).metrics()
     return results, grids
 
 

@@ -1,6 +1,7 @@
 """Image files that show a latent space: interpolations, still and moving, a map of latents, traversals."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,16 +29,20 @@ from src.models.base import GenerativeModel
 GAN_LATENTS = 16  # over which a decoder's Jacobian is averaged
 
 
+@dataclass
 class LatentImages:
-    """Writes what a model decodes to a folder; `written` says in words what each file shows.
+    """Writes what a model decodes to a folder.
 
     steps: images in a row. frames: images of an animation from one stop to the next. animation: webp, gif or apng.
+    written: what each file shows, in words.
     """
 
-    def __init__(self, model: GenerativeModel, folder: Path, steps: int, frames: int, animation: str) -> None:
-        self.model, self.folder = model, folder
-        self.steps, self.frames, self.animation = steps, frames, animation
-        self.written: dict[str, str] = {}
+    model: GenerativeModel
+    folder: Path
+    steps: int
+    frames: int
+    animation: str
+    written: dict[str, str] = field(default_factory=dict)
 
     def write(
         self,
