@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from torch import Tensor
 
 from src.callbacks.periodic import PeriodicCallback, log_image
 from src.core.image_files import save_grid
@@ -53,17 +52,12 @@ class ImageGrids(PeriodicCallback):
         reconstructions = model.reconstruct(originals)
         if reconstructions is not None:
             columns = min(self.columns, len(originals))
-            grids["reconstructions"] = alternate_rows(originals, reconstructions, columns), columns
+            pairs = zip(originals.split(columns), reconstructions.split(columns), strict=True)
+            rows = [row for pair in pairs for row in pair if len(row) == columns]
+            grids["reconstructions"] = torch.cat(rows), columns
         model.train()
         self.written = []
         for name, (images, columns) in grids.items():
             path = self.folder / f"{name}_{model.images_seen:09d}.png"
             log_image(trainer, name, save_grid(to_uint8(images), path, columns), model.images_seen)
             self.written.append(path)
-
-
-def alternate_rows(upper: Tensor, lower: Tensor, columns: int) -> Tensor:
-    """Return full rows of `columns` images of one batch, and below each row those of another batch."""
-    count = len(upper) // columns * columns
-    rows = torch.stack([images[:count].unflatten(0, (-1, columns)) for images in (upper, lower)], dim=1)
-    return rows.flatten(0, 2)

@@ -11,18 +11,8 @@ from torch import Tensor
 from src.core.files import write_atomic
 from src.core.image_files import animation_bytes, save_grid, save_placed, tile
 from src.data.dataset import ImageDataset
-from src.evaluation.latent_space import (
-    Directions,
-    around,
-    closed_path,
-    decode,
-    encode,
-    linear,
-    most_active,
-    project,
-    snap_to_grid,
-    spherical,
-)
+from src.evaluation import latent_space
+from src.evaluation.latent_space import decode
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
 
@@ -67,13 +57,13 @@ class LatentImages:
         latents, start = self.model.sample_prior(GAN_LATENTS, generator), noise[0]
         if dataset is not None and isinstance(self.model, EncodingModel):
             images = dataset[torch.randperm(len(dataset), generator=generator)[:num_images]]
-            latents = encode(self.model, images)
+            latents = latent_space.encode(self.model, images)
             # With fewer images than ends of paths some are taken again.
             ends = torch.arange(2 * paths) % len(latents)
             start = latents[0]
             self.interpolations("images", "real images", latents[ends], latents.mean(dim=0), images[ends])
-            self.map(project(latents, projection), images, map_cells, projection)
-        directions = most_active(self.model, latents, num_directions)
+            self.map(latent_space.project(latents, projection), images, map_cells, projection)
+        directions = latent_space.most_active(self.model, latents, num_directions)
         self.traversals(directions, start)
         report = {
             "files": self.written,
@@ -95,8 +85,8 @@ class LatentImages:
         center: of the spherical paths. images: those of the latents, uint8 (2 x rows, 3, S, S), for both ends of a row.
         """
         starts, ends = latents.chunk(2)
-        spherical_path = around(center, spherical)
-        for path_name, path in (("linear", linear), ("spherical", spherical_path)):
+        spherical_path = latent_space.around(center, latent_space.spherical)
+        for path_name, path in (("linear", latent_space.linear), ("spherical", spherical_path)):
             rows = decode(self.model, path(starts, ends, self.steps))
             if images is not None:
                 first, last = images.chunk(2)
@@ -106,7 +96,7 @@ class LatentImages:
         stops = closed_tours(latents)
         frames = [
             tile(decode(self.model, frame), columns=min(len(frame), 6))
-            for frame in closed_path(stops, spherical_path, self.frames)
+            for frame in latent_space.closed_path(stops, spherical_path, self.frames)
         ]
         file = f"{name}.{self.animation}"
         (self.folder / file).write_bytes(animation_bytes(frames, f".{self.animation}"))
@@ -114,11 +104,11 @@ class LatentImages:
 
     def map(self, points: Tensor, images: Tensor, cells: int, method: str) -> None:
         """Write images (N, 3, S, S) at their points (N, 2), without overlap: at most one in each cell of a grid."""
-        places = snap_to_grid(points, cells)
+        places = latent_space.snap_to_grid(points, cells)
         save_placed({place: images[index] for place, index in places.items()}, self.folder / "map.png")
         self.written["map.png"] = f"{len(places)} of {len(images)} real images at their latents, by {method}"
 
-    def traversals(self, directions: Directions, latent: Tensor) -> None:
+    def traversals(self, directions: latent_space.Directions, latent: Tensor) -> None:
         """Write a row for each direction, on which the latent moves."""
         text = f"{directions.meaning}, the first on top: -3 to 3 standard deviations"
         self.save_rows("traversals.png", text, decode(self.model, directions.traverse(latent, self.steps)))

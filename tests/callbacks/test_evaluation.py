@@ -40,7 +40,7 @@ def evaluation(tmp_path: Path, num_images: int = 20) -> Evaluation:
 
 
 def gan_with_batch_normalization() -> GAN:
-    """Its training mode matters."""
+    """Build a GAN that decodes differently in training mode."""
     torch.manual_seed(0)
     return tiny_gan(generator=DCGANGenerator(32, LATENT_DIM, width=8, max_width=16, normalization="batch"))
 

@@ -15,14 +15,7 @@ from src.core.image_files import save_grid
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.reports.html import image_uri, template
-from src.reports.inspect_data.measures import (
-    histogram,
-    in_both_at_random,
-    members_of,
-    original_sizes,
-    pixel_statistics,
-    positions_below,
-)
+from src.reports.inspect_data import measures
 
 MAX_PIXELS = 128  # of an image's side on the page
 MAX_MEMBERS = 8  # images of one group of near-duplicates
@@ -44,9 +37,9 @@ def write_page(data: ImageDataModule, config: dict[str, Any], limits: Limits, fo
     folder.mkdir(parents=True, exist_ok=True)
     images = data.source.load(data.image_size, data.cache_dir)  # all that could be read
     train, val = data.images("train"), data.val
-    statistics, groups = pixel_statistics(images), members_of(images.groups)
-    dark = positions_below(statistics.brightness, limits.too_dark)
-    flat = positions_below(statistics.contrast, limits.low_contrast)
+    statistics, groups = measures.pixel_statistics(images), measures.members_of(images.groups)
+    dark = measures.positions_below(statistics.brightness, limits.too_dark)
+    flat = measures.positions_below(statistics.contrast, limits.low_contrast)
     numbers = {**counts(images, train, val, groups), "too dark": len(dark), "low contrast": len(flat)}
     sheets = {
         "train": evenly_spaced(train, limits.contact_sheet),
@@ -75,15 +68,15 @@ def write_page(data: ImageDataModule, config: dict[str, Any], limits: Limits, fo
         numbers=numbers,
         has_groups="smoothest" in images.columns,
         group_sizes=sorted(Counter(map(len, groups)).items()),
-        groups=[(len(members), member_cells(images.select(members[:MAX_MEMBERS]), used)) for members in shown_groups],
+        groups=[(len(members), cells(images.select(members[:MAX_MEMBERS]), used)) for members in shown_groups],
         more_groups=sum(len(members) > 1 for members in groups) - len(shown_groups),
         unused=len(images) - len(used),
-        sheets={name: cells(sheet) for name, sheet in sheets.items()},
+        sheets={name: cells(sheet, used) for name, sheet in sheets.items()},
         mean=thumbnail_uri(mean),
         deviation=thumbnail_uri(deviation),
-        brightness=histogram(statistics.brightness.numpy(), 0, 256, 32, below=limits.too_dark),
-        contrast=histogram(statistics.contrast.numpy(), 0, 128, 32, below=limits.low_contrast),
-        sizes=original_sizes(images.columns["size"].tolist()),
+        brightness=measures.histogram(statistics.brightness.numpy(), 0, 256, 32, below=limits.too_dark),
+        contrast=measures.histogram(statistics.contrast.numpy(), 0, 128, 32, below=limits.low_contrast),
+        sizes=measures.original_sizes(images.columns["size"].tolist()),
         image_size=images.pixels.shape[-1],
         left_out=images.left_out[:MAX_NAMES],
     )
@@ -102,28 +95,22 @@ def counts(images: ImageDataset, train: ImageDataset, val: ImageDataset, groups:
         "for training": len(train),
         "for validation": len(val),
         "groups in both": len(set(train.groups.tolist()) & set(val.groups.tolist())),
-        "groups in both, if split at random": in_both_at_random(train.groups, val.groups),
+        "groups in both, if split at random": measures.in_both_at_random(train.groups, val.groups),
     }
 
 
 def evenly_spaced(images: ImageDataset, count: int) -> ImageDataset:
     """Select at most `count` images, evenly from first to last."""
-    if len(images) <= count:
-        return images
+    count = min(count, len(images))
     return images.select([index * len(images) // count for index in range(count)])
 
 
-def cells(images: ImageDataset) -> list[dict[str, Any]]:
-    """Return the name and the address of each image."""
-    return [{"name": name, "uri": thumbnail_uri(image)} for name, image in zip(images.names, images[:], strict=True)]
-
-
-def member_cells(images: ImageDataset, used: set[str]) -> list[dict[str, Any]]:
-    """Return the cells of near-duplicates, which say whether each is used, and which is the smoothest."""
-    smoothest = images.columns["smoothest"].bool().tolist()
+def cells(images: ImageDataset, used: set[str]) -> list[dict[str, Any]]:
+    """Return the name and the address of each image, whether it is used, and whether it is its group's smoothest."""
+    smoothest = images.columns.get("smoothest", torch.zeros(len(images))).bool().tolist()
     return [
-        {**cell, "used": cell["name"] in used, "smoothest": is_smoothest}
-        for cell, is_smoothest in zip(cells(images), smoothest, strict=True)
+        {"name": name, "uri": thumbnail_uri(image), "used": name in used, "smoothest": is_smoothest}
+        for name, image, is_smoothest in zip(images.names, images[:], smoothest, strict=True)
     ]
 
 

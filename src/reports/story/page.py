@@ -63,8 +63,7 @@ def write_page(path: Path, parts: Mapping[str, Part], num_images: int, seed: int
 def render(runs: Mapping[str, Run], data: ImageDataModule, network: FeatureNetwork, num_images: int, seed: int) -> str:
     """Return the HTML of the runs autoencoder, vae and gan, from at most num_images held-out images."""
     torch.manual_seed(seed)
-    everything = data.images("train")
-    training, held_out = everything.select(slice(NUM_TRAINING)), data.images("val")[:num_images]
+    training, held_out = data.images("train").select(slice(NUM_TRAINING)), data.images("val")[:num_images]
     distance = FeatureDistance(network, training)
     real = distance.measure(held_out)
     for run in runs.values():
@@ -76,13 +75,8 @@ def render(runs: Mapping[str, Run], data: ImageDataModule, network: FeatureNetwo
         names=NAMES,
         real=real,
         training=training,
-        num_training=len(everything),
-        num_held_out=len(data.images("val")),
+        data=data,
         num_images=len(held_out),
-        description=data.source.description,
-        latent_dim=runs["vae"].model.latent_dim,
-        beta=runs["vae"].config["model"]["beta"],
-        loss_target=runs["gan"].config["model"]["adversarial_loss"]["_target_"],
         image=draw_grids(runs, measured, held_out, seed),
         figure=draw_figures(runs, measured, real),
     )

@@ -1,4 +1,4 @@
-"""What the page says of a model, on cases whose answer is known."""
+"""The measurements of a model on cases whose answer is known."""
 
 import pytest
 import torch

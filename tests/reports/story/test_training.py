@@ -1,4 +1,4 @@
-"""The runs of a story: of like size, trained once, and what is wrong is told before the first."""
+"""The runs of a story: of similar size, each trained once, and refused before the first if an option is wrong."""
 
 import sys
 from pathlib import Path
