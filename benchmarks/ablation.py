@@ -30,7 +30,7 @@ ROWS = {
 
 
 def row_of(name: str, override: str, summaries: list[dict[str, Any]]) -> str:
-    """A line of the table; over several seeds the mean, and the lowest and highest."""
+    """Return a line of the table; for several seeds the mean, and the lowest and highest."""
     distances = [summary["final"]["fd_lite0"] for summary in summaries]
     spread = f" ({min(distances):.1f} to {max(distances):.1f})" if len(distances) > 1 else ""
     parameters = summaries[0]["parameters"]

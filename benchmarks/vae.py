@@ -42,7 +42,7 @@ MEASURES = {
 
 
 def measures_of(folder: Path, overrides: list[str], num_images: int) -> dict[str, Any] | None:
-    """What src.evaluate says of the run in the folder, which begins, goes on or is done; None if something fails."""
+    """Return the metrics of a folder's run, which is trained and evaluated if it is not yet; None if that fails."""
     training = summary_of(folder, overrides)
     if training is None:
         return None
@@ -56,7 +56,7 @@ def measures_of(folder: Path, overrides: list[str], num_images: int) -> dict[str
 
 
 def row_of(name: str, measures: list[str], reports: list[dict[str, Any]]) -> str:
-    """A line of the table; over several seeds the mean, and the lowest and highest."""
+    """Return a line of the table; for several seeds the mean, and the lowest and highest."""
     cells = []
     for measure in measures:
         values = [report[measure] for report in reports]
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--folder", type=Path, default=Path("outputs/vae"), help="of the runs, one each")
-    parser.add_argument("--num-images", type=int, default=5_000, help="samples that a model is judged by")
+    parser.add_argument("--num-images", type=int, default=5_000, help="samples of an evaluation")
     parser.add_argument("--drawn", nargs="*", default=[], help="overrides of the runs on drawn cats")
     parser.add_argument("overrides", nargs="*", help="of the runs on real cats: data=folder data.root=cats.zip")
     options = parser.parse_intermixed_args(arguments)

@@ -1,4 +1,4 @@
-"""`python -m src.evaluate checkpoint=P`: judges a model against its own data or other, writes metrics.json."""
+"""Evaluate a model against its own data or other images: `python -m src.evaluate checkpoint=P`."""
 
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ def evaluate(
     seed: Seed,
     reference: Literal["train", "val"],
     output: str | None,
-    neighbours: NonNegativeInt,
+    neighbors: NonNegativeInt,
     batch_size: PositiveInt,
     importance_samples: PositiveInt,
     max_bound_images: PositiveInt,
@@ -21,68 +21,33 @@ def evaluate(
     data: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Losses on the reference images and metrics of num_images samples; the images are not augmented. With
-    neighbours, a grid of so many samples beside their nearest training images, and how near they are."""
+    """Write metrics.json: losses on the reference images, not augmented, and metrics of num_images samples.
+
+    With neighbors, a grid of as many samples beside their nearest training images, and the memorization metrics.
+    """
     if data.get("root") and "_target_" not in data:
         check_value("data.root", data["root"], [KINDS["ImagesPath"]])
     most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
 
-    import json
-    from itertools import product
     from pathlib import Path
 
-    import torch
     from hydra.utils import instantiate
 
-    from src.core.image_files import save_grid
-    from src.evaluation.evaluator import fit_prior, judge_losses, judge_samples
+    from src.evaluation.evaluator import Evaluator
     from src.evaluation.from_checkpoint import load_run
-    from src.evaluation.memorization import NEIGHBOURS, judge_generalization
-    from src.evaluation.representation import Limits, judge_codes
-    from src.models.autoencoder import EncodingModel
+    from src.reports.evaluation import evaluate_all, write_evaluation
 
-    run = load_run(checkpoint, device)
-    model = run.model
-    images = run.data(data, reference)
-    images_are_its_own = not any(value is not None for value in data.values())
+    loaded = load_run(checkpoint, device)
+    images = loaded.data(data, reference)
     print(f"data: {images.source.description}", flush=True)
-    torch.manual_seed(seed)
-    results = judge_losses(model, images, reference, most)
-    if images_are_its_own:
-        fit_prior(model, images)
-    networks = [instantiate(network, _convert_="all") for network in metrics["networks"].values()]
-    cache_dir = metrics["cache_dir"]
-    for network, prior in product(networks, model.priors()):
-        results |= judge_samples(
-            model, images, network, num_images, reference, seed, batch_size, cache_dir, most, prior
-        )
-    grids = {}
-    if neighbours:
-        for network in networks:
-            values, grids[network.features.name] = judge_generalization(
-                model, images, network, num_images, seed, batch_size, most, neighbours
-            )
-            results |= values
-    if isinstance(model, EncodingModel):
-        limits = Limits(min(num_images, most), max_bound_images, importance_samples)
-        results |= judge_codes(model, images, reference, networks, limits, seed, cache_dir, most)
-    report = {
-        **results,
-        "num_images": num_images,
-        "seed": seed,
-        "reference": reference,
-        "num_reference_images": len(images.images(reference, most)),
-        "data": images.source.description,
-        "checkpoint": checkpoint,
-        "images_seen": model.images_seen,
-    }
-    folder = Path(output) if output else run.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, grid in grids.items():
-        save_grid(grid, folder / f"neighbours_{name}.png", NEIGHBOURS + 2)
-    text = json.dumps(report, indent=2)
-    (folder / "metrics.json").write_text(text + "\n")
-    print(text)
+    networks = [instantiate(network, _convert_="all") for network in metrics["feature_metrics"].values()]
+    evaluator = Evaluator(
+        loaded.model, images, networks, num_images, reference, seed, batch_size, most, metrics["cache_dir"]
+    )
+    if not any(value is not None for value in data.values()):
+        evaluator.fit_prior()  # to the run's own training images
+    results, grids = evaluate_all(evaluator, neighbors, importance_samples, max_bound_images)
+    write_evaluation(Path(output) if output else loaded.folder, evaluator, checkpoint, results, grids)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m src.inspect_data data=folder data.root=PATH`: writes a page that shows what is in a set of images."""
+"""Write a page that describes a set of images: `python -m src.inspect_data data=folder data.root=PATH`."""
 
 from src.config.cli import run
 from src.core.types import FolderPath, NonNegativeFloat, ObjectConfig, PositiveInt
@@ -12,20 +12,19 @@ def inspect_data(
     examples: PositiveInt,
     contact_sheet: PositiveInt,
 ) -> None:
-    """Writes index.html, self-contained, and the images on it as PNGs into the folder output."""
+    """Write index.html, which needs no other file, and the images on it as PNGs to the folder output."""
     from pathlib import Path
 
     from hydra.utils import instantiate
 
-    from src.reports.inspect_data.page import Limits, Subject, report
+    from src.reports.inspect_data.page import Limits, write_page
 
     images = instantiate(data, _convert_="all")
     print(f"data: {images.source.description}", flush=True)
-    limits = Limits(too_dark, low_contrast, examples, contact_sheet)
-    numbers = report(Subject.of(images, data), limits, Path(output))
+    numbers = write_page(images, data, Limits(too_dark, low_contrast, examples, contact_sheet), Path(output))
     for name, number in numbers.items():
         print(f"{number:10,.0f}  {name}")
-    print(f"look at {Path(output) / 'index.html'}")
+    print(f"the page: {Path(output) / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m src.story`: trains an autoencoder, a VAE and a GAN, and writes the page that tells them apart."""
+"""Train an autoencoder, a VAE and a GAN and write the page that compares them: `python -m src.story`."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def story(
     options: list,
     data: ObjectConfig,
 ) -> None:
-    """Trains what is not trained yet, each in a process of its own, then writes index.html; see conf/story.yaml."""
+    """Train what is not trained yet, each model in a process of its own, then write index.html."""
     from pathlib import Path
 
     from src.reports.story.training import Part, train

@@ -1,27 +1,29 @@
-"""Judges the model at an interval and at the end; training never notices."""
+"""Evaluates the model at an interval and at the end of a run; training is the same without it."""
 
-from itertools import product
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 
-from src.callbacks.periodic import log_metrics, should_run
+from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.types import PositiveInt, Seed
-from src.evaluation.evaluator import fit_prior, judge_losses, judge_posterior, judge_samples
+from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
 from src.models.base import GenerativeModel
 
 
-class Evaluation(Callback):
-    """Logs val/<name>, the losses on held-out images, and every metric of every feature network in `networks`, on
-    num_images samples from always the same noise (seed) against the training or the held-out images, of which at
-    most max_reference_images are used."""
+class Evaluation(PeriodicCallback):
+    """Logs val/<name>, the losses on held-out images, and the distances of samples by each of the feature_metrics.
+
+    The num_images samples always come from the same noise (seed) and are compared with the training or the held-out
+    images (reference), of which at most max_reference_images are used.
+    """
 
     def __init__(
         self,
         every_images: PositiveInt,
-        networks: dict[str, FeatureMetrics],
+        feature_metrics: dict[str, FeatureMetrics],
         num_images: PositiveInt,
         reference: Literal["train", "val"] = "train",
         batch_size: PositiveInt = 64,
@@ -29,42 +31,33 @@ class Evaluation(Callback):
         cache_dir: str | None = None,
         max_reference_images: PositiveInt = 50_000,
     ) -> None:
-        self.every_images, self.networks, self.num_images = every_images, networks, num_images
-        self.reference, self.batch_size, self.seed, self.cache_dir = reference, batch_size, seed, cache_dir
-        self.max_reference_images = max_reference_images
+        super().__init__(every_images)
+        self.make_evaluator = partial(
+            Evaluator,
+            feature_metrics=list(feature_metrics.values()),
+            num_images=num_images,
+            reference=reference,
+            batch_size=batch_size,
+            seed=seed,
+            cache_dir=cache_dir,
+            max_reference_images=max_reference_images,
+        )
 
-    def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
-        if self.networks:
-            trainer.datamodule.images(self.reference)  # type: ignore[attr-defined]
+    def on_train_start(self, trainer: Trainer, model: Any) -> None:
+        self.evaluator = self.make_evaluator(model, trainer.datamodule)  # type: ignore[attr-defined]
+        if self.evaluator.feature_metrics:
+            self.evaluator.data.images(self.evaluator.reference)  # raises UserError now if there are none
 
-    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        if should_run(trainer, model, self.every_images):
-            log_metrics(trainer, self.evaluate(trainer, model), model.images_seen)
-
-    def evaluate(self, trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+    def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         model.eval()
         model.broadcast_buffers()
-        # Held-out losses may draw noise: always the same. The next training step seeds anew.
-        torch.manual_seed(self.seed)
+        # Held-out losses may draw noise, always the same. The next training step seeds anew.
+        torch.manual_seed(self.evaluator.seed)
         metrics = {}
-        if data.val.names:
-            losses = judge_losses(model, data, "val", self.max_reference_images)
-            losses |= judge_posterior(model, data, "val", self.max_reference_images)
-            metrics = {f"val/{name}": value for name, value in losses.items()}
-        fit_prior(model, data)
-        for network, prior in product(self.networks.values(), model.priors()):
-            metrics |= judge_samples(
-                model,
-                data,
-                network,
-                self.num_images,
-                self.reference,
-                self.seed,
-                self.batch_size,
-                self.cache_dir,
-                self.max_reference_images,
-                prior,
-            )
+        if len(self.evaluator.data.val):
+            held_out = self.evaluator.losses("val") | self.evaluator.posterior("val")
+            metrics = {f"val/{name}": value for name, value in held_out.items()}
+        self.evaluator.fit_prior()
+        metrics |= self.evaluator.sample_metrics()
         model.train()
-        return metrics
+        log_metrics(trainer, metrics, model.images_seen)

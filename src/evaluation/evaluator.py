@@ -1,7 +1,8 @@
-"""What a model is judged by: losses on given images, and distances of its samples from real ones."""
+"""The evaluation of a model: its losses on given images, and distances of its samples from real ones."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,155 +19,146 @@ from src.metrics.kernel import FeatureSample
 from src.metrics.latents import active_units
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
-from src.models.priors import Prior
 from src.models.vae import VAE
 from src.objectives.kl import kl_per_dimension
 
-Reference = Literal["train", "val"]
-MAX_IMAGES = 50_000
-MOST_CODES = 8_000  # that a mixture is fitted on
+Split = Literal["train", "val"]
+MIXTURE_LATENTS = 8_000  # latents that a mixture is fitted on, at most
 KL_SPECTRUM = "kl_nats_of_dimension/"
 
 
-def watched_share(
-    data: ImageDataModule, reference: Reference, batch_size: int, most: int, title: str
-) -> Iterator[Tensor]:
-    """data.share, with progress on the screen; `title` has a place for the number of images."""
-    num_images = len(data.images(reference, most))
-    share = math.ceil(num_images / data.rank_and_world_size()[1])
-    return track(data.share(reference, batch_size, most), share, title.format(f"{num_images:,}"))
+@dataclass(frozen=True)
+class Evaluator:
+    """A model in evaluation mode, the images it is compared with, and the metrics that compare them.
 
+    Every rank must call each method. Each handles its own part of the images, and all get the same results.
 
-@torch.no_grad()
-def judge_losses(
-    model: GenerativeModel, data: ImageDataModule, reference: Reference, most: int = MAX_IMAGES
-) -> dict[str, float]:
-    """The model's losses on at most so many images of a split, averaged over the images of all processes.
-
-    Every process must call it; each reads its own share. With fewer images than processes there are none.
+    feature_metrics: feature networks, each with its distances.
+    num_images: samples that all ranks draw together. seed: that of the samples; rank zero draws what src.sample draws.
+    reference: the images that samples are compared with. max_reference_images: the most images of a split that are
+    used; of more, every second, third, ... is taken.
+    batch_size: images of one batch, for which results don't differ. cache_dir: the folder of the real images'
+    statistics, None for the user's cache.
     """
-    num_images = len(data.images(reference, most))
-    if num_images < data.rank_and_world_size()[1]:
-        return {}
-    sums: dict[str, Tensor] = {}
-    for images in watched_share(data, reference, 64, most, "losses on {} images"):
-        for name, values in model.evaluation_losses(from_uint8(images).to(model.device, model.dtype)).items():
-            sums[name] = sums.get(name, torch.zeros((), device=model.device)) + values.float().sum()
-    if not sums:
-        return {}
-    totals = torch.stack(list(sums.values()))
-    if data.trainer:
-        totals = data.trainer.strategy.reduce(totals, reduce_op="sum")
-    means = totals / num_images
-    return dict(zip(sums, means.tolist(), strict=True))
 
+    model: GenerativeModel
+    data: ImageDataModule
+    feature_metrics: Sequence[FeatureMetrics] = ()
+    num_images: int = 1_000
+    reference: Split = "train"
+    seed: int = 0
+    batch_size: int = 64
+    max_reference_images: int = 50_000
+    cache_dir: str | None = None
 
-def real_statistics(
-    metrics: FeatureMetrics,
-    data: ImageDataModule,
-    reference: Reference,
-    batch_size: int,
-    cache_dir: str | None,
-    most: int,
-) -> dict[str, Statistics]:
-    """Of the images of a split as they are, at most so many of them; computed once. Every process must call it."""
-    images = data.images(reference, most)
-    return cached_statistics(
-        metrics,
-        lambda: watched_share(data, reference, batch_size, most, "statistics of {} real images"),
-        images.digest,
-        data.image_size,
-        len(images),
-        cache_dir,
-    )
+    @torch.no_grad()
+    def losses(self, split: Split) -> dict[str, float]:
+        """Return the means of the model's losses over a split's images; none for fewer images than ranks."""
+        num_images = len(self.data.images(split, self.max_reference_images))
+        if num_images < self.data.rank_and_world_size()[1]:
+            return {}
+        sums: dict[str, Tensor] = {}
+        for images in self.batches(split, "losses on {} images"):
+            for name, values in self.model.evaluation_losses(self.inputs(images)).items():
+                sums[name] = sums.get(name, 0) + values.float().sum()
+        if not sums:
+            return {}
+        totals = torch.stack(list(sums.values()))
+        if self.data.trainer:
+            totals = self.data.trainer.strategy.reduce(totals, reduce_op="sum")
+        return dict(zip(sums, (totals / num_images).tolist(), strict=True))
 
+    def posterior(self, split: Split, max_images: int | None = None) -> dict[str, float]:
+        """Return a VAE's active units and the mean KL of each of its dimensions in nats, the largest first."""
+        model = self.model
+        if not isinstance(model, VAE):
+            return {}
 
-@torch.no_grad()
-def judge_samples(
-    model: GenerativeModel,
-    data: ImageDataModule,
-    metrics: FeatureMetrics,
-    num_images: int,
-    reference: Reference,
-    seed: int,
-    batch_size: int,
-    cache_dir: str | None = None,
-    most: int = MAX_IMAGES,
-    prior: Prior = "normal",
-) -> dict[str, float]:
-    """Distances between num_images samples, drawn by all processes together, and the images of a split as they are,
-    at most so many of them. Names of distances from samples of another prior than N(0, I) end in its own.
+        def encode(images: Tensor) -> Tensor:
+            mean, log_variance = model.posterior(images)
+            return torch.cat([mean, kl_per_dimension(mean, log_variance)], dim=1)
 
-    Every process must call it. One process draws the images that src.sample draws for the seed.
-    """
-    rank, world_size = data.rank_and_world_size()
-    share = num_images // world_size + (rank < num_images % world_size)
-    real = real_statistics(metrics.to(model.device), data, reference, batch_size, cache_dir, most)
-    # Processes other than the first draw from seeds of their own.
-    samples: Iterator[Tensor] = model.sample_uint8(share, mixed_seed(seed, rank) if rank else seed, batch_size, prior)
-    values = metrics.compare(real, metrics.summarize(track(samples, share, f"statistics of {num_images:,} samples")))
-    return {name if prior == "normal" else f"{name}_{prior}": value for name, value in values.items()}
+        gathered = self.gather(encode, 2 * model.latent_dim, split, "posteriors of {} images", max_images)
+        means, kl = gathered.chunk(2, dim=1)
+        spectrum = kl.mean(dim=0).sort(descending=True).values.tolist()
+        return {"active_units": float(active_units(means))} | {
+            f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)
+        }
 
+    @torch.no_grad()
+    def sample_metrics(self) -> dict[str, float]:
+        """Return every distance of num_images samples of each prior from the reference images.
 
-@torch.no_grad()
-def gather(
-    encode: Callable[[Tensor], Tensor],
-    width: int,
-    model: GenerativeModel,
-    data: ImageDataModule,
-    reference: Reference,
-    most: int,
-    title: str,
-) -> Tensor:
-    """What `encode` makes of at most so many images of a split, (N, width) on the CPU.
+        Distances of samples of another prior than N(0, I) have names that end in the prior's.
+        """
+        rank, world_size = self.data.rank_and_world_size()
+        part = self.num_images // world_size + (rank < self.num_images % world_size)
+        # Ranks other than the first draw from seeds of their own.
+        seed = mixed_seed(self.seed, rank) if rank else self.seed
+        values: dict[str, float] = {}
+        for metrics in self.feature_metrics:
+            real = self.real_statistics(metrics)
+            for prior in self.model.priors():
+                samples: Iterator[Tensor] = self.model.sample_uint8(part, seed, self.batch_size, prior)
+                tracked = track(samples, part, f"statistics of {self.num_images:,} samples")
+                distances = metrics.compare(real, metrics.summarize(tracked))
+                suffix = "" if prior == "normal" else f"_{prior}"
+                values |= {f"{name}{suffix}": value for name, value in distances.items()}
+        return values
 
-    Every process must call it; each reads its own share and gets what all of them have found.
-    """
-    gathered = FeatureSample(most).to(model.device)
-    # A process without images must still offer (0, width) to the others.
-    gathered.update(torch.empty(0, width, device=model.device))
-    for images in watched_share(data, reference, 64, most, title):
-        gathered.update(encode(from_uint8(images).to(model.device, model.dtype)))
-    return gathered.compute()[0].cpu()
+    def real_statistics(self, metrics: FeatureMetrics) -> dict[str, Statistics]:
+        """Return the statistics of the reference images, not augmented, which are computed once and cached."""
+        images = self.data.images(self.reference, self.max_reference_images)
+        return cached_statistics(
+            metrics.to(self.model.device),
+            lambda: self.batches(self.reference, "statistics of {} real images", batch_size=self.batch_size),
+            images.digest,
+            self.data.image_size,
+            len(images),
+            self.cache_dir,
+        )
 
+    def fit_prior(self) -> None:
+        """Fit the mixture of a model that encodes to latents of training images, unless it is up to date."""
+        model = self.model
+        if not isinstance(model, EncodingModel) or int(model.mixture.fitted_at) == model.images_seen:
+            return
+        generator = torch.Generator().manual_seed(self.data.rank_and_world_size()[0])
+        latents = self.gather(
+            lambda images: model.sample_posterior(images, generator),
+            model.latent_dim,
+            "train",
+            "latents of {} images",
+            MIXTURE_LATENTS,
+        )
+        model.mixture.fit(latents, model.images_seen)
+        if self.data.trainer:
+            model.broadcast_buffers()
 
-def judge_posterior(model: GenerativeModel, data: ImageDataModule, reference: Reference, most: int) -> dict[str, float]:
-    """A VAE's active units, and the mean KL of each of its dimensions in nats, the largest first.
+    @torch.no_grad()
+    def gather(
+        self, encode: Callable[[Tensor], Tensor], width: int, split: Split, title: str, max_images: int | None = None
+    ) -> Tensor:
+        """Return what `encode` maps a split's images to, on all ranks together: (N, width) on the CPU."""
+        gathered = FeatureSample(max_images or self.max_reference_images).to(self.model.device)
+        # A rank without images must still offer (0, width) to the others.
+        gathered.update(torch.empty(0, width, device=self.model.device))
+        for images in self.batches(split, title, max_images):
+            gathered.update(encode(self.inputs(images)))
+        return gathered.compute()[0].cpu()
 
-    Every process must call it.
-    """
-    if not isinstance(model, VAE):
-        return {}
+    def batches(
+        self, split: Split, title: str, max_images: int | None = None, batch_size: int = 64
+    ) -> Iterator[Tensor]:
+        """Return this rank's part of a split's images, in batches of uint8 (N, 3, H, W), and show the progress.
 
-    def encode(images: Tensor) -> Tensor:
-        mean, log_variance = model.posterior(images)
-        return torch.cat([mean, kl_per_dimension(mean, log_variance)], dim=1)
+        title: has a place {} for the number of images of all ranks.
+        """
+        max_images = max_images or self.max_reference_images
+        num_images = len(self.data.images(split, max_images))
+        part = math.ceil(num_images / self.data.rank_and_world_size()[1])
+        return track(self.data.share(split, batch_size, max_images), part, title.format(f"{num_images:,}"))
 
-    found = gather(encode, 2 * model.latent_dim, model, data, reference, most, "posteriors of {} images")
-    means, kl = found.chunk(2, dim=1)
-    spectrum = kl.mean(dim=0).sort(descending=True).values.tolist()
-    return {"active_units": float(active_units(means))} | {
-        f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)
-    }
-
-
-def fit_prior(model: GenerativeModel, data: ImageDataModule) -> None:
-    """Fits the mixture of a model that encodes on codes of training images, unless it is fitted as the model stands.
-
-    Every process must call it.
-    """
-    if not isinstance(model, EncodingModel) or int(model.mixture.fitted_at) == model.images_seen:
-        return
-    generator = torch.Generator().manual_seed(data.rank_and_world_size()[0])
-    codes = gather(
-        lambda images: model.sample_posterior(images, generator),
-        model.latent_dim,
-        model,
-        data,
-        "train",
-        MOST_CODES,
-        "codes of {} images",
-    )
-    model.mixture.fit(codes, model.images_seen)
-    if data.trainer:
-        model.broadcast_buffers()
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return uint8 images as the model takes them: in [-1, 1], on its device, in its precision."""
+        return from_uint8(images).to(self.model.device, self.model.dtype)

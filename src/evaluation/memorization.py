@@ -1,5 +1,4 @@
-"""Whether a model has learnt images by heart: its samples beside their nearest training images, and its distances
-to training and to held-out images side by side."""
+"""Memorization: samples beside their nearest training images, and distances to training and to held-out images."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,90 +7,71 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from src.core.progress import track
-from src.data.datamodule import ImageDataModule
+from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.frechet import Statistics
-from src.metrics.neighbours import nearest
-from src.models.base import GenerativeModel
+from src.metrics.neighbors import nearest_neighbors
 
-MOST_SAMPLES = 1_000  # and held-out images, whose nearest training images are looked for
-NEIGHBOURS = 7  # training images beside each sample
-AS_NEAR = 0.01  # the share of held-out images that lie as near to a training image as a copy does
+MAX_SAMPLES = 1_000  # and held-out images, whose nearest training images are looked for
+NEIGHBORS = 7  # training images beside each sample
+HELD_OUT_QUANTILE = 0.01  # the fraction of held-out images that lie as near to a training image as a copy does
 
 
 @torch.no_grad()
-def judge_generalization(
-    model: GenerativeModel,
-    data: ImageDataModule,
-    metrics: FeatureMetrics,
-    num_images: int,
-    seed: int,
-    batch_size: int,
-    most: int,
-    rows: int,
-) -> tuple[dict[str, float], Tensor]:
-    """Of num_images samples (at most MOST_SAMPLES) and at most so many training images, in one process:
+def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tuple[dict[str, float], Tensor]:
+    """Compare samples with their nearest training images, in one process.
+
+    Returns, for the evaluator's num_images samples (at most MAX_SAMPLES) and its max_reference_images:
 
     nearest_<network>       median distance of a sample to its nearest training image, features scaled to length 1
-    nearest_<network>_val   the same of held-out images: what images are like that are no copies
-    copied_<network>        share of samples that lie nearer than all but AS_NEAR of the held-out images
-    <distance>_train, _val  each distance, to held-out images and to as many training images: few images make a
-                            Frechet distance higher, equally many equally so
+    nearest_<network>_val   the same of held-out images, which are no copies
+    copied_<network>        fraction of samples nearer to a training image than all but HELD_OUT_QUANTILE of the
+                            held-out images are
+    <distance>_train, _val  each distance of the samples to the held-out images and to as many training images: few
+                            images make a Frechet distance higher, equally many equally so
 
-    and a grid of NEIGHBOURS + 2 columns, uint8: a sample, a gap, its nearest training images.
+    and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images.
     """
-    metrics.to(model.device)
-    name = metrics.features.name
-    train, held_out = data.images("train", most), data.val.select(slice(MOST_SAMPLES))
-    samples = torch.cat(list(model.sample_uint8(min(num_images, MOST_SAMPLES), seed, batch_size))).cpu()
-    asked = torch.cat([samples, held_out[:]])
-    # Training images are mirrored by chance: a mirrored copy is a copy.
-    versions = [asked, asked.flip(-1)] if data.horizontal_flip else [asked]
-    queries = torch.stack([features_of(metrics, version.split(batch_size)) for version in versions])
+    metrics.to(evaluator.model.device)
+    name, data, batch_size = metrics.features.name, evaluator.data, evaluator.batch_size
+    train = data.images("train", evaluator.max_reference_images)
+    held_out = data.val.select(slice(MAX_SAMPLES))
+    num_samples = min(evaluator.num_images, MAX_SAMPLES)
+    samples = torch.cat(list(evaluator.model.sample_uint8(num_samples, evaluator.seed, batch_size))).cpu()
+    images = torch.cat([samples, held_out[:]])
+    # Training images are mirrored by chance, so a mirrored copy is a copy.
+    versions = [images, images.flip(-1)] if data.horizontal_flip else [images]
+    queries = torch.stack([extract(metrics, version.split(batch_size)) for version in versions])
 
-    # As many training images as held-out ones, evenly spread.
-    spread = torch.linspace(0, len(train) - 1, min(len(held_out), len(train))).round().long()
-    kept: list[Tensor] = []
+    # As many training images as held-out ones, evenly spaced.
+    spaced = torch.linspace(0, len(train) - 1, min(len(held_out), len(train))).round().long()
+    train_features: list[Tensor] = []
 
-    def training_features() -> Iterator[Tensor]:
-        position = 0
-        for images in track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images"):
-            features = features_of(metrics, [images])
-            kept.append(features[spread[(spread >= position) & (spread < position + len(images))] - position])
-            yield features
-            position += len(images)
+    def normalized_train_features() -> Iterator[Tensor]:
+        start = 0
+        for batch in track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images"):
+            features = extract(metrics, [batch])
+            train_features.append(features[spaced[(spaced >= start) & (spaced < start + len(batch))] - start])
+            yield normalize(features)
+            start += len(batch)
 
-    # Directions: by plain distance a dark image, whose features are short, is near to everything unusual.
-    distances, positions = nearest(normalize(queries, dim=-1), map(normalize, training_features()), NEIGHBOURS)
-    to_sample, to_held_out = distances[: len(samples), 0], distances[len(samples) :, 0]
-    values = {f"nearest_{name}": float(to_sample.median())}
+    # Directions are compared: a dark image, whose features are short, would be near to everything unusual.
+    distances, positions = nearest_neighbors(normalize(queries, dim=-1), normalized_train_features(), NEIGHBORS)
+    of_samples, of_held_out = distances[: len(samples), 0], distances[len(samples) :, 0]
+    values = {f"nearest_{name}": float(of_samples.median())}
     if len(held_out) > 1:
-        values[f"nearest_{name}_val"] = float(to_held_out.median())
-        near = to_held_out.quantile(AS_NEAR)
-        values[f"copied_{name}"] = float((to_sample < near).float().mean())
-        sampled, val = (statistics(metrics, part) for part in queries[0].split([len(samples), len(held_out)]))
-        for suffix, real in {"train": statistics(metrics, torch.cat(kept)), "val": val}.items():
+        values[f"nearest_{name}_val"] = float(of_held_out.median())
+        values[f"copied_{name}"] = float((of_samples < of_held_out.quantile(HELD_OUT_QUANTILE)).float().mean())
+        parts = [torch.cat(train_features), *queries[0].split([len(samples), len(held_out)])]
+        to_train, sampled, to_val = (metrics.summarize_features([features]) for features in parts)
+        for suffix, real in {"train": to_train, "val": to_val}.items():
             values |= {f"{distance}_{suffix}": value for distance, value in metrics.compare(real, sampled).items()}
 
-    blank = torch.full_like(samples[:1], 255)
-    grid = [
-        torch.cat([samples[row : row + 1], blank, train[positions[row].cpu()]])
-        for row in range(min(rows, len(samples)))
-    ]
+    gap = torch.full_like(samples[:1], 255)
+    grid = [torch.cat([samples[[row]], gap, train[positions[row].cpu()]]) for row in range(min(rows, len(samples)))]
     return values, torch.cat(grid)
 
 
-def features_of(metrics: FeatureMetrics, batches: Iterable[Tensor]) -> Tensor:
-    """uint8 images -> (N, D), float64, for distances down to 0."""
+def extract(metrics: FeatureMetrics, batches: Iterable[Tensor]) -> Tensor:
+    """Return the features of uint8 images, (N, D) in float64, in which the distance of copies is nearly 0."""
     features = [metrics.features(images.to(metrics.device)) for images in batches]
     return torch.cat(features).to(metrics.statistics_device).double()
-
-
-def statistics(metrics: FeatureMetrics, features: Tensor) -> dict[str, Statistics]:
-    """As metrics.summarize gives them of images: (N, D)."""
-    gathered = {}
-    for key, distance in metrics.gathered.items():
-        metric = distance.statistics(features.shape[1]).to(metrics.statistics_device)
-        metric.update(features)
-        gathered[key] = tuple(part.cpu() for part in metric.compute())
-    return gathered

@@ -1,119 +1,113 @@
-"""What models that encode are judged by beside losses and samples: reconstructions, likelihood, codes."""
+"""Metrics of models that encode, beside losses and samples: reconstructions, bounds on the likelihood, latents."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from src.core.images import from_uint8, to_uint8
-from src.data.datamodule import ImageDataModule
-from src.evaluation.evaluator import Reference, gather, judge_posterior, real_statistics, watched_share
-from src.metrics.feature_metrics import FeatureMetrics
+from src.core.images import to_uint8
+from src.evaluation.evaluator import Evaluator
 from src.metrics.latents import dci, inverse_multiquadric_mmd, mutual_information_gap
 from src.models.autoencoder import EncodingModel
 from src.models.vae import VAE
 from src.objectives.kl import nats_to_bits_per_dimension
 
+COMPARED_LATENTS = 2_000  # at most, for what grows with their square or fits forests
+
 
 @dataclass(frozen=True)
-class Limits:
-    """How much is computed at most: images that are reconstructed and encoded, images whose likelihood is bounded
-    by importance_samples draws each, and codes in what grows with their square or fits forests."""
+class Representation:
+    """The representation metrics of an evaluator's model, on as many reference images as it draws samples.
 
-    reconstructed: int
-    bounded: int
+    max_bound_images: the most images whose likelihood is bounded, by importance_samples draws of each posterior.
+    """
+
+    evaluator: Evaluator
+    model: EncodingModel
+    max_bound_images: int
     importance_samples: int
-    compared: int = 2_000
 
+    @property
+    def max_images(self) -> int:
+        """The most images that are reconstructed and encoded."""
+        return min(self.evaluator.num_images, self.evaluator.max_reference_images)
 
-@torch.no_grad()
-def judge_codes(
-    model: EncodingModel, data: ImageDataModule, reference: Reference, networks: list[FeatureMetrics],
-    limits: Limits, seed: int, cache_dir: str | None, most: int,
-) -> dict[str, Any]:  # fmt: skip
-    """All of it by name; one process only. Prints how long each part takes."""
-    torch.manual_seed(seed)
-    parts = {
-        "reconstructions": lambda: judge_reconstructions(model, data, reference, networks, limits, cache_dir, most),
-        "bounds": lambda: judge_bounds(model, data, reference, limits),
-        "codes": lambda: judge_posteriors(model, data, reference, limits),
-    }
-    results: dict[str, Any] = {}
-    for name, part in parts.items():
-        started_at = time.perf_counter()
-        found = part()
-        if found:
-            Console(stderr=True).print(f"{name}: {time.perf_counter() - started_at:.0f} s", highlight=False)
-        results |= found
-    return results
+    @torch.no_grad()
+    def metrics(self) -> dict[str, Any]:
+        """Return all of them by name, and print how long each part takes. For one process only."""
+        torch.manual_seed(self.evaluator.seed)
+        results: dict[str, Any] = {}
+        for compute in (self.reconstructions, self.bounds, self.latents):
+            started_at = time.perf_counter()
+            values = compute()
+            if values:
+                print(f"{compute.__name__}: {time.perf_counter() - started_at:.0f} s", file=sys.stderr)
+            results |= values
+        return results
 
+    def reconstructions(self) -> dict[str, float]:
+        """Return PSNR in decibels and SSIM, both of bytes and averaged over images, and the feature distances."""
+        psnr = PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3))
+        ssim = StructuralSimilarityIndexMeasure(data_range=255.0)
+        psnr, ssim = psnr.to(self.model.device), ssim.to(self.model.device)
+        for images, reconstructions in self.pairs("reconstructions of {} images"):
+            psnr.update(reconstructions.float(), images.float())
+            ssim.update(reconstructions.float(), images.float())
+        results = {"psnr": float(psnr.compute()), "ssim": float(ssim.compute())}  # type: ignore[arg-type]
+        for metrics in self.evaluator.feature_metrics:
+            real = self.evaluator.real_statistics(metrics)
+            found = metrics.summarize(images for _, images in self.pairs("statistics of {} reconstructions"))
+            results |= {f"{name}_reconstruction": value for name, value in metrics.compare(real, found).items()}
+        return results
 
-def judge_reconstructions(
-    model: EncodingModel, data: ImageDataModule, reference: Reference, networks: list[FeatureMetrics],
-    limits: Limits, cache_dir: str | None, most: int,
-) -> dict[str, float]:  # fmt: skip
-    """PSNR in decibels and SSIM, both of bytes and averaged over the images; distances to the images of a split."""
-    psnr = PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3)).to(model.device)
-    ssim = StructuralSimilarityIndexMeasure(data_range=255.0).to(model.device)
+    def pairs(self, title: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of images and of their reconstructions, both uint8 (N, 3, H, W)."""
+        for images in self.evaluator.batches(self.evaluator.reference, title, self.max_images):
+            reconstructions = self.model.reconstruct(self.evaluator.inputs(images))
+            yield images.to(self.model.device), to_uint8(reconstructions)
 
-    def pairs(title: str) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in watched_share(data, reference, 64, limits.reconstructed, title):
-            yield images.to(model.device), to_uint8(model.reconstruct(from_uint8(images).to(model.device, model.dtype)))
+    def bounds(self) -> dict[str, float]:
+        """Return a VAE's ELBO and its importance-weighted bound on the same images, in bits per dimension."""
+        if not isinstance(self.model, VAE):
+            return {}
+        elbo, importance_weighted = [], []
+        title = "bounds on the likelihood of {} images"
+        for images in self.evaluator.batches(self.evaluator.reference, title, self.max_bound_images, batch_size=32):
+            inputs = self.evaluator.inputs(images)
+            elbo.append(self.model.losses(inputs)["elbo_nats"])
+            importance_weighted.append(self.model.importance_weighted_bound(inputs, self.importance_samples))
+        dimensions = 3 * self.evaluator.data.image_size**2
+        results: dict[str, float] = {}
+        for name, nats in {"elbo": elbo, "importance_weighted": importance_weighted}.items():
+            results[f"bound/{name}_bits_per_dim"] = nats_to_bits_per_dimension(
+                -torch.cat(nats).double().mean(), dimensions, self.model.likelihood.log_levels_per_unit
+            ).item()
+        return results | {
+            "bound/importance_samples": self.importance_samples,
+            "bound/num_images": len(torch.cat(elbo)),
+        }
 
-    for images, ours in pairs("reconstructions of {} images"):
-        psnr.update(ours.float(), images.float())
-        ssim.update(ours.float(), images.float())
-    similarity = ssim.compute()
-    assert isinstance(similarity, Tensor)
-    results = {"psnr": psnr.compute().item(), "ssim": similarity.item()}
-    for metrics in networks:
-        real = real_statistics(metrics.to(model.device), data, reference, 64, cache_dir, most)
-        found = metrics.summarize(ours for _, ours in pairs("statistics of {} reconstructions"))
-        results |= {f"{name}_reconstruction": value for name, value in metrics.compare(real, found).items()}
-    return results
-
-
-def judge_bounds(model: EncodingModel, data: ImageDataModule, reference: Reference, limits: Limits) -> dict[str, float]:
-    """The ELBO and the importance-weighted bound on the same images, in bits per dimension."""
-    if not isinstance(model, VAE):
-        return {}
-    nats: dict[str, list[Tensor]] = {"elbo": [], "importance_weighted": []}
-    for images in watched_share(data, reference, 32, limits.bounded, "bounds on the likelihood of {} images"):
-        inputs = from_uint8(images).to(model.device, model.dtype)
-        nats["elbo"].append(model.losses(inputs)["elbo_nats"])
-        nats["importance_weighted"].append(model.importance_weighted_bound(inputs, limits.importance_samples))
-    dimensions = 3 * data.image_size**2
-    return {
-        f"bound/{name}_bits_per_dim": nats_to_bits_per_dimension(
-            -torch.cat(values).double().mean(), dimensions, model.likelihood.log_levels_per_unit
-        ).item()
-        for name, values in nats.items()
-    } | {"bound/importance_samples": limits.importance_samples, "bound/num_images": len(torch.cat(nats["elbo"]))}
-
-
-def judge_posteriors(
-    model: EncodingModel, data: ImageDataModule, reference: Reference, limits: Limits
-) -> dict[str, Any]:
-    """KL per dimension and active units of a VAE; the distance of all codes from N(0, I); MIG and DCI where the source
-    knows the factors of its images."""
-    most = limits.reconstructed
-    codes = gather(model.encode, model.latent_dim, model, data, reference, most, "codes of {} images")
-    drawn = gather(
-        model.sample_posterior, model.latent_dim, model, data, reference, limits.compared, "draws of {} codes"
-    )
-    results: dict[str, Any] = {"mmd": inverse_multiquadric_mmd(drawn, torch.randn(drawn.shape)).item()}
-    posterior = judge_posterior(model, data, reference, most)
-    if posterior:
-        results["active_units"] = posterior.pop("active_units")
-        results["kl_nats_of_dimensions"] = list(posterior.values())
-    factors = data.images(reference, most).factors
-    if factors is not None:
-        known, truth = codes.double().numpy(), factors.double().numpy()
-        results["mig"] = mutual_information_gap(known, truth)
-        results |= dci(known[: limits.compared], truth[: limits.compared])
-    return results
+    def latents(self) -> dict[str, Any]:
+        """Return the distance of all latents from N(0, I), a VAE's active units and KL of each dimension, and MIG and
+        DCI where the data knows the factors of its images."""
+        split, dim = self.evaluator.reference, self.model.latent_dim
+        latents = self.evaluator.gather(self.model.encode, dim, split, "latents of {} images", self.max_images)
+        drawn = self.evaluator.gather(
+            self.model.sample_posterior, dim, split, "posterior samples of {} images", COMPARED_LATENTS
+        )
+        results: dict[str, Any] = {"mmd": inverse_multiquadric_mmd(drawn, torch.randn(drawn.shape)).item()}
+        posterior = self.evaluator.posterior(split, self.max_images)
+        if posterior:
+            results["active_units"] = posterior.pop("active_units")
+            results["kl_nats_of_dimensions"] = list(posterior.values())
+        factors = self.evaluator.data.images(split, self.max_images).factors
+        if factors is not None:
+            values, truth = latents.double().numpy(), factors.double().numpy()
+            results["mig"] = mutual_information_gap(values, truth)
+            results |= dci(values[:COMPARED_LATENTS], truth[:COMPARED_LATENTS])
+        return results

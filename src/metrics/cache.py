@@ -1,22 +1,21 @@
-"""Statistics of the real images are computed once and kept on disk."""
+"""Statistics of the real images, which are computed once and cached on disk."""
 
 import hashlib
-import os
-import tempfile
+import io
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from src.core.distributed import broadcast_object, get_rank
-from src.core.files import user_cache_dir
+from src.core.files import user_cache_dir, write_atomic
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import Statistics
 
-FORMAT = "2"  # raise it when a network's preprocessing or the content of the files changes
+FORMAT = "3"  # to be raised when a network's preprocessing or the content of the files changes
 
 
 def cached_statistics(
@@ -27,10 +26,11 @@ def cached_statistics(
     num_images: int,
     cache_dir: str | None = None,
 ) -> dict[str, Statistics]:
-    """`metrics.summarize(batches())`, from disk where it has been computed before.
+    """Return `metrics.summarize(batches())`, read from disk if it was computed before.
 
-    `data_digest` stands for the images' content, order and subset; `image_size` is in pixels; `num_images` counts
-    those of all ranks. Every rank must call it; rank zero reads and writes the file. A damaged file is replaced.
+    data_digest stands for the images' content, order and subset; image_size is in pixels; num_images counts the images
+    of all ranks. Every rank must call it; rank zero reads and writes the file. A damaged file is replaced, and a folder
+    that can't be written costs only time.
     """
     folder = Path(cache_dir).expanduser() if cache_dir else user_cache_dir() / "statistics"
     path = folder / cache_name(metrics, data_digest, image_size, num_images)
@@ -43,39 +43,35 @@ def cached_statistics(
 
 
 def cache_name(metrics: FeatureMetrics, data_digest: str, image_size: int, num_images: int) -> str:
-    """A file name that differs whenever the statistics could."""
+    """Return a file name that is another one whenever the statistics could be others."""
     features = metrics.features
-    gathered = sorted(metrics.gathered)
-    parts = [FORMAT, data_digest, str(image_size), str(num_images), features.name, features.digest, *gathered]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-    return f"{features.name}-{image_size}px-{num_images}-{key}.pt"
+    parts = [FORMAT, data_digest, image_size, num_images, features.name, features.digest, *sorted(metrics.gathered)]
+    key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:24]
+    return f"{features.name}-{image_size}px-{num_images}-{key}.npz"
 
 
 def load(path: Path, metrics: FeatureMetrics) -> dict[str, Statistics] | None:
+    """Return the statistics in a file, or None if there is no file or it is damaged (a zip archive has checksums)."""
     if not path.exists():
         return None
+    statistics: dict[str, Statistics] = {}
     try:
-        # torch.load does not look at the checksums that torch.save writes.
-        if zipfile.ZipFile(path).testzip():
-            raise zipfile.BadZipFile
-        statistics: dict[str, Statistics] = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: tuple(statistics[key]) for key in metrics.gathered}
-    except Exception as error:  # whatever a damaged file raises: the images are still there
+        with np.load(path) as file:
+            for name in file.files:
+                key = name.partition("/")[0]
+                statistics[key] = (*statistics.get(key, ()), torch.from_numpy(file[name]))
+        return {key: statistics[key] for key in metrics.gathered}
+    except Exception as error:  # a damaged file can raise anything, and the images are still there
         warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=3)
         return None
 
 
 def save(statistics: dict[str, Statistics], path: Path) -> None:
-    """All or nothing: no reader ever sees half a file. A folder that cannot be written costs only time."""
+    """Write statistics to a file; warn if that is not possible."""
+    parts = {f"{key}/{index}": part.numpy() for key, parts in statistics.items() for index, part in enumerate(parts)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            try:
-                torch.save(statistics, file)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except (OSError, RuntimeError) as error:
-        warnings.warn(f"the statistics of the real images are not kept: {error}", stacklevel=3)
+        with io.BytesIO() as file:
+            np.savez(file, allow_pickle=False, **parts)
+            write_atomic(path, file.getvalue())
+    except OSError as error:
+        warnings.warn(f"the statistics of the real images are not cached: {error}", stacklevel=3)

@@ -1,6 +1,10 @@
-"""Feature networks: uint8 images in, one feature vector per image out."""
+"""Feature networks, which map each uint8 image to a feature vector.
+
+InceptionV3 has the 2015-12-05 FID weights (download or `weights_path`), EfficientNetLite0 needs no download.
+"""
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -10,11 +14,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    BasicConv2d,
-    FeatureExtractorInceptionV3,
-)
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from src.core.download import download
 from src.core.errors import UserError
@@ -29,9 +29,9 @@ OTHER_WEIGHTS = (
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """uint8 (N, 3, H, W) -> float32 (N, num_features), the same whatever surrounds it: no training mode, no autocast.
+    """A network that maps uint8 (N, 3, H, W) to float32 (N, num_features), without training mode or autocast.
 
-    `digest` is the SHA-256 of the weights file, shortened.
+    digest: the first 16 digits of the SHA-256 of the weights file.
     """
 
     name: str
@@ -40,7 +40,7 @@ class FeatureNetwork(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
-        """Features of a chunk of uint8 images."""
+        """Return the features of a chunk of uint8 images."""
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8:
@@ -61,11 +61,16 @@ class FeatureNetwork(nn.Module, ABC):
         return super().train(False)
 
     def freeze(self) -> None:
+        """Prepare the loaded network for evaluation only, and make it faster."""
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        fold_batch_norms(self)
 
 
 class EfficientNetLite0(FeatureNetwork):
-    """ImageNet EfficientNet-Lite0, mean-pooled last convolution: 1280 features; its weights come with its package."""
+    """EfficientNet-Lite0 trained on ImageNet; its 1280 features are the mean-pooled last convolution.
+
+    The weights come with their package.
+    """
 
     name = "lite0"
     num_features = 1280
@@ -78,13 +83,6 @@ class EfficientNetLite0(FeatureNetwork):
             self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.freeze()
-        fold_batch_norm(self.network, "_conv_stem", "_bn0")
-        fold_batch_norm(self.network, "_conv_head", "_bn1")
-        for block in self.network._blocks:
-            if hasattr(block, "_expand_conv"):
-                fold_batch_norm(block, "_expand_conv", "_bn0")
-            fold_batch_norm(block, "_depthwise_conv", "_bn1")
-            fold_batch_norm(block, "_project_conv", "_bn2")
         for module in self.network.modules():
             if isinstance(module, nn.ReLU6):
                 module.inplace = True
@@ -118,9 +116,6 @@ class InceptionV3(FeatureNetwork):
             ) from error
         self.digest = file_sha256(weights)[:16]
         self.freeze()
-        for module in self.network.modules():
-            if isinstance(module, BasicConv2d):
-                fold_batch_norm(module, "conv", "bn")
 
     def extract(self, images: Tensor) -> Tensor:
         (features,) = self.network(images.contiguous(memory_format=torch.channels_last))
@@ -144,7 +139,10 @@ def check_sha256_in_name(path: Path) -> None:
         raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
 
 
-def fold_batch_norm(module: nn.Module, convolution: str, batch_norm: str) -> None:
-    """Replaces a convolution and its batch normalization by one convolution: equal to rounding, and faster."""
-    setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, batch_norm)))
-    setattr(module, batch_norm, nn.Identity())
+def fold_batch_norms(network: nn.Module) -> None:
+    """Replace each convolution and the batch normalization after it by one convolution, equal up to rounding."""
+    for module in network.modules():
+        for (name, convolution), (next_name, batch_norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(convolution, batch_norm))
+                setattr(module, next_name, nn.Identity())

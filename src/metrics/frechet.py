@@ -1,4 +1,4 @@
-"""The Frechet distance between feature distributions taken as Gaussians (Heusel et al., 2017)."""
+"""Metrics on the mean and covariance of features: Frechet distance (Heusel et al., 2017) and diversity."""
 
 import torch
 import torchmetrics
@@ -10,7 +10,7 @@ Statistics = tuple[Tensor, ...]
 
 
 def symmetric_square_root(matrix: Tensor) -> Tensor:
-    """S with S S = matrix, for symmetric positive semi-definite (D, D); rounding's negative eigenvalues are zero."""
+    """Return S with S S = matrix, (D, D), symmetric and positive semi-definite up to rounding."""
     eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
     return (eigenvectors * eigenvalues.clamp(min=0).sqrt()) @ eigenvectors.mT
 
@@ -28,6 +28,19 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     overlap = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum()
     distance = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * overlap
     return distance.clamp(min=0)
+
+
+def spread(covariance: Tensor) -> Tensor:
+    """Return the root of the mean squared distance between two draws, up to a constant: (D, D) -> ()."""
+    return covariance.trace().sqrt()
+
+
+def effective_dimension(covariance: Tensor) -> Tensor:
+    """Return the participation ratio of the eigenvalues: (D, D) -> ().
+
+    It is the number of directions if all have the same variance, and at most K - 1 for K distinct images.
+    """
+    return covariance.trace().square() / covariance.square().sum()
 
 
 class FeatureMoments(torchmetrics.Metric):
@@ -48,7 +61,7 @@ class FeatureMoments(torchmetrics.Metric):
         self.add_state("products", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """features: (N, D)."""
+        """Add features (N, D)."""
         # Move, then widen: MPS has no float64.
         features = features.to(self.total.device).double()
         self.count += len(features)
@@ -56,7 +69,7 @@ class FeatureMoments(torchmetrics.Metric):
         self.products.addmm_(features.mT, features)
 
     def compute(self) -> Statistics:
-        """(D,) and (D, D). Raises UserError below two images."""
+        """Return the mean (D,) and the covariance (D, D). Raises UserError for fewer than two images."""
         if self.count < 2:
             raise UserError(f"a covariance needs at least two images, not {int(self.count)}")
         mean = self.total / self.count
@@ -64,44 +77,32 @@ class FeatureMoments(torchmetrics.Metric):
         return mean, covariance
 
 
-class FrechetDistance:
-    """Frechet distance between the FeatureMoments of real and generated images."""
+class MomentsMetric:
+    """A metric that compares the FeatureMoments of real and generated images."""
 
     statistics_key = "moments"
 
     def statistics(self, num_features: int) -> FeatureMoments:
         return FeatureMoments(num_features)
 
+
+class FrechetDistance(MomentsMetric):
+    """Frechet distance between real and generated images."""
+
     def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
-        """The value, under the suffix its name gets: none."""
+        """Return the distance under an empty suffix: it has the metric's own name."""
         return {"": float(frechet_distance(*real, *generated))}
 
 
-def spread(covariance: Tensor) -> Tensor:
-    """The root of the mean squared distance of two draws, up to a constant: (D, D) -> ()."""
-    return covariance.trace().sqrt()
+class Diversity(MomentsMetric):
+    """Diversity of generated images as a fraction of that of real ones; 0 if all generated images are alike.
 
-
-def effective_dimension(covariance: Tensor) -> Tensor:
-    """The number of directions of equal variance that would be as concentrated: (D, D) -> (), the participation ratio
-    of the eigenvalues. Of K distinct images it is at most K - 1."""
-    return covariance.trace().square() / covariance.square().sum()
-
-
-class Diversity:
-    """Of generated images as a share of that of real ones, from FeatureMoments.
-
-    The value is the ratio of their spreads; `_dimension` that of their effective dimensions, which also falls when
-    there are few kinds of images far from each other. 0 where all generated images are alike.
+    The value is the ratio of their spreads; `_dimension` is that of their effective dimensions, which also falls when
+    there are few kinds of images far from each other.
     """
 
-    statistics_key = "moments"
-
-    def statistics(self, num_features: int) -> FeatureMoments:
-        return FeatureMoments(num_features)
-
     def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
-        """The values, under the suffixes their names get."""
+        """Return both values under the suffixes of their names."""
         ratios = {
             "": spread(generated[1]) / spread(real[1]),
             "_dimension": effective_dimension(generated[1]) / effective_dimension(real[1]),

@@ -1,4 +1,4 @@
-"""The kernel distance between two samples of features, KID on Inception's (Binkowski et al., 2018)."""
+"""The kernel distance between two samples of features, called KID on Inception's (Binkowski et al., 2018)."""
 
 import torch
 import torchmetrics
@@ -10,23 +10,27 @@ from src.core.types import PositiveInt
 from src.metrics.frechet import Statistics
 
 
-def polynomial_kernel(a: Tensor, b: Tensor, degree: int = 3, coefficient: float = 1.0) -> Tensor:
-    """(a.b / D + coefficient)^degree of every pair: (M, D), (N, D) -> (M, N)."""
-    return (a @ b.mT / a.shape[1] + coefficient) ** degree
+def polynomial_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """(a.b / D + 1)^3 of every pair: (M, D), (N, D) -> (M, N)."""
+    return (a @ b.mT / a.shape[1] + 1) ** 3
 
 
-def polynomial_mmd(real: Tensor, generated: Tensor, degree: int = 3, coefficient: float = 1.0) -> Tensor:
-    """Unbiased squared maximum mean discrepancy under the polynomial kernel: (M, D), (N, D) -> (); may be negative.
+def unbiased_mmd(within_a: Tensor, within_b: Tensor, across: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy of two samples from the kernels of all their pairs; may be negative.
 
-    Gretton et al. (2012), equation 3.
+    (M, M), (N, N), (M, N) -> (). Gretton et al. (2012), equation 3.
     """
 
-    def mean_of_pairs(features: Tensor) -> Tensor:
-        kernel = polynomial_kernel(features, features, degree, coefficient)
-        return (kernel.sum() - kernel.trace()) / (len(features) * (len(features) - 1))
+    def mean_of_pairs(kernel: Tensor) -> Tensor:
+        return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
 
-    across = polynomial_kernel(real, generated, degree, coefficient).mean()
-    return mean_of_pairs(real) + mean_of_pairs(generated) - 2 * across
+    return mean_of_pairs(within_a) + mean_of_pairs(within_b) - 2 * across.mean()
+
+
+def polynomial_mmd(real: Tensor, generated: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy under the polynomial kernel: (M, D), (N, D) -> ()."""
+    pairs = [(real, real), (generated, generated), (real, generated)]
+    return unbiased_mmd(*(polynomial_kernel(a, b) for a, b in pairs))
 
 
 class FeatureSample(torchmetrics.Metric):
@@ -41,17 +45,17 @@ class FeatureSample(torchmetrics.Metric):
         self.add_state("samples", [], dist_reduce_fx="cat")
 
     def update(self, features: Tensor) -> None:
-        """features: (N, D)."""
+        """Add features (N, D)."""
         room = self.max_samples - sum(map(len, self.samples))
         self.samples.append(features[:room].float())
 
     def compute(self) -> Statistics:
-        """(min(N, max_samples), D)."""
+        """Return the features, (min(N, max_samples), D)."""
         return (dim_zero_cat(self.samples)[: self.max_samples],)
 
 
 class KernelDistance:
-    """Mean and deviation of polynomial_mmd over random subsets of the FeatureSamples of real and generated images.
+    """Mean and standard deviation of polynomial_mmd over random subsets of real and generated FeatureSamples.
 
     The subsets depend on `seed` and on the features' order, never on the global random state.
     """
@@ -63,10 +67,7 @@ class KernelDistance:
         max_samples: PositiveInt = 10_000,
         seed: int = 0,
     ) -> None:
-        self.subsets = subsets
-        self.subset_size = subset_size
-        self.max_samples = max_samples
-        self.seed = seed
+        self.subsets, self.subset_size, self.max_samples, self.seed = subsets, subset_size, max_samples, seed
 
     @property
     def statistics_key(self) -> str:
@@ -76,24 +77,21 @@ class KernelDistance:
         return FeatureSample(self.max_samples)
 
     def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
-        """The values, under the suffixes their names get. Raises UserError below two images."""
+        """Return both values under the suffixes of their names. Raises UserError for fewer than two images."""
         (real_features,), (generated_features,) = real, generated
         size = min(self.subset_size, len(real_features), len(generated_features))
         if size < 2:
             raise UserError(f"a kernel distance needs at least two images of each kind, not {size}")
-        everything = size == len(real_features) == len(generated_features)
+        is_whole_sample = size == len(real_features) == len(generated_features)
         generator = torch.Generator().manual_seed(self.seed)
-        values = torch.stack(
-            [
-                polynomial_mmd(
-                    draw(real_features, size, generator).double(), draw(generated_features, size, generator).double()
-                )
-                for _ in range(1 if everything else self.subsets)
-            ]
-        )
+        distances = []
+        for _ in range(1 if is_whole_sample else self.subsets):
+            reals = choose(real_features, size, generator).double()
+            distances.append(polynomial_mmd(reals, choose(generated_features, size, generator).double()))
+        values = torch.stack(distances)
         return {"": float(values.mean()), "_std": float(values.std(correction=0))}
 
 
-def draw(features: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Rows without replacement: (N, D) -> (size, D)."""
+def choose(features: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Return random rows without replacement: (N, D) -> (size, D)."""
     return features[torch.randperm(len(features), generator=generator)[:size].to(features.device)]

@@ -1,14 +1,18 @@
-"""Pages of one file: Jinja templates, and images inside them."""
+"""Pages of one HTML file: Jinja templates, and images inside them."""
 
 import base64
+import io
 from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
+from torch import Tensor
+
+from src.core.image_files import to_pillow
 
 
 def template(module: str) -> Template:
-    """page.html beside a module's file; an unknown name in it is an error."""
+    """Return the template page.html beside a module's file, in which an unknown name is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(module).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -19,6 +23,13 @@ def template(module: str) -> Template:
     return environment.get_template("page.html")
 
 
-def data_uri(kind: str, content: bytes) -> Markup:
-    """Bytes of a media type, as an address that needs no file."""
-    return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")
+def data_uri(media_type: str, content: bytes) -> Markup:
+    """Return bytes as an address that needs no file."""
+    return Markup(f"data:{media_type};base64,{base64.b64encode(content).decode()}")
+
+
+def image_uri(image: Tensor, effort: int = 4) -> Markup:
+    """Return an image, uint8 (3, H, W), as an address that needs no file. effort: of the compression, 0 to 6."""
+    with io.BytesIO() as file:
+        to_pillow(image).save(file, "WEBP", quality=90, method=effort)
+        return data_uri("image/webp", file.getvalue())

@@ -9,7 +9,7 @@ from src.callbacks.evaluation import Evaluation
 from src.callbacks.image_grids import ImageGrids
 from src.callbacks.step_seeds import StepSeeds
 from src.core.images import from_uint8
-from src.evaluation.evaluator import judge_samples
+from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
 from src.metrics.kernel import KernelDistance
@@ -40,7 +40,7 @@ def evaluation(tmp_path: Path, num_images: int = 20) -> Evaluation:
 
 
 def gan_with_batch_normalization() -> GAN:
-    """Its training mode matters."""
+    """Build a GAN that decodes differently in training mode."""
     torch.manual_seed(0)
     return tiny_gan(generator=DCGANGenerator(32, LATENT_DIM, width=8, max_width=16, normalization="batch"))
 
@@ -66,7 +66,7 @@ def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:
 
 
 def test_held_out_losses_are_means_over_all_held_out_images(tmp_path: Path) -> None:
-    """Those of an autoencoder draw no noise."""
+    """An autoencoder's losses draw no noise."""
     model, data = tiny_autoencoder(), tiny_data(40, val_fraction=0.2)
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     with torch.no_grad():
@@ -74,13 +74,13 @@ def test_held_out_losses_are_means_over_all_held_out_images(tmp_path: Path) -> N
     torch.testing.assert_close(trainer.callback_metrics["val/loss"], expected)
 
 
-def test_nothing_is_held_out_of_a_gans_losses(tmp_path: Path) -> None:
+def test_without_held_out_images_there_are_no_losses(tmp_path: Path) -> None:
     trainer = train(tiny_gan(), tiny_data(val_fraction=0.0), 8, [evaluation(tmp_path)])
     assert not any(name.startswith("val/") for name in trainer.callback_metrics)
 
 
 class Decoded(ScriptedModel):
-    """Remembers the latents it has decoded."""
+    """A model that remembers the latents it has decoded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,15 +91,15 @@ class Decoded(ScriptedModel):
         return super().decode(latents)
 
 
-def latents_judged(tmp_path: Path, rank: int, world_size: int) -> Tensor:
+def latents_of_rank(tmp_path: Path, rank: int, world_size: int) -> Tensor:
     model, data, (metrics,) = Decoded(), as_process(tiny_data(), rank, world_size), patches().values()
-    judge_samples(model, data, metrics, 11, "train", seed=0, batch_size=4, cache_dir=str(tmp_path))
+    Evaluator(model, data, [metrics], num_images=11, batch_size=4, cache_dir=str(tmp_path)).sample_metrics()
     latents = torch.cat(model.latents)
     return latents[latents.any(dim=1)]  # what fills a batch up is zero
 
 
-def test_two_processes_judge_different_samples(tmp_path: Path) -> None:
-    alone, (first, second) = latents_judged(tmp_path, 0, 1), (latents_judged(tmp_path, rank, 2) for rank in range(2))
+def test_two_ranks_evaluate_different_samples(tmp_path: Path) -> None:
+    alone, (first, second) = latents_of_rank(tmp_path, 0, 1), (latents_of_rank(tmp_path, rank, 2) for rank in range(2))
     assert (len(alone), len(first), len(second)) == (11, 6, 5)
     assert torch.equal(first, alone[:6])
     assert len(torch.cat([first, second]).unique(dim=0)) == 11

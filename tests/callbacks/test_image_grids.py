@@ -63,6 +63,6 @@ def test_writing_draws_no_random_numbers_and_leaves_training_mode(tmp_path: Path
     trainer = train(model, data, 4)
     state = torch.get_rng_state()
     model.train()
-    ImageGrids(str(tmp_path), every_images=4).write(trainer, model)
+    ImageGrids(str(tmp_path), every_images=4).run(trainer, model)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training

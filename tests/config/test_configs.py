@@ -106,7 +106,7 @@ def test_metrics_are_made(name: str, choice: str, monkeypatch: pytest.MonkeyPatc
     given = ["checkpoint=" + __file__] if name == "evaluate" else []
     monkeypatch.setattr("src.config.cli.check", lambda values: values) if given else None
     metrics = config_of(f"metrics={choice}", *given, name=name)["metrics"]
-    distances = {key for network in metrics["networks"].values() for key in made(network).distances}
+    distances = {key for network in metrics["feature_metrics"].values() for key in made(network).distances}
     assert metrics["monitor"] in distances | {None}
 
 

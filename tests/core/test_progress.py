@@ -10,7 +10,7 @@ from rich.console import Console
 
 from src.core import progress
 from src.core.progress import track
-from src.evaluation.evaluator import judge_losses
+from src.evaluation.evaluator import Evaluator
 from tests.helpers.tiny import tiny_data, tiny_vae
 
 
@@ -64,5 +64,5 @@ def test_reference_is_bounded_by_evenly_spaced_images() -> None:
     counted = []
     model = tiny_vae()
     model.evaluation_losses = lambda images: counted.append(len(images)) or {"loss": images[:, 0, 0, 0]}  # type: ignore[method-assign, func-returns-value]
-    judge_losses(model, data, "train", most=20)
+    Evaluator(model, data, max_reference_images=20).losses("train")
     assert sum(counted) == 14

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from src.evaluation.latent_space import (
     Path,
+    active_axes,
     around,
-    closed,
-    coordinates,
+    closed_path,
     decode,
     encode,
-    flatten,
     linear,
     most_active,
-    principal,
-    snap,
+    principal_directions,
+    project,
+    snap_to_grid,
     spherical,
-    steepest,
+    steepest_directions,
 )
 from tests.helpers.tiny import LATENT_DIM, ScriptedModel, random_images, tiny_autoencoder, tiny_gan, tiny_vae
 
@@ -36,41 +36,41 @@ class LinearDecoder(ScriptedModel):
         return (latents * torch.tensor([0.0, 3.0, 1.0]))[:, :, None, None].expand(-1, -1, 2, 2)
 
 
-def test_coordinates_are_the_axes_of_largest_variance() -> None:
-    codes = normal(2000, 4) * torch.tensor([0.1, 2.0, 0.5, 1.0]) + 5
-    directions = coordinates(codes, 2)
+def test_active_axes_have_the_largest_variance() -> None:
+    latents = normal(2000, 4) * torch.tensor([0.1, 2.0, 0.5, 1.0]) + 5
+    directions = active_axes(latents, 2)
     assert directions.vectors.argmax(dim=1).tolist() == [1, 3]
     torch.testing.assert_close(directions.spread, torch.tensor([2.0, 1.0]), rtol=0.1, atol=0)
 
 
 def test_principal_directions_are_those_of_a_turned_gaussian() -> None:
     turn, _ = torch.linalg.qr(normal(4, 4))
-    codes = normal(5000, 4, seed=1) * torch.tensor([3.0, 2.0, 1.0, 0.1]) @ turn.T + 7
-    directions = principal(codes, 3)
+    latents = normal(5000, 4, seed=1) * torch.tensor([3.0, 2.0, 1.0, 0.1]) @ turn.T + 7
+    directions = principal_directions(latents, 3)
     torch.testing.assert_close((directions.vectors @ turn)[:, :3].abs(), torch.eye(3), rtol=0, atol=0.1)
     torch.testing.assert_close(directions.activity.sqrt(), torch.tensor([3.0, 2.0, 1.0]), rtol=0.05, atol=0)
 
 
 def test_steepest_directions_of_a_linear_decoder_are_its_singular_vectors() -> None:
-    directions = steepest(LinearDecoder(), normal(4, 3), 3)
+    directions = steepest_directions(LinearDecoder(), normal(4, 3), 3)
     torch.testing.assert_close(directions.vectors.abs(), torch.eye(3)[[1, 2, 0]], rtol=0, atol=1e-3)
     torch.testing.assert_close(directions.activity, torch.tensor([36.0, 4.0, 0.0]), rtol=1e-3, atol=1e-3)
 
 
 def test_every_model_is_given_directions_of_its_own_kind() -> None:
-    codes = normal(20, LATENT_DIM)
-    kinds = {most_active(model, codes, 2).meaning[:4] for model in (tiny_autoencoder(), tiny_vae(), tiny_gan())}
+    latents = normal(20, LATENT_DIM)
+    kinds = {most_active(model, latents, 2).meaning[:4] for model in (tiny_autoencoder(), tiny_vae(), tiny_gan())}
     assert len(kinds) == 3
 
 
 def test_a_traversal_moves_one_coordinate_and_keeps_the_others() -> None:
-    directions = principal(normal(100, 4) * torch.tensor([3.0, 2.0, 1.0, 0.5]), 2)
-    code = normal(4, seed=2)
-    moved = directions.traverse(code, steps=5, reach=2.0)
-    along = (moved - directions.centre) @ directions.vectors.T
+    directions = principal_directions(normal(100, 4) * torch.tensor([3.0, 2.0, 1.0, 0.5]), 2)
+    latent = normal(4, seed=2)
+    moved = directions.traverse(latent, steps=5, reach=2.0)
+    along = (moved - directions.center) @ directions.vectors.T
     expected = directions.spread[:, None] * torch.linspace(-2, 2, 5)
     torch.testing.assert_close(torch.stack([along[0, :, 0], along[1, :, 1]]), expected)
-    still = (code - directions.centre) @ directions.vectors[1]
+    still = (latent - directions.center) @ directions.vectors[1]
     torch.testing.assert_close(along[0, :, 1], still.expand(5))
 
 
@@ -90,14 +90,14 @@ def test_spherical_path_keeps_its_distance_and_a_line_does_not() -> None:
     torch.testing.assert_close(linear(start, end, 3)[1].norm(), torch.tensor(math.sqrt(2)))
 
 
-def test_spherical_path_between_codes_on_one_line_is_that_line() -> None:
+def test_spherical_path_between_latents_on_one_line_is_that_line() -> None:
     start = normal(3)
     torch.testing.assert_close(spherical(start, 2 * start, 4), linear(start, 2 * start, 4))
 
 
-def test_closed_path_visits_every_code_once() -> None:
+def test_closed_path_visits_every_latent_once() -> None:
     stops = normal(3, 2, 4)
-    frames = list(closed(stops, linear, 5))
+    frames = list(closed_path(stops, linear, 5))
     assert len(frames) == 15
     for index, stop in enumerate(stops):
         torch.testing.assert_close(frames[5 * index], stop)
@@ -106,19 +106,19 @@ def test_closed_path_visits_every_code_once() -> None:
 
 def test_snapping_keeps_directions_and_takes_the_nearest_to_each_middle() -> None:
     points = torch.tensor([[0.0, 0.0], [4.0, 4.0], [0.9, 3.1], [1.1, 2.9], [0.2, 3.9]])
-    assert snap(points, cells=2) == {(1, 0): 0, (0, 1): 1, (0, 0): 3}
+    assert snap_to_grid(points, cells=2) == {(1, 0): 0, (0, 1): 1, (0, 0): 3}
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_a_map_keeps_two_clusters_apart(method: Literal["pca", "tsne"]) -> None:
-    codes = torch.cat([normal(30, 5), normal(30, 5, seed=1) + 20])
-    points = flatten(codes, method)
+    latents = torch.cat([normal(30, 5), normal(30, 5, seed=1) + 20])
+    points = project(latents, method)
     assert points.shape == (60, 2)
     first, second = points[:30], points[30:]
     assert torch.cdist(first, second).min() > 0.5 * torch.cdist(first, first).max()
 
 
-def test_codes_are_the_ones_that_reconstruct() -> None:
+def test_latents_are_the_ones_that_reconstruct() -> None:
     images = random_images(70)
     for model in (tiny_vae(), tiny_autoencoder()):
         again = decode(model.eval(), encode(model, images))

@@ -1,4 +1,4 @@
-"""A model that copies is told from one that has learnt the distribution."""
+"""A model that copies training images has other metrics than one that has learned their distribution."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from src.data.datamodule import ImageDataModule
-from src.evaluation.memorization import NEIGHBOURS, judge_generalization
+from src.evaluation.evaluator import Evaluator
+from src.evaluation.memorization import NEIGHBORS, memorization
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import Diversity, FrechetDistance
 from tests.helpers.feature_networks import PatchMeans, smooth_images
@@ -24,7 +25,7 @@ def data_of(images: Tensor = IMAGES, val_fraction: float = 0.5) -> ImageDataModu
 
 
 class Draws(ScriptedModel):
-    """Its samples are given."""
+    """A model whose samples are given."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
@@ -34,27 +35,27 @@ class Draws(ScriptedModel):
         yield from self.images[:num_images].split(batch_size)
 
 
-def judged(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dict[str, float], Tensor]:
+def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dict[str, float], Tensor]:
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance(), "diversity": Diversity()})
-    return judge_generalization(Draws(images), data, metrics, 500, seed=0, batch_size=16, most=10_000, rows=rows)
+    return memorization(Evaluator(Draws(images), data, [metrics], num_images=500, batch_size=16), metrics, rows)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_copies_show_in_the_neighbours_and_in_the_distances(mirrored: bool) -> None:
+def test_copies_show_in_the_neighbors_and_in_the_distances(mirrored: bool) -> None:
     data = data_of()
     train = data.images("train")[:]
-    values, grid = judged(train.flip(-1) if mirrored else train, data)
+    values, grid = evaluated(train.flip(-1) if mirrored else train, data)
     assert values["copied_patches"] == 1
     assert values["nearest_patches"] < 1e-5 < values["nearest_patches_val"]
     if not mirrored:
         assert values["fd_train"] == pytest.approx(0, abs=1e-6)
     assert values["fd_val"] > 1.3 * values["fd_train"]
-    columns = grid.unflatten(0, (2, NEIGHBOURS + 2))
+    columns = grid.unflatten(0, (2, NEIGHBORS + 2))
     assert torch.equal(columns[:, 2], train[:2])
 
 
 def test_a_model_of_the_distribution_is_as_far_from_both() -> None:
-    values, _ = judged(smooth_images(150, seed=5, size=32), data_of())
+    values, _ = evaluated(smooth_images(150, seed=5, size=32), data_of())
     assert values["copied_patches"] < 0.08
     assert values["nearest_patches"] == pytest.approx(values["nearest_patches_val"], rel=0.1)
     assert values["fd_train"] == pytest.approx(values["fd_val"], rel=0.5)
@@ -62,9 +63,9 @@ def test_a_model_of_the_distribution_is_as_far_from_both() -> None:
 
 
 def test_distances_are_to_equally_many_training_and_held_out_images() -> None:
-    """Of a tenth held out, a tenth of the training images: both distances are higher alike."""
+    """With a tenth held out, a tenth of the training images is used: both distances are equally higher."""
     data = data_of(val_fraction=0.1)
-    values, _ = judged(smooth_images(150, seed=5, size=32), data)
+    values, _ = evaluated(smooth_images(150, seed=5, size=32), data)
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     positions = torch.linspace(0, 269, 30).round().long()
     sampled = metrics.summarize([smooth_images(150, seed=5, size=32)])
@@ -72,8 +73,8 @@ def test_distances_are_to_equally_many_training_and_held_out_images() -> None:
         assert values[name] == pytest.approx(metrics.compare(metrics.summarize([images]), sampled)["fd"], rel=1e-4)
 
 
-def test_without_held_out_images_the_neighbours_are_shown_all_the_same() -> None:
+def test_without_held_out_images_the_neighbors_are_shown_all_the_same() -> None:
     data = data_of(IMAGES[:5], val_fraction=0.0)
-    values, grid = judged(IMAGES[:3], data, rows=9)
+    values, grid = evaluated(IMAGES[:3], data, rows=9)
     assert values == {"nearest_patches": pytest.approx(0, abs=1e-5)}
     assert len(grid) == 3 * (2 + 5)  # fewer images than columns

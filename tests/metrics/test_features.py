@@ -47,12 +47,12 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cubic_resize_matrix(source: int, target: int) -> np.ndarray:
-    """Keys' cubic convolution with a = -0.75 at half-pixel centres, edges repeated: (target, source)."""
+    """Keys' cubic convolution with a = -0.75 at half-pixel centers, edges repeated: (target, source)."""
     matrix = np.zeros((target, source))
     for row in range(target):
-        centre = (row + 0.5) * source / target - 0.5
-        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            x = abs(centre - tap)
+        center = (row + 0.5) * source / target - 0.5
+        for tap in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            x = abs(center - tap)
             inner, outer = 1.25 * x**3 - 2.25 * x**2 + 1, -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
             matrix[row, min(max(tap, 0), source - 1)] += inner if x <= 1 else outer
     return matrix
@@ -72,7 +72,7 @@ def features_by_the_specification(images: Tensor) -> np.ndarray:
 
 
 def frechet_of_samples(a: np.ndarray, b: np.ndarray) -> float:
-    """From the samples: the square root's trace is the nuclear norm of the product of the centred samples."""
+    """Return the distance from the samples: its root's trace is the nuclear norm of the centered samples' product."""
     overlap = np.linalg.svd((a - a.mean(0)) @ (b - b.mean(0)).T, compute_uv=False).sum()
     overlap /= np.sqrt((len(a) - 1) * (len(b) - 1))
     traces = np.trace(np.cov(a, rowvar=False)) + np.trace(np.cov(b, rowvar=False))

@@ -46,11 +46,11 @@ def test_of_identical_distributions_is_zero_and_never_negative(samples: int) -> 
 
 
 def test_of_rank_deficient_covariances_is_that_of_the_samples() -> None:
-    # tr (A^1/2 B A^1/2)^1/2 is the nuclear norm of the product of the centred samples.
+    # tr (A^1/2 B A^1/2)^1/2 is the nuclear norm of the product of the centered samples.
     a, b = gaussian_sample(9, 200, 1), gaussian_sample(9, 200, 2) + 0.5
-    centred_a, centred_b = a - a.mean(0), b - b.mean(0)
-    overlap = torch.linalg.matrix_norm(centred_a @ centred_b.T, ord="nuc") / 8
-    traces = (centred_a.square().sum() + centred_b.square().sum()) / 8
+    centered_a, centered_b = a - a.mean(0), b - b.mean(0)
+    overlap = torch.linalg.matrix_norm(centered_a @ centered_b.T, ord="nuc") / 8
+    traces = (centered_a.square().sum() + centered_b.square().sum()) / 8
     expected = (a.mean(0) - b.mean(0)).square().sum() + traces - 2 * overlap
     distance = frechet_distance(a.mean(0), torch.cov(a.T), b.mean(0), torch.cov(b.T))
     assert distance.item() == pytest.approx(expected.item(), rel=1e-6)

@@ -8,7 +8,7 @@ from torch import Tensor
 from src.callbacks.evaluation import Evaluation
 from src.core.errors import UserError
 from src.core.images import to_uint8
-from src.evaluation.evaluator import fit_prior
+from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
 from src.models.autoencoder import EncodingModel
@@ -79,7 +79,7 @@ def test_latents_that_are_not_finite_change_nothing() -> None:
 @pytest.mark.parametrize("build", [tiny_vae, tiny_autoencoder])
 def test_images_of_the_mixture_are_the_same_bytes_for_every_batch_size(build: Callable[[], EncodingModel]) -> None:
     model = build().eval()
-    fit_prior(model, tiny_data())
+    Evaluator(model, tiny_data()).fit_prior()
     whole = torch.cat(list(model.sample_uint8(40, seed=3, batch_size=40, prior="mixture")))
     assert not torch.equal(whole, torch.cat(list(model.sample_uint8(40, seed=3, batch_size=40))))
     for batch_size in (1, 7, 32):
@@ -90,7 +90,7 @@ def test_images_of_the_mixture_are_the_same_bytes_for_every_batch_size(build: Ca
 
 def test_mixture_of_a_vae_is_fitted_on_samples_of_the_posteriors() -> None:
     vae, data = tiny_vae(mixture_components=1).eval(), tiny_data(200)
-    fit_prior(vae, data)
+    Evaluator(vae, data).fit_prior()
     mean, log_variance = vae.posterior(data.images("train")[:].float() / 127.5 - 1)
     expected = mean.T.cov() + log_variance.exp().mean(0).diag()
     covariance = vae.mixture.choleskies[0] @ vae.mixture.choleskies[0].T

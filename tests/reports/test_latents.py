@@ -44,7 +44,7 @@ def test_models_that_encode_show_real_images_too(model: str, tmp_path: Path) -> 
     written = {path.name for path in folder.iterdir()}
     assert written == ALWAYS | OF_IMAGES | {"samples.webp", "images.webp", "latents.json"}
     assert report(folder)["files"].keys() == written - {"latents.json"}
-    assert report(folder)["num_codes"] == 40
+    assert report(folder)["num_latents"] == 40
     # Three rows of five decoded images of 32 pixels between two real ones, and 2 pixels around each.
     assert Image.open(folder / "images_linear.png").size == (7 * 34 + 2, 3 * 34 + 2)
     assert Image.open(folder / "samples_linear.png").size == (5 * 34 + 2, 3 * 34 + 2)
@@ -82,4 +82,4 @@ def test_other_images_few_as_they_are_can_be_shown(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), (80 * index, 40, 90)).save(tmp_path / "cats" / f"{index}.png")
     folder = draw(untrained("vae", tmp_path), f"data.root={tmp_path}/cats", f"output={tmp_path}/out")
     assert not folder.exists()
-    assert report(tmp_path / "out")["num_codes"] == 3
+    assert report(tmp_path / "out")["num_latents"] == 3

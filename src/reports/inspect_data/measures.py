@@ -1,4 +1,4 @@
-"""What can be told of a set of images in numbers."""
+"""Numbers that describe a set of images."""
 
 import math
 from collections import Counter
@@ -16,32 +16,34 @@ LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Of N images: luma's mean and standard deviation, each (N,); the mean and the deviation of all, (3, S, S)."""
+class PixelStatistics:
+    """Brightness and contrast of each image, (N,): its luma's mean and deviation; mean and deviation of all images,
+    (3, S, S)."""
 
     brightness: Tensor
     contrast: Tensor
     mean: Tensor
     deviation: Tensor
 
-    @classmethod
-    def of(cls, images: ImageDataset, batch_size: int = 512) -> "Statistics":
-        brightness, contrast = torch.empty(2, len(images))
-        total = torch.zeros(2, *images.pixels.shape[1:], dtype=torch.float64)
-        for part in torch.arange(len(images)).split(batch_size):
-            values = images[part].float()
-            luma = (values * LUMA).sum(1).flatten(1)
-            brightness[part], contrast[part] = luma.mean(1), luma.std(1, correction=0)
-            total += torch.stack([values.sum(0), values.square().sum(0)])
-        mean, square = total / len(images)
-        deviation = (square - mean.square()).clamp(min=0).sqrt()
-        return cls(brightness, contrast, mean, deviation)
+
+def pixel_statistics(images: ImageDataset, batch_size: int = 512) -> PixelStatistics:
+    """Return the statistics of all images, in units of 0 to 255."""
+    lumas = []
+    total = torch.zeros(2, *images.pixels.shape[1:], dtype=torch.float64)
+    for batch in images.batches(batch_size):
+        values = batch.float()
+        luma = (values * LUMA).sum(1).flatten(1)
+        lumas.append(torch.stack([luma.mean(1), luma.std(1, correction=0)]))
+        total += torch.stack([values.sum(0), values.square().sum(0)])
+    brightness, contrast = torch.cat(lumas, dim=1)
+    mean, square = total / len(images)
+    return PixelStatistics(brightness, contrast, mean, (square - mean.square()).clamp(min=0).sqrt())
 
 
 def histogram(values: np.ndarray, low: float, high: float, bins: int, below: float = -np.inf) -> dict[str, Any]:
-    """Bars from low to high; what lies outside counts in the last. marked: bars of values below a limit.
+    """Return the bars from low to high; values outside count in the last. Bars of values below a limit are marked.
 
-    left, width and height are shares of the chart; the fullest bar is 1 high, no bar with a image under 1%.
+    left, width and height are fractions of the chart; the fullest bar is 1 high, a bar with an image at least 0.01.
     """
     counts, edges = np.histogram(np.clip(values, low, np.nextafter(high, low)), bins, (low, high))
     bars = [
@@ -59,8 +61,8 @@ def histogram(values: np.ndarray, low: float, high: float, bins: int, below: flo
     return {"bars": bars, "low": low, "high": high}
 
 
-def original_sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """The commonest original sizes, and a histogram of the shorter sides when they differ."""
+def original_sizes(sizes: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return the most common (width, height), and a histogram of the shorter sides if they differ."""
     counted = Counter(tuple(size) for size in sizes).most_common()
     shorter = np.array([min(size) for size in sizes])
     differ = shorter.min() < shorter.max()
@@ -74,25 +76,26 @@ def original_sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
 
 
 def members_of(groups: Tensor) -> list[list[int]]:
-    """Positions of each group's images, the largest group first."""
+    """Return the positions of each group's images, the largest group first."""
     order = torch.argsort(groups, stable=True)
     counts = torch.unique_consecutive(groups[order], return_counts=True)[1]
     return sorted((part.tolist() for part in order.split(counts.tolist())), key=lambda part: (-len(part), part))
 
 
 def in_both_at_random(train: Tensor, val: Tensor) -> float:
-    """How many groups a split image by image, with as many held out, would be expected to divide."""
+    """Return how many groups are expected on both sides of a split that ignores groups and holds out as many images."""
     total = len(train) + len(val)
-    sizes = torch.unique(torch.cat([train, val]), return_counts=True)[1].tolist()
-    divided = {
-        size: 1
-        - sum(math.prod((side - taken) / (total - taken) for taken in range(size)) for side in map(len, (train, val)))
-        for size in set(sizes)
-    }
-    return sum(divided[size] for size in sizes if size > 1)
+    sizes = Counter(torch.unique(torch.cat([train, val]), return_counts=True)[1].tolist())
+    expected = 0.0
+    for size, count in sizes.items():
+        on_one_side = sum(
+            math.prod((side - taken) / (total - taken) for taken in range(size)) for side in (len(train), len(val))
+        )
+        expected += count * (1 - on_one_side) if size > 1 else 0.0
+    return expected
 
 
-def below(values: Tensor, limit: float) -> list[int]:
-    """Positions of the values below a limit, the lowest first."""
+def positions_below(values: Tensor, limit: float) -> list[int]:
+    """Return the positions of the values below a limit, the lowest first."""
     order = torch.argsort(values, stable=True)
     return order[: int((values < limit).sum())].tolist()

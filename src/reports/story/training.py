@@ -16,19 +16,19 @@ REPOSITORY = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Part:
-    """A run folder and the options of src.train that fill it."""
+    """A run folder, and the options of src.train for its run."""
 
     folder: Path
     overrides: list[str]
 
+    def arguments(self, folder: Path) -> list[str]:
+        """Return the arguments that train in a folder; an interrupted run goes on."""
+        return ["-m", "src.train", *self.overrides, f"run_dir={folder}", "resume=last"]
+
     @property
     def command(self) -> str:
-        """As a user types it."""
-        return shlex.join(["python", "-m", "src.train", *self.options(self.folder)])
-
-    def options(self, folder: Path) -> list[str]:
-        """Those of src.train; a run that was interrupted goes on."""
-        return [*self.overrides, f"run_dir={folder}", "resume=last"]
+        """The command as a user types it."""
+        return shlex.join(["python", *self.arguments(self.folder)])
 
     @property
     def checkpoint(self) -> Path:
@@ -36,32 +36,32 @@ class Part:
 
     @property
     def record(self) -> Path:
-        """Holds the command of a run that has ended well."""
+        """The file that holds the command once its run is finished."""
         return self.folder / "command.txt"
 
     def is_finished(self) -> bool:
-        """UserError where another command's run has this folder."""
+        """Tell whether the run is finished; UserError if the folder holds another command's run."""
         if not self.record.is_file():
             return False
         if self.record.read_text().strip() != self.command:
             raise UserError(
-                f"{self.folder} holds a run of other options ({self.record} has them); "
+                f"{self.folder} holds a run with other options (they are in {self.record}); "
                 "give output=... for another story, or remove that folder"
             )
         return True
 
 
 def train(parts: list[Part]) -> None:
-    """Runs what is not finished; SystemExit with the exit code of a run that fails."""
+    """Train what is not finished. SystemExit with a run's exit status if it fails."""
     missing = [part for part in parts if not part.is_finished()]
-    # What is mistyped for the last run is told before the first.
+    # A mistake in the options of the last run is found before the first one starts.
     for part in missing:
         GlobalHydra.instance().clear()
         check_ahead("train", "src.train.train", part.overrides, [])
     for part in missing:
         print(f"\n{part.command}", flush=True)
-        arguments = [sys.executable, "-m", "src.train", *part.options(part.folder.absolute())]
-        finished = subprocess.run(arguments, cwd=REPOSITORY, check=False)
+        command = [sys.executable, *part.arguments(part.folder.absolute())]
+        finished = subprocess.run(command, cwd=REPOSITORY, check=False)
         if finished.returncode:
             raise SystemExit(finished.returncode)
         part.record.write_text(part.command + "\n")

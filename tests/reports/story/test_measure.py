@@ -1,64 +1,64 @@
-"""What the page says of a model, on cases whose answer is known."""
+"""The measurements of a model on cases whose answer is known."""
 
 import pytest
 import torch
 
 from src.data.dataset import ImageDataset
-from src.evaluation.evaluator import fit_prior
+from src.evaluation.evaluator import Evaluator
 from src.models.base import GenerativeModel
-from src.reports.story.measure import Yardstick, measure
+from src.reports.story.measure import FeatureDistance, measure
 from tests.helpers.feature_networks import PatchMeans, smooth_images
 from tests.helpers.tiny import LATENT_DIM, random_images, tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
 
 
-def yardstick(count: int = 30) -> Yardstick:
+def feature_distance(count: int = 30) -> FeatureDistance:
     images = smooth_images(count, seed=0, size=32)
-    return Yardstick(PatchMeans(), ImageDataset.of(images, [str(index) for index in range(count)]))
+    return FeatureDistance(PatchMeans(), ImageDataset.of(images, [str(index) for index in range(count)]))
 
 
 def fitted(model: GenerativeModel) -> GenerativeModel:
-    fit_prior(model.eval(), tiny_data())
+    Evaluator(model.eval(), tiny_data()).fit_prior()
     return model
 
 
 def test_training_images_are_at_no_distance_and_shifted_ones_at_their_shift() -> None:
     training = smooth_images(30, seed=0, size=32).clamp(40, 200)
-    ruler = Yardstick(PatchMeans(), ImageDataset.of(training, [str(index) for index in range(30)]))
-    assert ruler.judge(training).distances.max() < 1e-3
-    assert ruler.judge(training).frechet == pytest.approx(0, abs=1e-6)
-    brighter = ruler.judge(training + 1)  # a gray level up: twelve features by 1/255
+    distance = FeatureDistance(PatchMeans(), ImageDataset.of(training, [str(index) for index in range(30)]))
+    assert distance.measure(training).distances.max() < 1e-3
+    assert distance.measure(training).frechet == pytest.approx(0, abs=1e-6)
+    brighter = distance.measure(training + 1)  # a gray level up: twelve features by 1/255
     assert brighter.median == pytest.approx(12**0.5 / 255, rel=1e-3)
     assert brighter.frechet == pytest.approx(12 / 255**2, rel=1e-3)
 
 
-def test_share_beyond_counts_what_is_farther_than_most_of_the_others() -> None:
-    ruler = yardstick()
-    real = ruler.judge(smooth_images(40, seed=1, size=32))
-    assert real.share_beyond(real) == pytest.approx(0.05)
-    assert ruler.judge(torch.zeros(3, 3, 32, 32, dtype=torch.uint8)).share_beyond(real) == 1
+def test_fraction_beyond_counts_what_is_farther_than_most_of_the_others() -> None:
+    distance = feature_distance()
+    real = distance.measure(smooth_images(40, seed=1, size=32))
+    assert real.fraction_beyond(real) == pytest.approx(0.05)
+    assert distance.measure(torch.zeros(3, 3, 32, 32, dtype=torch.uint8)).fraction_beyond(real) == 1
 
 
 def test_models_are_measured_by_what_they_offer() -> None:
-    ruler, images = yardstick(), random_images(10)
+    distance, images = feature_distance(), random_images(10)
     for model in (tiny_autoencoder(), tiny_vae(), tiny_gan()):
-        result = measure(fitted(model), images, images[:6], ruler, seed=0)
-        assert result.samples.shape == (6, 3, 32, 32)
-        assert len(result.judgement.distances) == 6
-        assert (result.encoded is None) == (type(model).__name__ == "GAN")
-        if result.encoded:
-            assert result.encoded.codes.shape == (10, LATENT_DIM)
-            error = (result.encoded.reconstructions.double() - images[:6].double()).square().mean(dim=(1, 2, 3))
-            assert result.encoded.psnr == pytest.approx((20 * torch.tensor(255.0).log10() - 10 * error.log10()).mean())
-            assert result.encoded.mixture_samples.shape == (6, 3, 32, 32)
-            assert not torch.equal(result.encoded.mixture_samples, result.samples)
-            assert (result.encoded.kl_nats is None) == (type(model).__name__ == "Autoencoder")
+        result = measure(fitted(model), images, images[:6], distance, seed=0)
+        assert result.samples.images.shape == (6, 3, 32, 32)
+        assert len(result.samples.distances) == 6
+        assert (result.latents is None) == (type(model).__name__ == "GAN")
+        if result.latents is not None and result.reconstructions and result.mixture_samples:
+            assert result.latents.shape == (10, LATENT_DIM)
+            error = (result.reconstructions.images.double() - images[:6].double()).square().mean(dim=(1, 2, 3))
+            assert result.psnr == pytest.approx((20 * torch.tensor(255.0).log10() - 10 * error.log10()).mean())
+            assert result.mixture_samples.images.shape == (6, 3, 32, 32)
+            assert not torch.equal(result.mixture_samples.images, result.samples.images)
+            assert (result.kl_nats is None) == (type(model).__name__ == "Autoencoder")
 
 
 def test_aggregate_posterior_has_the_noise_of_the_posteriors() -> None:
     vae, images = tiny_vae(), random_images(1).repeat(2000, 1, 1, 1)
     with torch.no_grad():
         vae.to_posterior.bias[LATENT_DIM:] = 2.0  # log-variances of nearly 2
-    result = measure(fitted(vae), images, images[:2], yardstick(), seed=0)
-    assert result.encoded is not None
+    result = measure(fitted(vae), images, images[:2], feature_distance(), seed=0)
+    assert result.latents is not None
     _, log_variance = vae.posterior(images[:1] / 127.5 - 1)
-    torch.testing.assert_close(result.encoded.codes.var(dim=0), log_variance[0].exp().detach(), rtol=0.15, atol=0)
+    torch.testing.assert_close(result.latents.var(dim=0), log_variance[0].exp().detach(), rtol=0.15, atol=0)

@@ -1,4 +1,4 @@
-"""The runs of a story: of like size, trained once, and what is wrong is told before the first."""
+"""The runs of a story: of similar size, each trained once, and refused before the first if an option is wrong."""
 
 import sys
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_finished_runs_are_not_trained_again(tmp_path: Path, runs: list[list[str
 
 def test_a_folder_of_another_story_is_refused(tmp_path: Path, runs: list[list[str]]) -> None:
     train(parts(tmp_path))
-    with pytest.raises(UserError, match="holds a run of other options"):
+    with pytest.raises(UserError, match="holds a run with other options"):
         train(parts(tmp_path, "data.image_size=32"))
     assert len(runs) == 3
 
