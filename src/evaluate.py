@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value
-from src.core.types import KINDS, CheckpointPath, NonNegativeInt, PositiveInt, Seed
+from src.core.types import CheckpointPath, ImagesPath, NonNegativeInt, PositiveInt, Seed
 
 
 def evaluate(
@@ -24,8 +24,8 @@ def evaluate(
     """Losses on the reference images and metrics of num_images samples; the images are not augmented. With
     neighbours, a grid of so many samples beside their nearest training images, and how near they are."""
     if data.get("root") and "_target_" not in data:
-        check_value("data.root", data["root"], [KINDS["ImagesPath"]])
-    most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
+        check_value("data.root", data["root"], ImagesPath)
+    most = check_value("metrics.max_reference_images", metrics["max_reference_images"], PositiveInt)
 
     import json
     from itertools import product

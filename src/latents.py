@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value
-from src.core.types import KINDS, CheckpointPath, FolderPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, FolderPath, ImagesPath, PositiveInt, Seed
 
 
 def latents(
@@ -25,7 +25,7 @@ def latents(
 ) -> None:
     """Writes images of the latent space; those of real images' codes only for models that encode."""
     if data.get("root") and "_target_" not in data:
-        check_value("data.root", data["root"], [KINDS["ImagesPath"]])
+        check_value("data.root", data["root"], ImagesPath)
 
     import json
     from pathlib import Path

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from src.config.validation import check, nearest_first, signature_of
+from src.config.signatures import signature_of
+from src.config.validation import check, nearest_first
 from src.core.errors import UserError
 
 VAE = {"_target_": "src.models.vae.VAE", "_partial_": True}
