@@ -3,8 +3,8 @@
 from typing import Any, Literal
 
 from src.config.cli import run
-from src.config.validation import check_value
-from src.core.types import CheckpointPath, ImagesPath, NonNegativeInt, PositiveInt, Seed
+from src.config.validation import check_value, instantiate
+from src.core.types import CheckpointPath, FolderPath, ImagesPath, NonNegativeInt, OutputPath, PositiveInt, Seed
 
 
 def evaluate(
@@ -12,8 +12,10 @@ def evaluate(
     num_images: PositiveInt,
     seed: Seed,
     reference: Literal["train", "val"],
-    output: str | None,
-    neighbours: NonNegativeInt,
+    output: OutputPath | None,
+    neighbors: NonNegativeInt,
+    max_reference_images: PositiveInt,
+    cache_dir: FolderPath | None,
     batch_size: PositiveInt,
     importance_samples: PositiveInt,
     max_bound_images: PositiveInt,
@@ -22,17 +24,15 @@ def evaluate(
     metrics: dict[str, Any],
 ) -> None:
     """Losses on the reference images and metrics of num_images samples; the images are not augmented. With
-    neighbours, a grid of so many samples beside their nearest training images, and how near they are."""
+    neighbors, a grid of so many samples beside their nearest training images, and how near they are."""
     if data.get("root") and "_target_" not in data:
         check_value("data.root", data["root"], ImagesPath)
-    most = check_value("metrics.max_reference_images", metrics["max_reference_images"], PositiveInt)
 
     import json
     from itertools import product
     from pathlib import Path
 
     import torch
-    from hydra.utils import instantiate
 
     from src.core.image_files import save_grid
     from src.evaluation.evaluator import fit_prior, judge_losses, judge_samples
@@ -47,31 +47,30 @@ def evaluate(
     images_are_its_own = not any(value is not None for value in data.values())
     print(f"data: {images.source.description}", flush=True)
     torch.manual_seed(seed)
-    results = judge_losses(model, images, reference, most)
+    results = judge_losses(model, images, reference, max_reference_images)
     if images_are_its_own:
         fit_prior(model, images)
-    networks = [instantiate(network, _convert_="all") for network in metrics["networks"].values()]
-    cache_dir = metrics["cache_dir"]
+    networks = [instantiate(network) for network in metrics["feature_metrics"].values()]
     for network, prior in product(networks, model.priors()):
         results |= judge_samples(
-            model, images, network, num_images, reference, seed, batch_size, cache_dir, most, prior
+            model, images, network, num_images, reference, seed, batch_size, cache_dir, max_reference_images, prior
         )
     grids = {}
-    if neighbours:
+    if neighbors:
         for network in networks:
             values, grids[network.features.name] = judge_generalization(
-                model, images, network, num_images, seed, batch_size, most, neighbours
+                model, images, network, num_images, seed, batch_size, max_reference_images, neighbors
             )
             results |= values
     if isinstance(model, EncodingModel):
-        limits = Limits(min(num_images, most), max_bound_images, importance_samples)
-        results |= judge_codes(model, images, reference, networks, limits, seed, cache_dir, most)
+        limits = Limits(min(num_images, max_reference_images), max_bound_images, importance_samples)
+        results |= judge_codes(model, images, reference, networks, limits, seed, cache_dir, max_reference_images)
     report = {
         **results,
         "num_images": num_images,
         "seed": seed,
         "reference": reference,
-        "num_reference_images": len(images.images(reference, most)),
+        "num_reference_images": len(images.images(reference, max_reference_images)),
         "data": images.source.description,
         "checkpoint": checkpoint,
         "images_seen": model.images_seen,
@@ -86,4 +85,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    run("evaluate", evaluate)
+    run(evaluate)

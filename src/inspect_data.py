@@ -1,12 +1,12 @@
 """`python -m src.inspect_data data=folder data.root=PATH`: writes a page that shows what is in a set of images."""
 
 from src.config.cli import run
-from src.core.types import FolderPath, NonNegativeFloat, ObjectConfig, PositiveInt
+from src.core.types import NonNegativeFloat, ObjectConfig, OutputPath, PositiveInt
 
 
 def inspect_data(
     data: ObjectConfig,
-    output: FolderPath,
+    output: OutputPath,
     too_dark: NonNegativeFloat,
     low_contrast: NonNegativeFloat,
     examples: PositiveInt,
@@ -15,11 +15,10 @@ def inspect_data(
     """Writes index.html, self-contained, and the images on it as PNGs into the folder output."""
     from pathlib import Path
 
-    from hydra.utils import instantiate
-
+    from src.config.validation import instantiate
     from src.reports.inspect_data.page import Limits, Subject, report
 
-    images = instantiate(data, _convert_="all")
+    images = instantiate(data)
     print(f"data: {images.source.description}", flush=True)
     limits = Limits(too_dark, low_contrast, examples, contact_sheet)
     numbers = report(Subject.of(images, data), limits, Path(output))
@@ -29,4 +28,4 @@ def inspect_data(
 
 
 if __name__ == "__main__":
-    run("inspect_data", inspect_data)
+    run(inspect_data)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value
-from src.core.types import CheckpointPath, FolderPath, ImagesPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, ImagesPath, OutputPath, PositiveInt, Seed
 
 
 def latents(
@@ -19,7 +19,7 @@ def latents(
     animation: Literal["webp", "gif", "apng"],
     frames: PositiveInt,
     seed: Seed,
-    output: FolderPath | None,
+    output: OutputPath | None,
     device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
 ) -> None:
@@ -75,4 +75,4 @@ def latents(
 
 
 if __name__ == "__main__":
-    run("latents", latents)
+    run(latents)

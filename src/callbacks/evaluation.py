@@ -14,14 +14,14 @@ from src.models.base import GenerativeModel
 
 
 class Evaluation(Callback):
-    """Logs val/<name>, the losses on held-out images, and every metric of every feature network in `networks`, on
+    """Logs val/<name>, the losses on held-out images, and every metric of every feature network in feature_metrics, on
     num_images samples from always the same noise (seed) against the training or the held-out images, of which at
     most max_reference_images are used."""
 
     def __init__(
         self,
         every_images: PositiveInt,
-        networks: dict[str, FeatureMetrics],
+        feature_metrics: dict[str, FeatureMetrics],
         num_images: PositiveInt,
         reference: Literal["train", "val"] = "train",
         batch_size: PositiveInt = 64,
@@ -29,12 +29,12 @@ class Evaluation(Callback):
         cache_dir: str | None = None,
         max_reference_images: PositiveInt = 50_000,
     ) -> None:
-        self.every_images, self.networks, self.num_images = every_images, networks, num_images
+        self.every_images, self.feature_metrics, self.num_images = every_images, feature_metrics, num_images
         self.reference, self.batch_size, self.seed, self.cache_dir = reference, batch_size, seed, cache_dir
         self.max_reference_images = max_reference_images
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
-        if self.networks:
+        if self.feature_metrics:
             trainer.datamodule.images(self.reference)  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
@@ -53,7 +53,7 @@ class Evaluation(Callback):
             losses |= judge_posterior(model, data, "val", self.max_reference_images)
             metrics = {f"val/{name}": value for name, value in losses.items()}
         fit_prior(model, data)
-        for network, prior in product(self.networks.values(), model.priors()):
+        for network, prior in product(self.feature_metrics.values(), model.priors()):
             metrics |= judge_samples(
                 model,
                 data,

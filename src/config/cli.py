@@ -68,7 +68,7 @@ def run(job: Callable[..., None]) -> None:
             raise
         fail(explain(error, sys.argv[1:], lambda given: compose(name, given)))
     except OSError as error:
-        if wants_traceback or has_folder:
+        if wants_traceback or has_folder or not error.filename:
             raise
         fail(f"can't make the folder {error.filename}: {error.strerror}; give another one as run_dir=...")
     finally:

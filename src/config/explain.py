@@ -22,7 +22,8 @@ def explain(error: Exception, arguments: list[str], compose: Callable[[list[str]
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: there is no such choice; {group} is one of {listed(name, list(error.options))}."
     if isinstance(error, OverrideParseException):
-        return f"can't read {error.override!r}: options look like model=gan or seed=1; {corrected(error.override, arguments)}."
+        hint = corrected(error.override, arguments)
+        return f"can't read {error.override!r}: options look like model=gan or seed=1; {hint}."
     if unknown and not isinstance(error, UserError):
         return explain_key(unknown[1], arguments, compose)
     return " ".join(message.split("\nSee ")[0].split())

@@ -133,8 +133,9 @@ def evaluate(annotation: ast.expr | None, module: str) -> Any:
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             return Literal[tuple(ast.literal_eval(item) for item in getattr(choices, "elts", [choices]))]
         case ast.Subscript(value=ast.Name(id=name), slice=inner) if name in GENERIC:
-            items = getattr(inner, "elts", [inner])
-            return GENERIC[name][tuple(... if ast.unparse(item) == "..." else evaluate(item, module) for item in items)]
+            elements = getattr(inner, "elts", [inner])
+            items = [... if ast.unparse(item) == "..." else evaluate(item, module) for item in elements]
+            return GENERIC[name][tuple(items) if len(items) > 1 else items[0]]
         case ast.Subscript(value=value):
             return evaluate(value, module)
         case ast.Name(id=name) if name in NAMES:

@@ -122,10 +122,10 @@ def nearest_first(word: str, choices: list[str]) -> list[str]:
     return sorted(choices, key=lambda choice: -difflib.SequenceMatcher(None, word.lower(), choice.lower()).ratio())
 
 
-def instantiate(config: Any, **options: Any) -> Any:
+def instantiate(config: Any, _convert_: str = "all", **options: Any) -> Any:
     """Make the object that a config names. A UserError of its constructor passes as it is, not in Hydra's words."""
     try:
-        return hydra.utils.instantiate(config, _convert_="all", **options)
+        return hydra.utils.instantiate(config, _convert_=_convert_, **options)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error

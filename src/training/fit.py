@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import yaml
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.callbacks.checkpoints import Checkpoints, describe_last_checkpoint
 from src.callbacks.stop_signals import StopSignals
+from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel

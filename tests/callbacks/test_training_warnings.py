@@ -91,7 +91,9 @@ def run_of(capsys: pytest.CaptureFixture[str], model: Any, **options: Any) -> tu
     metrics = FeatureMetrics(PatchMeans(), {"diversity_patches": Diversity()})
     callbacks = [
         TrainingScalars(every_images=20),
-        Evaluation(every_images=100, networks={"patches": metrics}, num_images=32, cache_dir="/nonexistent/cache"),
+        Evaluation(
+            every_images=100, feature_metrics={"patches": metrics}, num_images=32, cache_dir="/nonexistent/cache"
+        ),
         TrainingWarnings(every_images=20, warmup_images=0, **({"patience_images": 100} | options)),
     ]
     data = ImageDataModule(InMemory(smooth_images(40, seed=0, size=32)), image_size=32, batch_size=4)

@@ -57,7 +57,7 @@ def train(parts: list[Part]) -> None:
     # What is mistyped for the last run is told before the first.
     for part in missing:
         GlobalHydra.instance().clear()
-        check_ahead("train", "src.train.train", part.overrides, [])
+        check_ahead("train", part.overrides, [])
     for part in missing:
         print(f"\n{part.command}", flush=True)
         arguments = [sys.executable, "-m", "src.train", *part.options(part.folder.absolute())]
