@@ -104,6 +104,8 @@ def alternatives(annotation: Any) -> tuple[list[str], list[str]]:
     if origin in (Union, UnionType):
         parts = [alternatives(part) for part in inner]
         return [choice for choices, _ in parts for choice in choices], [text for _, texts in parts for text in texts]
+    if origin is tuple:
+        return [], [f"a list of {len(inner)} values"]
     texts = [item.description for item in getattr(annotation, "__metadata__", ()) if getattr(item, "description", None)]
     return [], texts[-1:] or [PLAIN_TYPES.get(origin or annotation, "an object (_target_)")]
 

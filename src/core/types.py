@@ -58,7 +58,8 @@ def images_path(value: str) -> str:
 def checkpoint_path(value: str) -> str:
     """Return the path of a checkpoint or of a run folder; models/checkpoint reads it closely."""
     path = Path(existing_path(value))
-    if path.is_dir() and not (path / "checkpoints").is_dir():
+    is_run = path.name == "checkpoints" or any((path / name).exists() for name in ("checkpoints", "config.yaml"))
+    if path.is_dir() and not is_run:
         raise ValueError("this folder holds no run" if any(path.iterdir()) else "this folder is empty")
     if path.is_file() and not path.stat().st_size:
         raise ValueError("this file is empty")
