@@ -122,17 +122,17 @@ def test_mistake_to_another_command_is_answered(name: str, line: str, beginning:
 def test_paths_without_checkpoint_or_images_are_refused_without_torch(tmp_path: Path) -> None:
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "folder" / "notes").mkdir(parents=True)
-    resume = f"resume={tmp_path}"
-    assert answer(f"{resume}/empty.ckpt").endswith("this file is empty; give one of last or a checkpoint or its run folder or null.")  # fmt: skip
-    assert answer(f"{resume}/folder/notes").startswith(f"{resume}/folder/notes: this folder is empty; give ")
-    assert answer(f"{resume}/folder").startswith(f"{resume}/folder: this folder holds no run; give ")
-    assert "folder/notes: this folder is empty; give a folder, .zip" in answer(
-        f"data=folder data.root={tmp_path}/folder/notes"
-    )
-    assert "folder: this folder holds no images; give a folder, .zip" in answer(
-        f"data=folder data.root={tmp_path}/folder"
-    )
-    assert "empty.ckpt: this is a file, but no archive; " in answer(f"data=folder data.root={tmp_path}/empty.ckpt")
+    sentences = {
+        "resume={}/empty.ckpt": "this file is empty; give one of last or a checkpoint or its run folder or null.",
+        "resume={}/folder/notes": "this folder is empty; give one of last or a checkpoint ",
+        "resume={}/folder": "this folder holds no run; give ",
+        "data=folder data.root={}/folder/notes": "this folder is empty; give a folder, .zip",
+        "data=folder data.root={}/folder": "this folder holds no images; give a folder, .zip",
+        "data=folder data.root={}/empty.ckpt": "this is a file, but no archive; give a folder, .zip",
+    }
+    for line, sentence in sentences.items():
+        typed = line.format(tmp_path)
+        assert answer(typed).startswith(f"{typed.split()[-1]}: {sentence}")
 
 
 def test_run_folder_stands_for_its_checkpoint(tmp_path: Path) -> None:
@@ -172,9 +172,18 @@ def test_what_to_type_for_a_special_value_is_told(value: str) -> None:
 
 
 def test_unquoted_space_is_noticed() -> None:
-    assert answer_to(["data.root=my", "cats.zip"]).endswith(
-        "it belongs to the value before, quote it: \"data.root='my cats.zip'\"."
-    )
+    sentence = answer_to(["data.root=my", "cats.zip"])
+    assert sentence.endswith("""it belongs to the value before, quote it: "data.root='my cats.zip'".""")
+
+
+def test_error_of_a_constructor_is_shown_in_its_own_words(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_text("none")
+    options = ["metrics=fid", f"metrics.weights_path={weights}", "data.num_images=64", f"run_dir={tmp_path}/run"]
+    result = command("src.train", "trainer=cpu", *options)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "Error in call to target" not in result.stderr
 
 
 def test_home_in_a_quoted_value_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fields_of_a_dataclass_are_its_options() -> None:
     named = {"_target_": "schemas.shapes.Named", "size": 2}
     assert check(named | {"corners": [1, 2]}) == named | {"corners": [1.0, 2.0]}
-    assert refusal(named | {"nme": "a"}) == "nme: schemas.shapes.Named has no such option; it has name, size, corners."
+    assert refusal(named | {"nme": "a"}) == "nme: schemas.shapes.Named has no such option; it has name, corners, size."
     assert refusal(named | {"name": 3}) == "name=3: not allowed here; give text or null."
     assert refusal({"_target_": "schemas.shapes.Box"}) == ": schemas.shapes.Box also wants size."
 
