@@ -24,6 +24,7 @@ from src.core.errors import UserError
 from src.core.ranks import agree_on_run_dir, get_rank_info
 
 CONF = Path(__file__).parents[2] / "conf"
+RUN_ELSEWHERE = ("hydra/sweeper", "hydra/launcher")  # options that take the jobs of a sweep out of this process
 
 
 def run(job: Callable[..., None]) -> None:
@@ -55,8 +56,7 @@ def run(job: Callable[..., None]) -> None:
     try:
         overrides, flags = split_flags(sys.argv[1:])
         config = check_ahead(name, overrides, flags)
-        # Whoever chooses another launcher or sweeper than Hydra's own has the jobs run elsewhere.
-        if is_sweep(overrides, flags) and not any(item.startswith(("hydra/sweeper", "hydra/la")) for item in overrides):
+        if is_sweep(overrides, flags) and not any(item.startswith(RUN_ELSEWHERE) for item in overrides):
             sweep = Sweep()
         # Hydra itself reads no overrides on both sides of a flag.
         sys.argv[1:] = [*overrides, *run_dir_overrides(config, overrides, flags), *flags]
@@ -70,7 +70,9 @@ def run(job: Callable[..., None]) -> None:
     except OSError as error:
         if wants_traceback or has_folder or not error.filename:
             raise
-        fail(f"can't make the folder {error.filename}: {error.strerror}; give another one as run_dir=...")
+        fail(
+            f"can't make the folder {error.filename}: {error.strerror}; give another run_dir=... or hydra.sweep.dir=..."
+        )
     finally:
         if sweep:
             sweep.show()

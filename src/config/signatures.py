@@ -20,6 +20,7 @@ NAMES = {name: value for name, value in vars(types).items() if get_origin(value)
     "bool": Annotated[bool, Field(strict=True, description="true or false")],
     "str": Annotated[str, Field(description="text")],
     "Any": Any,
+    "object": Any,
     "Tensor": types.Object,
     "Callable": types.Object,
     **GENERIC,
@@ -35,8 +36,11 @@ class Parameter(NamedTuple):
 
     @property
     def type(self) -> Any:
-        """The type that pydantic validates with."""
-        return evaluate(self.annotation, self.module)
+        """The type that pydantic validates with; anything where the annotation can't be understood."""
+        try:
+            return evaluate(self.annotation, self.module)
+        except (ValueError, TypeError, SyntaxError, RecursionError):
+            return Any
 
 
 class Signature(NamedTuple):

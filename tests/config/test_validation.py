@@ -112,7 +112,7 @@ class Named(Box):
 
 class Model:
     def __init__(self, curve: float | Curve, precision: Optional[_PRECISION_INPUT_STR] = None,
-                 widths: tuple[int, int] = (1, 2)) -> None: ...
+                 widths: tuple[int, int] = (1, 2), odd: Literal[Size.small] = None) -> None: ...
 """
 
 
@@ -143,6 +143,7 @@ def test_aliases_are_followed_into_their_modules() -> None:
     assert refusal(model | {"precision": "bf17-mixed"}).startswith(
         "precision=bf17-mixed: not allowed here; give one of bf16-mixed, "
     )
+    assert check(model | {"odd": "anything"})["odd"] == "anything"
     assert refusal(model | {"widths": [3]}) == "widths=[3]: not allowed here; give a list of 2 values."
 
 
