@@ -1,8 +1,8 @@
 """What a checkpoint every minute costs: `python -m benchmarks.reliability`.
 
-A run on the CPU as users have it, but without evaluations, with callbacks.checkpoints.every_minutes=1. The figure is the time
-inside Checkpoints and NonFinite (looking at clock, signals and numbers; checking, writing, digest, down to the disk)
-over the time of training.
+A run on the CPU as users have it, but without evaluations, with callbacks.checkpoints.every_minutes=1. The figure is
+the time inside Checkpoints and NonFinite (looking at clock, signals and numbers; checking, writing, digest, down to the
+disk) over the time of training.
 """
 
 import argparse
