@@ -83,7 +83,12 @@ def main(arguments: list[str] | None = None) -> list[list[str]]:
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     trainer = "trainer=gpu" if card else "trainer=cpu"
     ours = ["experiment=gan_cat_faces", trainer]
-    theirs = ["experiment=gan_relativistic_2018", trainer, "metrics.num_images=10_000", "max_images=1_000_000_000"]
+    theirs = [
+        "experiment=gan_relativistic_2018",
+        trainer,
+        "callbacks.evaluation.num_images=10_000",
+        "max_images=1_000_000_000",
+    ]
     rows: list[list[str]] = []
 
     added: list[str] = []

@@ -1,8 +1,8 @@
 """What a checkpoint every minute costs: `python -m benchmarks.reliability`.
 
-A run on the CPU as users have it, but without evaluations, with checkpoint.every_minutes=1. The figure is the time
-inside Checkpoints (looking at clock and signals; checking numbers, writing, checksum, down to the disk) over the time
-of training.
+A run on the CPU as users have it, but without evaluations, with callbacks.checkpoints.every_minutes=1. The figure is
+the time inside Checkpoints (looking at clock and signals; checking numbers, writing, checksum, down to the disk) over
+the time of training.
 """
 
 import argparse
@@ -66,8 +66,8 @@ def measure(model: str, seconds: float) -> str:
             "data.num_images=1000",
             "metrics=none",
             "max_images=1_000_000_000",
-            "checkpoint.every_minutes=1",
-            "checkpoint.every_images=1_000_000_000",
+            "callbacks.checkpoints.every_minutes=1",
+            "callbacks.checkpoints.every_images=1_000_000_000",
             "callbacks.evaluation=null",
             "callbacks.image_grids=null",
             "callbacks.checkpoints._target_=benchmarks.reliability.TimedCheckpoints",

@@ -3,8 +3,8 @@
 from typing import Any, Literal
 
 from src.config.cli import run
-from src.config.validation import check_value
-from src.core.types import KINDS, CheckpointPath, NonNegativeInt, PositiveInt, Seed
+from src.config.validation import check_value, instantiate
+from src.core.types import CheckpointPath, FolderPath, ImagesPath, NonNegativeInt, OutputPath, PositiveInt, Seed
 
 
 def evaluate(
@@ -12,8 +12,10 @@ def evaluate(
     num_images: PositiveInt,
     seed: Seed,
     reference: Literal["train", "val"],
-    output: str | None,
+    output: OutputPath | None,
     neighbors: NonNegativeInt,
+    max_reference_images: PositiveInt,
+    cache_dir: FolderPath | None,
     batch_size: PositiveInt,
     importance_samples: PositiveInt,
     max_bound_images: PositiveInt,
@@ -26,12 +28,9 @@ def evaluate(
     With neighbors, a grid of as many samples beside their nearest training images, and the memorization metrics.
     """
     if data.get("root") and "_target_" not in data:
-        check_value("data.root", data["root"], [KINDS["ImagesPath"]])
-    most = check_value("metrics.max_reference_images", metrics["max_reference_images"], [KINDS["PositiveInt"]])
+        check_value("data.root", data["root"], ImagesPath)
 
     from pathlib import Path
-
-    from hydra.utils import instantiate
 
     from src.evaluation.evaluator import Evaluator
     from src.evaluation.from_checkpoint import load_run
@@ -40,9 +39,9 @@ def evaluate(
     loaded = load_run(checkpoint, device)
     images = loaded.data(data, reference)
     print(f"data: {images.source.description}", flush=True)
-    networks = [instantiate(network, _convert_="all") for network in metrics["feature_metrics"].values()]
+    networks = [instantiate(network) for network in metrics["feature_metrics"].values()]
     evaluator = Evaluator(
-        loaded.model, images, networks, num_images, reference, seed, batch_size, most, metrics["cache_dir"]
+        loaded.model, images, networks, num_images, reference, seed, batch_size, max_reference_images, cache_dir
     )
     if not any(value is not None for value in data.values()):
         evaluator.fit_prior()  # to the run's own training images
@@ -51,4 +50,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    run("evaluate", evaluate)
+    run(evaluate)

@@ -1,12 +1,12 @@
 """Write a page that describes a set of images: `python -m src.inspect_data data=folder data.root=PATH`."""
 
 from src.config.cli import run
-from src.core.types import FolderPath, NonNegativeFloat, ObjectConfig, PositiveInt
+from src.core.types import NonNegativeFloat, ObjectConfig, OutputPath, PositiveInt
 
 
 def inspect_data(
     data: ObjectConfig,
-    output: FolderPath,
+    output: OutputPath,
     too_dark: NonNegativeFloat,
     low_contrast: NonNegativeFloat,
     examples: PositiveInt,
@@ -15,11 +15,10 @@ def inspect_data(
     """Write index.html, which needs no other file, and the images on it as PNGs to the folder output."""
     from pathlib import Path
 
-    from hydra.utils import instantiate
-
+    from src.config.validation import instantiate
     from src.reports.inspect_data.page import Limits, write_page
 
-    images = instantiate(data, _convert_="all")
+    images = instantiate(data)
     print(f"data: {images.source.description}", flush=True)
     numbers = write_page(images, data, Limits(too_dark, low_contrast, examples, contact_sheet), Path(output))
     for name, number in numbers.items():
@@ -28,4 +27,4 @@ def inspect_data(
 
 
 if __name__ == "__main__":
-    run("inspect_data", inspect_data)
+    run(inspect_data)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value
-from src.core.types import KINDS, CheckpointPath, FolderPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, ImagesPath, OutputPath, PositiveInt, Seed
 
 
 def latents(
@@ -19,13 +19,13 @@ def latents(
     animation: Literal["webp", "gif", "apng"],
     frames: PositiveInt,
     seed: Seed,
-    output: FolderPath | None,
+    output: OutputPath | None,
     device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
 ) -> None:
     """Write traversals, interpolations and, for models that encode, a map; latents.json says what each file shows."""
     if data.get("root") and "_target_" not in data:
-        check_value("data.root", data["root"], [KINDS["ImagesPath"]])
+        check_value("data.root", data["root"], ImagesPath)
 
     from pathlib import Path
 
@@ -45,4 +45,4 @@ def latents(
 
 
 if __name__ == "__main__":
-    run("latents", latents)
+    run(latents)

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from src.config.cli import run
-from src.core.types import CheckpointPath, FolderPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, OutputPath, PositiveInt, Seed
 
 MOST_ON_GRID = 256
 
@@ -12,7 +12,7 @@ def sample(
     checkpoint: CheckpointPath,
     num_images: PositiveInt,
     seed: Seed,
-    output: FolderPath,
+    output: OutputPath,
     batch_size: PositiveInt,
     prior: Literal["normal", "mixture"],
     device: Literal["auto", "cpu", "cuda", "mps"],
@@ -39,4 +39,4 @@ def sample(
 
 
 if __name__ == "__main__":
-    run("sample", sample)
+    run(sample)

@@ -5,11 +5,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from src.config.cli import run
-from src.core.types import FolderPath, ObjectConfig, PositiveInt, Seed
+from src.core.types import ObjectConfig, OutputPath, PositiveInt, Seed
 
 
 def story(
-    output: FolderPath,
+    output: OutputPath,
     seed: Seed,
     num_images: PositiveInt,
     all: list,
@@ -38,4 +38,4 @@ def story(
 
 
 if __name__ == "__main__":
-    run("story", story)
+    run(story)

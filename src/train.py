@@ -8,17 +8,17 @@ from hydra.types import RunMode
 
 from src.config.cli import run
 from src.core.errors import UserError
-from src.core.types import CheckpointPath, FolderPath, ObjectConfig, PositiveInt, Seed
+from src.core.ranks import get_rank_info
+from src.core.types import CheckpointPath, ObjectConfig, OutputPath, PositiveInt, Seed
 
-FOLDERS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
+RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def train(
     max_images: PositiveInt,
     seed: Seed,
     resume: CheckpointPath | Literal["last"] | None,
-    run_dir: FolderPath,
-    checkpoint: dict[str, Any],
+    run_dir: OutputPath,
     model: ObjectConfig,
     data: ObjectConfig,
     trainer: ObjectConfig,
@@ -26,11 +26,9 @@ def train(
     callbacks: dict[str, Any],
     logger: dict[str, Any],
 ) -> None:
-    """Trains until all processes together have seen max_images; see conf/train.yaml."""
-    config = locals()
-    typed = list(HydraConfig.get().overrides.task)
-    folders = [*typed, *HydraConfig.get().overrides.hydra]
-    if resume == "last" and not any(item.startswith(FOLDERS) for item in folders):
+    """Train until all ranks together have seen max_images; see conf/train.yaml."""
+    config, overrides = locals(), HydraConfig.get().overrides
+    if resume == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in [*overrides.task, *overrides.hydra]):
         raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
     if not resume and any(Path(run_dir, "checkpoints").glob("*.ckpt")):
         raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
@@ -38,20 +36,19 @@ def train(
         from src.models.checkpoint import read_checkpoint, with_recipe_of
         from src.training.resume import latest_valid_checkpoint
 
-        if resume == "last":
-            newest = latest_valid_checkpoint(Path(run_dir))
+        if resume == "last" or Path(resume).is_dir():
+            newest = latest_valid_checkpoint(Path(run_dir if resume == "last" else resume))
             config["resume"] = str(newest) if newest else None
-            print(f"resume=last: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
+            print(f"resume={resume}: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
         if config["resume"]:
-            config = with_recipe_of(read_checkpoint(config["resume"]), config, typed)
-    from src.core.ranks import get_rank_info
+            config = with_recipe_of(read_checkpoint(config["resume"]), config, list(overrides.task))
     from src.training.launcher import launch
 
-    here = get_rank_info()
-    if not here or here.rank == 0:
+    info = get_rank_info()
+    if not info or info.rank == 0:
         print(f"run folder: {run_dir}", flush=True)
     launch("src.training.fit.fit", config, always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":
-    run("train", train)
+    run(train)

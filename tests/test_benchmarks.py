@@ -17,7 +17,7 @@ TINY = [
     "model.generator.max_width=8",
     "model.discriminator.width=4",
     "model.discriminator.max_width=8",
-    "metrics.num_images=32",
+    "callbacks.evaluation.num_images=32",
 ]
 
 

@@ -49,13 +49,13 @@ def train_here(folder: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"metrics.cache_dir={tmp_path_factory.mktemp('cache')}"
+    return f"cache_dir={tmp_path_factory.mktemp('cache')}"
 
 
 @pytest.fixture(scope="module")
 def vae_run(tmp_path_factory: pytest.TempPathFactory, cache: str) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "vae"
-    succeeded("src.train", *tiny("vae"), f"run_dir={folder}", cache)
+    succeeded("src.train", *tiny("vae"), f"run_dir={folder}", f"callbacks.evaluation.{cache}")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: one that fails leaves the others running, and at the end a table says what ended how."""
+"""The jobs of a sweep: one that fails leaves the others running, and at the end a table says how each ended."""
 
 import sys
 import traceback
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
-from rich.table import Table
 
 from src.core.errors import RunFailed, UserError
 
@@ -17,49 +15,52 @@ FINISHED = "finished"
 
 @dataclass
 class Sweep:
-    """Attempts jobs within Hydra's multirun."""
+    """Runs the jobs of Hydra's multirun. results: the options, the end in words and the folder of each job so far."""
 
-    endings: list[tuple[list[str], str, str]] = field(default_factory=list)
+    results: list[tuple[list[str], str, str]] = field(default_factory=list)
 
     def attempt(self, job: Callable[[], None]) -> None:
-        """Runs a job and writes down how it ended; only the user's wish to end goes on to the caller."""
+        """Run a job and record how it ended. Only the user's request to stop is raised again, and ends the sweep."""
+        ended = FINISHED
         try:
             job()
         except UserError as error:
+            ended = str(error)
             print(f"error: {error}", file=sys.stderr)
-            self._ended(str(error))
-        except RunFailed as failure:
-            self._ended(failure.reason)
-            if failure.requested:
+        except (RunFailed, KeyboardInterrupt) as error:
+            ended = error.reason if isinstance(error, RunFailed) else "interrupted"
+            if isinstance(error, KeyboardInterrupt) or error.requested:
                 raise
-        except KeyboardInterrupt:
-            self._ended("interrupted")
-            raise
         except Exception as error:
+            ended = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-            self._ended(f"{type(error).__name__}: {error}")
-        else:
-            self._ended(FINISHED)
+        finally:
+            self.record(ended)
 
-    def _ended(self, how: str) -> None:
-        hydra = HydraConfig.get()
-        self.endings.append((list(hydra.overrides.task), how, hydra.runtime.output_dir))
+    def record(self, ended: str) -> None:
+        """Note how the current job ended."""
+        config = HydraConfig.get()
+        self.results.append((list(config.overrides.task), ended, config.runtime.output_dir))
 
     @property
     def failed(self) -> bool:
-        return any(how != FINISHED for _, how, _ in self.endings)
+        """True if a job did not end well."""
+        return any(ended != FINISHED for _, ended, _ in self.results)
 
     def show(self) -> None:
-        """Prints the table."""
-        if not self.endings:
+        """Print a table of the jobs, each with the options that not all of them share."""
+        from rich.console import Console
+        from rich.table import Table
+
+        if not self.results:
             return
-        table = Table(title=f"{len(self.endings)} jobs", title_justify="left")
+        table = Table(title=f"{len(self.results)} jobs", title_justify="left")
         for column in ("job", "options", "ended", "folder"):
             table.add_column(column, overflow="fold")
-        common = set.intersection(*(set(overrides) for overrides, _, _ in self.endings))
-        for number, (overrides, how, folder) in enumerate(self.endings):
-            own = " ".join(override for override in overrides if override not in common)
+        common = set.intersection(*(set(overrides) for overrides, _, _ in self.results))
+        for number, (overrides, ended, folder) in enumerate(self.results):
             path = Path(folder)
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            table.add_row(str(number), own, how, str(shown))
+            own = " ".join(override for override in overrides if override not in common)
+            table.add_row(str(number), own, ended, str(shown))
         Console().print(table)

@@ -1,22 +1,21 @@
-"""Processes that torchrun or SLURM started: which of them this one is, and what all of them agree on."""
+"""The ranks that torchrun or SLURM started: which one this process is, and the run folder they agree on."""
 
 import json
 import os
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from src.core.errors import UserError
 
 # SLURM's numbers for the steps of a batch script and of an interactive shell, in which nobody started ranks.
 SHELL_STEPS = range(0xFFFFFFF0, 0x100000000)
-LONGEST_WAIT = timedelta(minutes=5)
-# The first process's end of the store: the others may still be reading when it has all it wants.
-kept_open: list[object] = []
+TIMEOUT = timedelta(minutes=5)
+# The first rank's end of the store: the others may still be reading when it has all it wants.
+open_stores: list[object] = []
 
 
-@dataclass(frozen=True)
-class RankInfo:
-    """One process of a run of several, on perhaps several machines."""
+class RankInfo(NamedTuple):
+    """One rank of a run of several, on one or more machines, and what started it: torchrun or SLURM."""
 
     rank: int
     world_size: int
@@ -24,7 +23,7 @@ class RankInfo:
 
 
 def get_rank_info() -> RankInfo | None:
-    """Where this process stands among those that torchrun or `srun` started; None if the user started it alone.
+    """Return which rank torchrun or `srun` started this process as; None if the user started it alone.
 
     In a batch script or a shell of SLURM's there are SLURM_PROCID and SLURM_NTASKS too, and still one process.
     """
@@ -38,51 +37,48 @@ def get_rank_info() -> RankInfo | None:
 
 
 def hide_slurm() -> None:
-    """Keeps Lightning from taking this process, and those it starts, for ranks that SLURM started."""
+    """Keep Lightning from taking this process, and those it starts, for ranks that SLURM started."""
     if "SLURM_JOB_ID" in os.environ:
         os.environ["SLURM_JOB_NAME"] = "interactive"
 
 
-def agree(here: RankInfo, overrides: list[str], folder: str) -> str:
-    """The first process's folder, on every process; UserError if their command lines differ."""
+def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
+    """Return the first rank's run folder, on every rank; raise UserError if their command lines differ."""
     from torch import distributed
 
-    address, port = main_address(here)
-    # torchrun's agent keeps a store at the address; elsewhere the first process does, and training shares it later.
-    keeps_it = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address, port = main_address(info)
+    # torchrun's agent keeps a store at the address; elsewhere the first rank does, and training shares it later.
+    is_master = info.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     key = f"cat_faces/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     try:
         store = distributed.TCPStore(  # type: ignore[attr-defined]
-            address, port, is_master=keeps_it, timeout=LONGEST_WAIT, multi_tenant=True
+            address, port, is_master=is_master, timeout=TIMEOUT, multi_tenant=True
         )
-        kept_open.append(store)
-        if here.rank == 0:
-            store.set(key, json.dumps([overrides, folder]))
-        theirs, agreed = json.loads(store.get(key))
+        open_stores.append(store)
+        if info.rank == 0:
+            store.set(key, json.dumps([overrides, run_dir]))
+        first_overrides, agreed = json.loads(store.get(key))
         # Whoever keeps the store waits for those who read it, should it end soon.
-        if store.add(f"{key}/read", 1) == here.world_size:
+        if store.add(f"{key}/read", 1) == info.world_size:
             store.set(f"{key}/all", "")
-        store.wait([f"{key}/all"], LONGEST_WAIT)
+        store.wait([f"{key}/all"], TIMEOUT)
     except distributed.DistError as error:
         raise UserError(
-            f"process {here.rank} of {here.world_size} did not find the others at {address}:{port} within "
-            f"{LONGEST_WAIT.seconds} s ({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and the network"
+            f"rank {info.rank} of {info.world_size} did not find the others at {address}:{port} within "
+            f"{TIMEOUT.seconds} s ({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and the network"
         ) from error
-    if theirs != overrides:
-        raise UserError(
-            f"process {here.rank} was given {' '.join(overrides) or 'nothing'}, the first one "
-            f"{' '.join(theirs) or 'nothing'}; give all processes of a run the same options"
-        )
+    if first_overrides != overrides:
+        given, first = (" ".join(options) or "nothing" for options in (overrides, first_overrides))
+        raise UserError(f"rank {info.rank} was given {given}, rank 0 {first}; give all ranks of a run the same options")
     return agreed
 
 
-def main_address(here: RankInfo) -> tuple[str, int]:
-    """Where the first process can be reached."""
-    if here.launcher == "SLURM":
+def main_address(info: RankInfo) -> tuple[str, int]:
+    """Return the address and port at which the first rank can be reached."""
+    if info.launcher == "SLURM":
         from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-        environment = SLURMEnvironment()
-        return environment.main_address, environment.main_port
+        return SLURMEnvironment().main_address, SLURMEnvironment().main_port
     try:
         return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError):

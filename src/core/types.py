@@ -1,137 +1,127 @@
-"""What a constructor's annotation may say beyond a type: a range, the choices, a path that must exist.
+"""Types of options: what an annotation says beyond int or str, such as a range, or a path that must exist.
 
-A constructor's signature is the schema of its config; src/config/validation.py holds what users type to it.
+A constructor's signature is the schema of its config; src/config/validation.py checks with pydantic what users type.
+A description completes the sentence "give ...". The message of a validator's ValueError says what is wrong.
 """
 
+import os
 import re
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of value: a description for people, a test, a conversion, the choices if there are few."""
-
-    description: str
-    accepts: Callable[[Any], bool]
-    convert: Callable[[Any], Any] = lambda value: value
-    choices: tuple[object, ...] = ()
-    is_path: bool = False
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def number(description: str, accepts: Callable[[float], bool]) -> Kind:
-    return Kind(description, lambda value: is_number(value) and accepts(value), float)
-
-
-def whole_number(description: str, accepts: Callable[[float], bool]) -> Kind:
-    """2e5 is a whole number too."""
-    return Kind(description, lambda value: is_number(value) and value == int(value) and accepts(value), int)
-
-
-def choice(*values: object) -> Kind:
-    return Kind("one of " + ", ".join(map(str, values)), lambda value: value in values, choices=values)
-
-
-def path(description: str, accepts: Callable[[Path], bool]) -> Kind:
-    return Kind(
-        description,
-        lambda value: isinstance(value, str) and accepts(Path(value).expanduser()),
-        # A checkpoint keeps it, and may be used from another folder.
-        lambda value: str(Path(value).expanduser().absolute()),
-        is_path=True,
-    )
-
-
-def holds_images(root: Path) -> bool:
-    """A glance, for what is mistyped: src.data.folder looks closely."""
-    if root.is_dir():
-        return any(file.suffix.lower() in IMAGES for file in root.rglob("*"))
-    return root.is_file() and root.name.lower().endswith(ARCHIVES)
-
-
-def is_color(value: object) -> bool:
-    from PIL import ImageColor
-
-    try:
-        return len(ImageColor.getrgb(color(value))) == 3
-    except ValueError:
-        return False
-
-
-def color(value: object) -> str:
-    """Six digits are a color without its #, which a command line would want quoted twice."""
-    return f"#{value}" if re.fullmatch("[0-9a-fA-F]{6}", str(value)) else str(value)
-
+from pydantic import AfterValidator, BeforeValidator, Field
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-PositiveInt = Annotated[int, whole_number("a whole number of at least 1", lambda value: value >= 1)]
-NonNegativeInt = Annotated[int, whole_number("a whole number of at least 0", lambda value: value >= 0)]
+
+def refuse(is_wrong: Callable[[Any], bool], reason: str = "") -> BeforeValidator:
+    """A validator that raises ValueError(reason) for some values; without a reason, "not allowed here" is said."""
+
+    def validate(value: Any) -> Any:
+        if is_wrong(value):
+            raise ValueError(reason)
+        return value
+
+    return BeforeValidator(validate)
+
+
+def color(value: object) -> str:
+    """Return a color that Pillow knows; six digits may lack their #, which a command line would want quoted twice."""
+    from PIL import ImageColor
+
+    name = f"#{value}" if re.fullmatch("[0-9a-fA-F]{6}", str(value)) else str(value)
+    if len(ImageColor.getrgb(name)) != 3:
+        raise ValueError(f"{name} is transparent")
+    return name
+
+
+def existing_path(value: str) -> str:
+    """Return the absolute path: a run folder keeps it, and may be used from another folder."""
+    path = Path(value).expanduser().absolute()
+    if not value or not path.exists():
+        raise ValueError("there is nothing at this path")
+    return str(path)
+
+
+def images_path(value: str) -> str:
+    """Return the path of a folder with images, or of an archive; data/ reads it closely."""
+    path = Path(existing_path(value))
+    if path.is_dir() and not any(file.suffix.lower() in IMAGES for file in path.rglob("*")):
+        raise ValueError("this folder holds no images" if any(path.iterdir()) else "this folder is empty")
+    if path.is_file() and not path.name.lower().endswith(ARCHIVES):
+        raise ValueError("this is a file, but no archive")
+    return str(path)
+
+
+def checkpoint_path(value: str) -> str:
+    """Return the path of a checkpoint or of a run folder; models/checkpoint reads it closely."""
+    path = Path(existing_path(value))
+    is_run = path.name == "checkpoints" or any((path / name).exists() for name in ("checkpoints", "config.yaml"))
+    if path.is_dir() and not is_run:
+        raise ValueError("this folder holds no run" if any(path.iterdir()) else "this folder is empty")
+    if path.is_file() and not path.stat().st_size:
+        raise ValueError("this file is empty")
+    return str(path)
+
+
+def folder_path(value: str) -> str:
+    """Return the path of a folder that is there or can be made: no file lies on the way to it."""
+    path = Path(value).expanduser()
+    file = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
+    if file or not value:
+        raise ValueError(f"{file} is a file, not a folder" if file else "")
+    return str(path)
+
+
+def output_path(value: str) -> str:
+    """Return the path of a folder that can also be written to."""
+    path = Path(folder_path(value))
+    parent = next(part for part in (path.absolute(), *path.absolute().parents) if part.is_dir())
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"no permission to write to {parent}")
+    return str(path)
+
+
+NUMBER = refuse(lambda value: isinstance(value, bool | str))
+WholeNumber = Annotated[int, NUMBER, Field(description="a whole number")]  # 2e5 is one too
+PositiveInt = Annotated[WholeNumber, Field(ge=1, description="a whole number of at least 1")]
+NonNegativeInt = Annotated[WholeNumber, Field(ge=0, description="a whole number of at least 0")]
 # More bits than 32 a generator on the CPU does not read.
-Seed = Annotated[int, whole_number("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32)]
-PositiveFloat = Annotated[float, number("a number above 0", lambda value: value > 0)]
-NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda value: value >= 0)]
-Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
-Probability = Annotated[float, number("a number from 0 to 1", lambda value: 0 <= value <= 1)]
-ExistingPath = Annotated[str, path("a path that exists", Path.exists)]
-# What torch writes is a zip file.
-CheckpointPath = Annotated[str, path("a checkpoint of a run folder (checkpoints/best.ckpt)", zipfile.is_zipfile)]
-ImagesPath = Annotated[str, path(f"a folder, {', '.join(ARCHIVES)} of {', '.join(IMAGES)} files", holds_images)]
-Color = Annotated[str, Kind("a color (white, ff8000, ...)", is_color, color)]
-FolderPath = Annotated[str, Kind("the path of a folder", lambda value: isinstance(value, str) and bool(value))]
+Seed = Annotated[WholeNumber, Field(ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")]
+Number = Annotated[float, NUMBER, Field(allow_inf_nan=False, description="a number")]
+PositiveFloat = Annotated[Number, Field(gt=0, description="a number above 0")]
+NonNegativeFloat = Annotated[Number, Field(ge=0, description="a number of at least 0")]
+Fraction = Annotated[Number, Field(ge=0, lt=1, description="a number of at least 0 and below 1")]
+Probability = Annotated[Number, Field(ge=0, le=1, description="a number from 0 to 1")]
+Color = Annotated[str, BeforeValidator(color), Field(description="a color (white, ff8000, ...)")]
 ImageSize = Literal[32, 64, 128, 256]
 Normalization = Literal["none", "batch", "group"]
 
-ANYTHING = Kind("anything", lambda value: True)
-NOTHING = Kind("null", lambda value: value is None)
-# A name that stands for no scalar: an object that the config makes.
-OBJECT = Kind("an object (_target_)", lambda value: isinstance(value, Mapping | list) or callable(value))
+ExistingPath = Annotated[str, AfterValidator(existing_path), Field(description="a path that exists")]
+ImagesPath = Annotated[
+    str,
+    AfterValidator(images_path),
+    Field(description=f"a folder, {', '.join(ARCHIVES)} of {', '.join(IMAGES)} files"),
+]
+CheckpointPath = Annotated[str, AfterValidator(checkpoint_path), Field(description="a checkpoint or its run folder")]
+FolderPath = Annotated[str, AfterValidator(folder_path), Field(description="the path of a folder")]
+OutputPath = Annotated[str, AfterValidator(output_path), Field(description="the path of a folder to write to")]
 
-DEVICES = Kind(
-    "a number of devices, a list of them or auto",
-    lambda value: value in ("auto", -1) or isinstance(value, list) or (str(value).isdecimal() and int(value) > 0),
-)
-
+Devices = Annotated[
+    Literal["auto", -1] | PositiveInt | list[NonNegativeInt],
+    refuse(lambda value: str(value) == "0", "a run needs at least one device"),
+    Field(description="a number of devices, a list of them or auto"),
+]
+# What the config makes: any annotation that no other type here stands for.
+Object = Annotated[
+    Any,
+    refuse(lambda value: not (isinstance(value, Mapping | list) or callable(value))),
+    Field(description="an object (_target_)"),
+]
 ObjectConfig = Annotated[
     dict[str, Any],
-    Kind("a choice that makes an object (_target_)", lambda value: isinstance(value, Mapping) and "_target_" in value),
+    refuse(lambda value: "_target_" not in value if isinstance(value, Mapping) else True),
+    Field(description="a choice that makes an object (_target_)"),
 ]
-
-# The names that annotations use.
-KINDS = {
-    "int": whole_number("a whole number", lambda value: True),
-    "float": number("a number", lambda value: True),
-    "bool": Kind("true or false", lambda value: isinstance(value, bool)),
-    "str": Kind("text", lambda value: isinstance(value, str)),
-    "list": Kind("a list", lambda value: isinstance(value, list)),
-    "tuple": Kind("a list", lambda value: isinstance(value, list)),
-    "Sequence": Kind("a list", lambda value: isinstance(value, list)),
-    "dict": Kind("a mapping", lambda value: isinstance(value, Mapping)),
-    "Mapping": Kind("a mapping", lambda value: isinstance(value, Mapping)),
-    "Any": ANYTHING,
-    "Tensor": OBJECT,
-    "PositiveInt": get_args(PositiveInt)[1],
-    "NonNegativeInt": get_args(NonNegativeInt)[1],
-    "Seed": get_args(Seed)[1],
-    "PositiveFloat": get_args(PositiveFloat)[1],
-    "NonNegativeFloat": get_args(NonNegativeFloat)[1],
-    "Fraction": get_args(Fraction)[1],
-    "Probability": get_args(Probability)[1],
-    "ExistingPath": get_args(ExistingPath)[1],
-    "CheckpointPath": get_args(CheckpointPath)[1],
-    "ImagesPath": get_args(ImagesPath)[1],
-    "Color": get_args(Color)[1],
-    "FolderPath": get_args(FolderPath)[1],
-    "ObjectConfig": get_args(ObjectConfig)[1],
-    "ImageSize": choice(*get_args(ImageSize)),
-    "Normalization": choice(*get_args(Normalization)),
-}

@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
 
 from src.config.validation import check, check_value
 from src.core.errors import UserError
-from src.core.types import KINDS
+from src.core.types import Seed
 from src.models.base import GenerativeModel
 from src.models.seal import is_damaged
 from src.models.untrusted import UntrustedFile, read_plain
@@ -85,7 +85,7 @@ def with_recipe_of(checkpoint: dict[str, Any], config: dict[str, Any], typed: li
             raise UserError(f"the checkpoint's config lacks {part}; give another one")
         vet(stored[part], part)
         if part == "seed":
-            check_value(f"the checkpoint's {part}", stored[part], [KINDS["Seed"]])
+            check_value(f"the checkpoint's {part}", stored[part], Seed)
         check(stored[part], part)
         if asked & {part, "experiment", "debug"} and config[part] != stored[part]:
             keys = ", ".join(differences(config[part], stored[part], part))

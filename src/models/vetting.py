@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from src.config.validation import OPTIMIZERS, check, find_definition
+from src.config.signatures import find_definition
+from src.config.validation import OPTIMIZERS, check
 from src.core.errors import UserError
 from src.data.public import AFHQCat, CatFaces
 

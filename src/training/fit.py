@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
 import torch
 import yaml
 from hydra.errors import InstantiationException
@@ -18,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.callbacks.checkpoints import Checkpoints, describe_last_checkpoint
 from src.callbacks.stop_signals import StopSignals
+from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
 from src.data.datamodule import ImageDataModule
@@ -78,16 +78,6 @@ def fit(config: dict[str, Any]) -> None:
             if hasattr(logger, "finish"):
                 logger.finish(exit_code)
         signals.uninstall()
-
-
-def instantiate(config: dict[str, Any], **options: Any) -> Any:
-    """Build the object that a config names; a UserError raised by a constructor comes through as it is."""
-    try:
-        return hydra.utils.instantiate(config, _convert_="all", **options)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise
 
 
 def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:

@@ -1,35 +1,33 @@
 """What a mistyped command line is answered with, and how soon."""
 
+import shlex
 import time
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.cli import check_ahead, explain, split_flags
+from src.config.cli import check_ahead, compose, split_flags
+from src.config.explain import explain
 from src.core.errors import UserError
 from tests.helpers.commands import command, config_of
 
-JOBS = {
-    "train": "src.train.train",
-    "evaluate": "src.evaluate.evaluate",
-    "sample": "src.sample.sample",
-    "latents": "src.latents.latents",
-    "story": "src.story.story",
-}
-
 
 def answer(line: str, name: str = "train") -> str:
-    """The sentence that a command line is refused with."""
+    """Return the sentence that a command line is refused with."""
+    return answer_to(line.split(), name)
+
+
+def answer_to(arguments: list[str], name: str = "train") -> str:
     GlobalHydra.instance().clear()
-    arguments = line.split()
     try:
-        check_ahead(name, JOBS[name], *split_flags(arguments))
+        check_ahead(name, *split_flags(arguments))
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        return explain(error, name, arguments)
-    raise AssertionError(f"{line} was accepted")
+        return explain(error, arguments, lambda given: compose(name, given))
+    raise AssertionError(f"{arguments} were accepted")
 
 
 @pytest.mark.parametrize(
@@ -41,8 +39,8 @@ def answer(line: str, name: str = "train") -> str:
         ("--multirun model=gan,vea", "model=vea: there is no such choice; model is one of vae, "),
         ("experiment=quickstrat", "experiment=quickstrat: there is no such choice; experiment is one of quickstart"),
         ("model=", "model=: there is no such choice; model is one of "),
-        ("data=base", "data=base: base is what the choices of data share; "),
-        ("model=gan model/augmentation=base", "model/augmentation=base: base is what "),
+        ("data=base", "data=base: there is no such choice; data is one of "),
+        ("model=gan model/augmentation=base", "model/augmentation=base: there is no such choice; "),
         # A group.
         ("modle=gan", "modle: there is no such option; there are model, "),
         ("model/likelihod=laplace", "model/likelihod: there is no such group; model=vae has model/likelihood, "),
@@ -65,15 +63,18 @@ def answer(line: str, name: str = "train") -> str:
         ("model.beta=abc", "model.beta=abc: not allowed here; give a number of at least 0."),
         ("model.beta=-1", "model.beta=-1: not allowed here; give a number of at least 0."),
         ("model.latent_dim=null", "model.latent_dim=null: not allowed here; give a whole number of at least 1."),
-        ("data.image_size=63", "data.image_size=63: not allowed here; give one of "),
+        ("data.image_size=63", "data.image_size=63: not allowed here; give one of 32, 64, 128, 256."),
         ("data.val_fraction=2", "data.val_fraction=2: not allowed here; give a number of at least 0 and below 1."),
         ("seed=1.5", "seed=1.5: not allowed here; give a whole number from 0 to 2^32 - 1."),
         ("max_images=1e-3", "max_images=0.001: not allowed here; give a whole number of at least 1."),
-        ("metrics.num_images=0", "metrics.num_images=0: not allowed here; give a whole number of at least 1."),
+        (
+            "callbacks.evaluation.num_images=0",
+            "callbacks.evaluation.num_images=0: not allowed here; give a whole number of at least 1.",
+        ),
         ("trainer.precision=bf17-mixed", "trainer.precision=bf17-mixed: not allowed here; give one of bf16-mixed, "),
         ("trainer.accelerator=gpuu", "trainer.accelerator=gpuu: not allowed here; give one of gpu, "),
         ("trainer.devices=two", "trainer.devices=two: not allowed here; give a number of devices, "),
-        ("trainer.devices=0", "trainer.devices=0: not allowed here; give a number of devices, "),
+        ("trainer.devices=0", "trainer.devices=0: a run needs at least one device; give a number of devices, "),
         ("--multirun model.beta=0.5,x", "model.beta=x: not allowed here; give a number of at least 0."),
         ("model.optimizer=adam", "model.optimizer=adam: not allowed here; give an object"),
         # A path.
@@ -84,7 +85,7 @@ def answer(line: str, name: str = "train") -> str:
         ("data=folder data.root=/nowhere", "data.root=/nowhere: there is nothing at this path; give a folder, .zip"),
         ("data=folder", "data.root must be given: add data.root=..."),
         ("metrics=fid metrics.weights_path=/nowhere", "metrics.weights_path=/nowhere: there is nothing at this path"),
-        ("run_dir=", "run_dir=: not allowed here; give the path of a folder."),
+        ("run_dir=", "run_dir=: not allowed here; give the path of a folder to write to."),
         ("--multirun seed=1,2 run_dir=/tmp/one", "run_dir: the jobs of a sweep need a folder each; "),
         # What can't be read.
         ("max_images", "can't read 'max_images': options look like model=gan or seed=1; "),
@@ -118,12 +119,76 @@ def test_mistake_to_another_command_is_answered(name: str, line: str, beginning:
     assert answer(line, name).startswith(beginning), answer(line, name)
 
 
-def test_files_that_hold_no_checkpoint_or_no_images_are_seen_without_torch(tmp_path: Path) -> None:
-    (tmp_path / "text.ckpt").write_text("hello")
-    assert answer(f"resume={tmp_path}/text.ckpt").endswith(
-        "give one of last or a checkpoint of a run folder (checkpoints/best.ckpt) or null."
-    )
-    assert "not allowed here; give a folder, .zip" in answer(f"data=folder data.root={tmp_path}")
+def test_paths_without_checkpoint_or_images_are_refused_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "folder" / "notes").mkdir(parents=True)
+    sentences = {
+        "resume={}/empty.ckpt": "this file is empty; give one of last or a checkpoint or its run folder or null.",
+        "resume={}/folder/notes": "this folder is empty; give one of last or a checkpoint ",
+        "resume={}/folder": "this folder holds no run; give ",
+        "data=folder data.root={}/folder/notes": "this folder is empty; give a folder, .zip",
+        "data=folder data.root={}/folder": "this folder holds no images; give a folder, .zip",
+        "data=folder data.root={}/empty.ckpt": "this is a file, but no archive; give a folder, .zip",
+    }
+    for line, sentence in sentences.items():
+        typed = line.format(tmp_path)
+        assert answer(typed).startswith(f"{typed.split()[-1]}: {sentence}")
+
+
+def test_run_folder_stands_for_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert config_of(f"checkpoint={tmp_path}", name="sample")["checkpoint"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["run_dir", "hydra.run.dir"])
+def test_run_folder_at_or_below_a_file_is_refused(option: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "run"):
+        assert answer(f"{option}={path}").startswith(
+            f"run_dir={path}: {file} is a file, not a folder; give the path of "
+        )
+
+
+def test_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # file permissions do not bind root
+    assert f"no permission to write to {tmp_path}; give " in answer(f"run_dir={tmp_path}/new/run")
+
+
+def test_folder_that_cannot_be_made_ends_in_a_sentence() -> None:
+    result = command("src.train", "run_dir=/proc/no/run")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("error: ")
+    assert "/proc" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["~/cats", "/my cats/a (1).zip", "a=1.ckpt", "it's", "$HOME/~", "~/cats'"])
+def test_what_to_type_for_a_special_value_is_told(value: str) -> None:
+    sentence = answer_to(["data=folder", f"data.root={value}"])
+    assert sentence.startswith(f"can't read {f'data.root={value}'!r}: ")
+    (typed,) = shlex.split(sentence.partition("is quoted: ")[2].removesuffix("."))
+    override = OverridesParser.create().parse_override(typed)
+    assert (override.key_or_group, override.value()) == ("data.root", value.strip("'"))
+
+
+def test_unquoted_space_is_noticed() -> None:
+    sentence = answer_to(["data.root=my", "cats.zip"])
+    assert sentence.endswith("""it belongs to the value before, quote it: "data.root='my cats.zip'".""")
+
+
+def test_error_of_a_constructor_is_shown_in_its_own_words(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_text("none")
+    options = ["metrics=fid", f"metrics.weights_path={weights}", "data.num_images=64", f"run_dir={tmp_path}/run"]
+    result = command("src.train", "trainer=cpu", *options)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "Error in call to target" not in result.stderr
+
+
+def test_home_in_a_quoted_value_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config_of("run_dir='~/run'")["run_dir"] == f"{tmp_path}/run"
 
 
 def test_numbers_may_be_written_as_people_write_them() -> None:
@@ -149,6 +214,17 @@ def test_mistake_ends_the_process_soon_with_one_sentence(line: str, tmp_path: Pa
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_full_error_of_zero_asks_for_no_traceback() -> None:
+    assert command("src.train", "max_image=5", HYDRA_FULL_ERROR="0").stderr.startswith("error: max_image: ")
+    assert "Traceback" in command("src.train", "max_image=5", HYDRA_FULL_ERROR="1").stderr
+
+
+def test_package_lists_its_commands() -> None:
+    lines = command("src").stdout.splitlines()
+    for name in ("evaluate", "inspect_data", "latents", "sample", "story", "train"):
+        assert any(line.startswith(f"  python -m src.{name} ") for line in lines)
 
 
 def test_help_lists_choices_and_examples() -> None:

@@ -14,7 +14,6 @@ from src.metrics.features import EfficientNetLite0, InceptionV3
 from src.models.base import GenerativeModel
 from tests.helpers.commands import config_of
 
-FOR_OTHERS = {"base"}  # what the choices of a group share
 # The model that a nested group belongs to.
 OWNERS = {
     "conv_vae": ["vae", "autoencoder"],
@@ -29,7 +28,7 @@ OWNERS = {
 
 def choices(group: str) -> list[str]:
     names = {file.stem for file in (CONF / group).glob("*.yaml")}
-    return sorted(names - FOR_OTHERS)
+    return sorted(names)
 
 
 def nested_choices() -> list[list[str]]:
@@ -140,7 +139,7 @@ def test_every_image_size_is_taken(model: str, size: int) -> None:
 
 
 def test_every_yaml_is_a_choice_tested_here() -> None:
-    tested = {"model", "data", "trainer", "callbacks", "logger", "metrics", "experiment", "debug"}
+    tested = {"model", "data", "trainer", "callbacks", "logger", "metrics", "experiment", "debug", "hydra"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
 
 

@@ -61,7 +61,7 @@ def test_sweep_gives_each_job_a_run_folder(devices: int, tmp_path: Path) -> None
 
 @pytest.fixture
 def sweep(monkeypatch: pytest.MonkeyPatch) -> Sweep:
-    monkeypatch.setattr(Sweep, "_ended", lambda self, how: self.endings.append(([], how, ".")))
+    monkeypatch.setattr(Sweep, "record", lambda self, how: self.results.append(([], how, ".")))
     return Sweep()
 
 
@@ -78,7 +78,7 @@ def test_failures_are_told_apart_and_counted(sweep: Sweep, capsys: pytest.Captur
     sweep.attempt(raising(UserError("no such image")))
     sweep.attempt(raising(RunFailed(137, "killed")))
     sweep.attempt(raising(ValueError("wrong")))
-    assert [how for _, how, _ in sweep.endings] == ["finished", "no such image", "killed", "ValueError: wrong"]
+    assert [how for _, how, _ in sweep.results] == ["finished", "no such image", "killed", "ValueError: wrong"]
     assert sweep.failed
     sweep.show()
     assert "ValueError: wrong" in capsys.readouterr().out
@@ -88,4 +88,4 @@ def test_failures_are_told_apart_and_counted(sweep: Sweep, capsys: pytest.Captur
 def test_wish_to_end_ends_the_sweep(wish: BaseException, sweep: Sweep) -> None:
     with pytest.raises(type(wish)):
         sweep.attempt(raising(wish))
-    assert len(sweep.endings) == 1
+    assert len(sweep.results) == 1

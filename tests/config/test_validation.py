@@ -1,11 +1,14 @@
 """Configs against the constructors that they name, read from the source."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.config.validation import check, nearest_first, signature_of
+from src.config.signatures import signature_of
+from src.config.validation import check, check_value, instantiate, nearest_first
 from src.core.errors import UserError
+from src.core.types import NonNegativeFloat, Number, PositiveInt, WholeNumber
 
 VAE = {"_target_": "src.models.vae.VAE", "_partial_": True}
 
@@ -72,3 +75,91 @@ def test_checking_imports_nothing() -> None:
 def test_nearest_comes_first() -> None:
     assert nearest_first("vea", ["gan", "autoencoder", "vae"])[0] == "vae"
     assert nearest_first("GAN", ["vae", "gan"])[0] == "gan"
+
+
+def test_numbers_among_choices_are_in_order() -> None:
+    assert nearest_first("63", ["256", "64", "128", "32"]) == ["32", "64", "128", "256"]
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    for value in (2e5, 200_000.0, 200_000):
+        assert repr(check_value("max_images", value, PositiveInt)) == "200000"
+    assert repr(check_value("limit", 1.0, WholeNumber | Number)) == "1.0"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1"])
+def test_number_is_finite_and_no_truth_value(value: object) -> None:
+    with pytest.raises(UserError, match="give a number of at least 0"):
+        check_value("beta", value, NonNegativeFloat)
+
+
+SCHEMAS = """
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Optional
+from lightning.fabric.connector import _PRECISION_INPUT_STR
+from .sizes import Corner, Size
+Curve = Callable[[int], float]
+
+@dataclass
+class Box:
+    size: Size
+    corners: list[Corner] = field(default_factory=list)
+
+@dataclass(frozen=True)
+class Named(Box):
+    name: "str | None" = None
+
+class Model:
+    def __init__(self, curve: float | Curve, precision: Optional[_PRECISION_INPUT_STR] = None,
+                 widths: tuple[int, int] = (1, 2), odd: Literal[Size.small] = None) -> None: ...
+"""
+
+
+@pytest.fixture
+def schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "__init__.py").touch()
+    (tmp_path / "schemas" / "sizes.py").write_text('Corner = float\nSize = "Literal[1, 2]"\n')
+    (tmp_path / "schemas" / "shapes.py").write_text(SCHEMAS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_fields_of_a_dataclass_are_its_options() -> None:
+    named = {"_target_": "schemas.shapes.Named", "size": 2}
+    assert check(named | {"corners": [1, 2]}) == named | {"corners": [1.0, 2.0]}
+    assert refusal(named | {"nme": "a"}) == "nme: schemas.shapes.Named has no such option; it has name, corners, size."
+    assert refusal(named | {"name": 3}) == "name=3: not allowed here; give text or null."
+    assert refusal({"_target_": "schemas.shapes.Box"}) == ": schemas.shapes.Box also wants size."
+
+
+@pytest.mark.usefixtures("schemas")
+def test_aliases_are_followed_into_their_modules() -> None:
+    assert refusal({"_target_": "schemas.shapes.Box", "size": 3}) == "size=3: not allowed here; give one of 1, 2."
+    model = {"_target_": "schemas.shapes.Model", "curve": {"_target_": "schemas.shapes.Curve"}}
+    assert check(model) == model
+    assert check(model | {"precision": "bf16-mixed", "curve": 2, "widths": [3.0, 4]})["widths"] == [3, 4]
+    assert refusal(model | {"precision": "bf17-mixed"}).startswith(
+        "precision=bf17-mixed: not allowed here; give one of bf16-mixed, "
+    )
+    assert check(model | {"odd": "anything"})["odd"] == "anything"
+    assert refusal(model | {"widths": [3]}) == "widths=[3]: not allowed here; give a list of 2 values."
+
+
+def test_alias_for_an_object_takes_objects_only() -> None:
+    assert refusal({"_target_": "src.models.gan.GAN", "beta2": "high"}) == (
+        "beta2=high: not allowed here; give a number of at least 0 and below 1 or null."
+    )
+
+
+def test_error_of_a_constructor_passes_in_its_own_words() -> None:
+    with pytest.raises(UserError, match=r"^no network$"):
+        instantiate({"_target_": "tests.config.test_validation.Unreachable"})
+
+
+class Unreachable:
+    """A metric whose weights can't be downloaded."""
+
+    def __init__(self) -> None:
+        raise UserError("no network")

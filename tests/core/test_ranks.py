@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from src.core.errors import UserError
-from src.core.ranks import RankInfo, agree, get_rank_info
+from src.core.ranks import RankInfo, agree_on_run_dir, get_rank_info
 from src.training.launcher import free_port, launch
 from tests.helpers.commands import REPOSITORY, config_of, tiny
 
@@ -59,7 +59,9 @@ def address(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("address")
 def test_all_processes_take_the_first_ones_folder() -> None:
     with ThreadPoolExecutor(3) as threads:
-        folders = threads.map(lambda rank: agree(RankInfo(rank, 3, "torchrun"), ["seed=1"], f"runs/{rank}"), range(3))
+        folders = threads.map(
+            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], f"runs/{rank}"), range(3)
+        )
     assert list(folders) == ["runs/0"] * 3
 
 
@@ -67,10 +69,11 @@ def test_all_processes_take_the_first_ones_folder() -> None:
 def test_processes_of_different_options_are_refused() -> None:
     with ThreadPoolExecutor(2) as threads:
         first, second = (
-            threads.submit(agree, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], "runs") for rank in range(2)
+            threads.submit(agree_on_run_dir, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], "runs")
+            for rank in range(2)
         )
         assert first.result() == "runs"
-        with pytest.raises(UserError, match="process 1 was given seed=1, the first one seed=0"):
+        with pytest.raises(UserError, match="rank 1 was given seed=1, rank 0 seed=0"):
             second.result()
 
 

@@ -96,7 +96,7 @@ def config_of_a_run(model: str, folder: Path, *overrides: str) -> dict[str, Any]
         "max_images=384",
         "metrics=none",
         "trainer=cpu",
-        "checkpoint.every_images=48",
+        "callbacks.checkpoints.every_images=48",
         "callbacks.training_scalars.every_images=80",
         "callbacks.evaluation.every_images=112",
         "callbacks.image_grids.num_images=8",

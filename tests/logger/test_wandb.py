@@ -124,7 +124,7 @@ def test_run_is_finished_where_training_raises(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = [
         "model.encoder.width=8", "data.num_images=16", "data.image_size=32", "data.batch_size=8", "data.val_fraction=0",
-        "metrics.reference=val", "max_images=8", "logger=wandb", "trainer=cpu", f"run_dir={tmp_path}",
+        "callbacks.evaluation.reference=val", "max_images=8", "logger=wandb", "trainer=cpu", f"run_dir={tmp_path}",
     ]  # fmt: skip
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config: Any = OmegaConf.to_container(hydra.compose("train", overrides), resolve=True)
@@ -146,7 +146,7 @@ def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monke
     """It was killed after 32 images, went on from its checkpoint of 16, was killed before 32, and goes on again."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
-                 "metrics=none", "callbacks.training_scalars.every_images=8", "checkpoint.every_images=16",
+                 "metrics=none", "callbacks.training_scalars.every_images=8", "callbacks.checkpoints.every_images=16",
                  "callbacks.image_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
     runs = (("first", None, 32), ("second", "first/checkpoints/images_000000016.ckpt", 24),
             ("third", "second/checkpoints/last.ckpt", 48))  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 from hydra.errors import InstantiationException
 from lightning import Trainer
 
+from src.config.validation import instantiate
 from src.core.errors import UserError
-from src.training.fit import instantiate
 from src.training.summary import print_summary
 
 

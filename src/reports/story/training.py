@@ -57,7 +57,7 @@ def train(parts: list[Part]) -> None:
     # A mistake in the options of the last run is found before the first one starts.
     for part in missing:
         GlobalHydra.instance().clear()
-        check_ahead("train", "src.train.train", part.overrides, [])
+        check_ahead("train", part.overrides, [])
     for part in missing:
         print(f"\n{part.command}", flush=True)
         command = [sys.executable, *part.arguments(part.folder.absolute())]
