@@ -13,9 +13,10 @@ import yaml
 from PIL import Image
 
 from src.evaluate import evaluate
-from src.models.checkpoint import read_checkpoint, with_recipe_of
+from src.models.checkpoint.format import read_file
 from src.sample import sample
 from src.training.fit import fit
+from src.training.resume import resumed_config
 from tests.helpers.commands import command, config_of, succeeded, tiny
 from tests.helpers.tiny import assert_same
 
@@ -29,7 +30,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def checkpoint_of(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return read_file(run / "checkpoints" / "last.safetensors")
 
 
 def train_here(folder: Path, *overrides: str) -> Path:
@@ -62,7 +63,9 @@ def vae_run(tmp_path_factory: pytest.TempPathFactory, cache: str) -> Path:
 @pytest.fixture(scope="module")
 def lone_checkpoint(vae_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint file away from its run folder."""
-    return Path(shutil.copy(vae_run / "checkpoints" / "best.ckpt", tmp_path_factory.mktemp("lone") / "model.ckpt"))
+    return Path(
+        shutil.copy(vae_run / "checkpoints" / "best.safetensors", tmp_path_factory.mktemp("lone") / "model.safetensors")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder_holds_what_was_promised(vae_run: Path) -> None:
     files = {str(path.relative_to(vae_run)) for path in vae_run.rglob("*") if path.is_file()}
-    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "summary.json", "config.yaml"} <= files
+    assert {
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+        "metrics.csv",
+        "summary.json",
+        "config.yaml",
+    } <= files
     images = {f"images/{kind}_{seen:09d}.png" for kind in ("samples", "reconstructions") for seen in (0, 128, 256)}
     images |= {f"images/samples_mixture_{seen:09d}.png" for seen in (128, 256)}  # fitted at evaluations
     assert images == {name for name in files if name.endswith(".png")}
@@ -156,7 +165,7 @@ def test_two_processes_make_one_run(two_ranks: Path) -> None:
 def test_resumed_run_equals_unbroken_run_bit_for_bit(model: str, tmp_path: Path) -> None:
     straight = train_here(tmp_path / "straight", *tiny(model))
     half = train_here(tmp_path / "half", *tiny(model, "max_images=128"))
-    resume = f"resume={half}/checkpoints/last.ckpt"
+    resume = f"resume={half}/checkpoints/last.safetensors"
     resumed = train_here(tmp_path / "resumed", *tiny(model), resume)
     one, other = checkpoint_of(straight), checkpoint_of(resumed)
     for part in ("state_dict", "optimizer_states", "images_seen"):
@@ -168,8 +177,8 @@ def test_resumed_run_keeps_its_noise_whatever_seed_is_the_default_today(tmp_path
     straight = train_here(tmp_path / "straight", *tiny("gan", "seed=5", "max_images=128"))
     half = train_here(tmp_path / "half", *tiny("gan", "seed=5", "max_images=64"))
     today = config_of(*tiny("gan", "max_images=128"), f"run_dir={tmp_path}/resumed", "metrics=none")
-    today["resume"] = str(half / "checkpoints" / "last.ckpt")
-    fit(with_recipe_of(read_checkpoint(today["resume"]), today, typed=["max_images=128"]))
+    today["resume"] = str(half / "checkpoints" / "last.safetensors")
+    fit(resumed_config(today, typed=["max_images=128"]))
     one, other = checkpoint_of(straight), checkpoint_of(tmp_path / "resumed")
     assert_same(one["state_dict"], other["state_dict"], "state_dict")
 
@@ -186,7 +195,7 @@ def test_every_precision_trains_on_the_cpu(model: list[str], precision: str, tmp
 
 
 def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:
-    checkpoint = f"resume={vae_run}/checkpoints/last.ckpt"
+    checkpoint = f"resume={vae_run}/checkpoints/last.safetensors"
     folder = [f"run_dir={tmp_path}", "metrics=none", "trainer=cpu"]
     result = command("src.train", checkpoint, "model=vae", "model.beta=7", *folder)
     assert result.returncode == 2
@@ -196,7 +205,7 @@ def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:
     stored = yaml.safe_load((vae_run / "config.yaml").read_text())
     assert all(config[part] == stored[part] for part in ("model", "data", "seed"))
     # The best so far came along, file and figures.
-    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    best = read_file(tmp_path / "checkpoints" / "best.safetensors")
     assert load(tmp_path / "summary.json")["best"]["images_seen"] == best["images_seen"]
 
 
@@ -210,7 +219,7 @@ def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp
     shutil.copytree(two_ranks, run)
     options = ["resume=last", "max_images=288", f"run_dir={run}", "trainer.devices=2", "metrics=none"]
     printed = succeeded("src.train", *tiny("gan"), *options)
-    assert f"resume=last: {run}/checkpoints/images_000000256.ckpt" in printed
+    assert f"resume=last: {run}/checkpoints/images_000000256.safetensors" in printed
     assert load(run / "summary.json")["images_seen"] == 288
 
 
@@ -227,7 +236,7 @@ def test_runs_are_not_mixed_up(options: list[str], sentence: str, vae_run: Path)
 
 
 def test_resuming_past_the_end_is_refused_in_a_sentence(vae_run: Path, tmp_path: Path) -> None:
-    resume = f"resume={vae_run}/checkpoints/last.ckpt"
+    resume = f"resume={vae_run}/checkpoints/last.safetensors"
     result = command("src.train", *tiny("vae"), resume, f"run_dir={tmp_path}")
     assert result.returncode == 2
     assert "has seen 256 images already" in result.stderr

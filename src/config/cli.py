@@ -193,7 +193,7 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     if isinstance(error, OverrideParseException):
         return (
             f"can't read {error.override!r}: options look like model=gan or seed=1; "
-            "quote a value of special characters twice: 'resume=\"a=1.ckpt\"'."
+            "quote a value of special characters twice: 'resume=\"a=1.safetensors\"'."
         )
     return " ".join(message.split("\nSee ")[0].split())
 

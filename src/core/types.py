@@ -4,7 +4,6 @@ A constructor's signature is the schema of its config; src/config/validation.py 
 """
 
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -83,8 +82,7 @@ NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda valu
 Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
 Probability = Annotated[float, number("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 ExistingPath = Annotated[str, path("a path that exists", Path.exists)]
-# What torch writes is a zip file.
-CheckpointPath = Annotated[str, path("a checkpoint of a run folder (checkpoints/best.ckpt)", zipfile.is_zipfile)]
+CheckpointPath = Annotated[str, path("a run folder or a checkpoint of one (checkpoints/best.safetensors)", Path.exists)]
 ImagesPath = Annotated[str, path(f"a folder, {', '.join(ARCHIVES)} of {', '.join(IMAGES)} files", holds_images)]
 Color = Annotated[str, Kind("a color (white, ff8000, ...)", is_color, color)]
 FolderPath = Annotated[str, Kind("the path of a folder", lambda value: isinstance(value, str) and bool(value))]

@@ -161,12 +161,21 @@ class CatFacesDataModule(ImageDataModule):
     clean: of images that are there twice or more the smoothest copy, of the others none: 9,251 tight faces.
     """
 
-    def __init__(self, root: str | None, url: str, digest: str | None, clean: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        root: str | None = None,
+        clean: bool = True,
+        url: str = CatFaces.URL,
+        digest: str | None = CatFaces.DIGEST,
+        **options: Any,
+    ) -> None:
         super().__init__(CatFaces(root=root, url=url, digest=digest, clean=clean), **options)
 
 
 class AFHQCatDataModule(ImageDataModule):
     """The cats of AFHQ, downloaded from `url` to the folder `root` (null: the user's cache)."""
 
-    def __init__(self, root: str | None, url: str, digest: str | None, **options: Any) -> None:
+    def __init__(
+        self, root: str | None = None, url: str = AFHQCat.URL, digest: str | None = AFHQCat.DIGEST, **options: Any
+    ) -> None:
         super().__init__(AFHQCat(root=root, url=url, digest=digest), **options)

@@ -1,1 +1,0 @@
-"""LightningModules over injected networks and objectives; all of them `sample`."""

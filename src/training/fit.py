@@ -14,14 +14,15 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from src.callbacks.checkpoints import Checkpoints, describe_last_checkpoint
+from src.callbacks.checkpoints import Checkpoints, SafetensorsIO, describe_last_checkpoint
 from src.callbacks.stop_signals import StopSignals
 from src.core.errors import STOPPED, RunStopped, UserError
+from src.core.run_folder import CONFIG, run_dir_of
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
-from src.models.checkpoint import load_weights, read_checkpoint
+from src.models.checkpoint.loading import load_weights, portable_config, read_checkpoint
 from src.training.launcher import count_processes
-from src.training.resume import inside, restore_run_dir, run_of
+from src.training.resume import nested_value, restore_run_dir
 from src.training.summary import find, print_summary, write_summary
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -35,7 +36,7 @@ def fit(config: dict[str, Any]) -> None:
     # The same initial weights in every process; the noise of the steps is seeded by StepSeeds.
     torch.manual_seed(config["seed"])
     model: GenerativeModel = instantiate(config["model"], _convert_="all")
-    model.config = config
+    model.config = portable_config(config)
     checkpoint: dict[str, Any] = {"images_seen": 0}
     if config["resume"]:
         # A file that does not fit is refused before anything is made; Lightning restores the rest.
@@ -45,6 +46,7 @@ def fit(config: dict[str, Any]) -> None:
     callbacks = [instantiate(callback, _convert_="all") for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
+    trainer.strategy.checkpoint_io = SafetensorsIO()
     checkpoints = find(trainer, Checkpoints)
     signals = checkpoints.signals if checkpoints else StopSignals()
     # Lightning's own handlers would leave without a checkpoint, or talk to the other processes out of turn.
@@ -55,7 +57,7 @@ def fit(config: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             print(f"data: {data.source.description}", flush=True)
             restore_run_dir(config["resume"], run_dir, checkpoint)
-            (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            (run_dir / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
         for run_logger in loggers:
             run_logger.log_hyperparams(config)
         trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
@@ -100,14 +102,16 @@ def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[An
     loggers = [instantiate(run_logger, _convert_="all") for run_logger in configs]
     for run_logger in loggers:
         if config["resume"] and hasattr(run_logger, "resume"):
-            run_id = inside(checkpoint, str, "logger_versions", run_logger.name)
-            run_logger.resume(run_id, run_of(config["resume"], Path(config["run_dir"])))
+            run_id = nested_value(checkpoint, str, "logger_versions", run_logger.name)
+            run_logger.resume(run_id, run_dir_of(Path(config["resume"])) or Path(config["run_dir"]))
     return loggers
 
 
 def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
     """Lightning's Trainer; with several processes and strategy `auto`, the strategy that the model needs."""
-    trainer_config = dict(config)
+    # Without our callback Lightning would add its own.
+    has_checkpoints = any(isinstance(callback, Checkpoints) for callback in options["callbacks"])
+    trainer_config = {"enable_checkpointing": has_checkpoints, **config}
     if count_processes(config) > 1 or config["num_nodes"] > 1:
         if config["strategy"] == "auto":
             trainer_config["strategy"] = model.ddp_strategy

@@ -15,6 +15,7 @@ from rich.table import Table
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
+from src.core.run_folder import BEST, CHECKPOINTS, SUMMARY
 from src.evaluation.evaluator import KL_SPECTRUM
 from src.models.base import GenerativeModel
 
@@ -39,7 +40,7 @@ def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, start
         "processes": trainer.world_size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    (run_dir / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     for logger in trainer.loggers:
         if hasattr(logger, "log_summary"):
             logger.log_summary({f"best/{name}": value for name, value in summary["best"].items()})
@@ -66,5 +67,5 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
             table.add_row(name, *shown)
     console.print(table)
     grids = find(trainer, ImageGrids)
-    for path in [*(grids.written if grids else []), run_dir / "checkpoints" / "best.ckpt", run_dir / "summary.json"]:
+    for path in [*(grids.written if grids else []), run_dir / CHECKPOINTS / BEST, run_dir / SUMMARY]:
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from src.callbacks.checkpoints import Checkpoints
+from src.models.checkpoint.format import read_file
 from src.callbacks.non_finite import NonFinite
 from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import UserError
@@ -70,9 +71,15 @@ def test_run_stops_with_the_name_the_images_and_the_checkpoint(
     model = Breaking(at=12, fused=fused, **breaks)
     with pytest.raises(UserError) as stopped:
         train(model, tiny_data(), 40, stop_and_save(tmp_path))
-    sentence = f"{name} is not finite after 16 images; the last sound checkpoint is {tmp_path}/images_000000008.ckpt"
+    sentence = (
+        f"{name} is not finite after 16 images; the last valid checkpoint is {tmp_path}/images_000000008.safetensors"
+    )
     assert str(stopped.value) == sentence
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "images_000000008.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "images_000000008.safetensors",
+        "last.safetensors",
+    ]
     assert model.weight.isfinite()
 
 
@@ -129,4 +136,4 @@ def test_broken_weights_are_never_written(tmp_path: Path) -> None:
     model.config = {}
     with pytest.raises(UserError, match=r"generator\.\S+ is not finite after 12 images, so no checkpoint is written"):
         train(model, tiny_data(), 24, [Checkpoints(str(tmp_path), 4, monitor=None, keep=1)])
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["images_seen"] == 8
+    assert read_file(tmp_path / "last.safetensors")["images_seen"] == 8

@@ -78,8 +78,8 @@ def answer(line: str, name: str = "train") -> str:
         ("model.optimizer=adam", "model.optimizer=adam: not allowed here; give an object"),
         # A path.
         (
-            "resume=/nowhere.ckpt",
-            "resume=/nowhere.ckpt: there is nothing at this path; give one of last or a checkpoint",
+            "resume=/nowhere.safetensors",
+            "resume=/nowhere.safetensors: there is nothing at this path; give one of last or a checkpoint",
         ),
         ("data=folder data.root=/nowhere", "data.root=/nowhere: there is nothing at this path; give a folder, .zip"),
         ("data=folder", "data.root must be given: add data.root=..."),
@@ -104,11 +104,19 @@ def test_mistake_is_answered_with_what_is_allowed(line: str, beginning: str) -> 
     ("name", "line", "beginning"),
     [
         ("sample", "", "checkpoint must be given: add checkpoint=..."),
-        ("sample", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
+        (
+            "sample",
+            "checkpoint=/nowhere.safetensors",
+            "checkpoint=/nowhere.safetensors: there is nothing at this path; ",
+        ),
         ("latents", "num_direction=3", "num_direction: there is no such option; there are num_directions, "),
         ("story", "dat=folder", "dat: there is no such option; there are data, "),
         ("sample", "num_image=3", "num_image: there is no such option; there are num_images, "),
-        ("evaluate", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
+        (
+            "evaluate",
+            "checkpoint=/nowhere.safetensors",
+            "checkpoint=/nowhere.safetensors: there is nothing at this path; ",
+        ),
         ("evaluate", "data=foldr", "data=foldr: there is no such choice; data is one of folder, "),
         ("evaluate", "metric=fid", "metric: there is no such option; there are metrics, "),
         ("evaluate", "refrence=val", "refrence: there is no such option; there are reference, "),
@@ -119,9 +127,9 @@ def test_mistake_to_another_command_is_answered(name: str, line: str, beginning:
 
 
 def test_files_that_hold_no_checkpoint_or_no_images_are_seen_without_torch(tmp_path: Path) -> None:
-    (tmp_path / "text.ckpt").write_text("hello")
-    assert answer(f"resume={tmp_path}/text.ckpt").endswith(
-        "give one of last or a checkpoint of a run folder (checkpoints/best.ckpt) or null."
+    (tmp_path / "text.safetensors").write_text("hello")
+    assert answer(f"resume={tmp_path}/text.safetensors").endswith(
+        "give one of last or a checkpoint of a run folder (checkpoints/best.safetensors) or null."
     )
     assert "not allowed here; give a folder, .zip" in answer(f"data=folder data.root={tmp_path}")
 
@@ -139,7 +147,9 @@ def test_flags_may_stand_between_options() -> None:
     assert split_flags(["seed=1", "--cfg", "job", "model=gan"]) == (["seed=1", "model=gan"], ["--cfg", "job"])
 
 
-@pytest.mark.parametrize("line", ["model=vea", "max_image=5", "model.beta=-1", "resume=/nowhere.ckpt", "max_images"])
+@pytest.mark.parametrize(
+    "line", ["model=vea", "max_image=5", "model.beta=-1", "resume=/nowhere.safetensors", "max_images"]
+)
 def test_mistake_ends_the_process_soon_with_one_sentence(line: str, tmp_path: Path) -> None:
     started_at = time.monotonic()
     result = command("src.train", line, f"hydra.run.dir={tmp_path}/run")

@@ -113,7 +113,7 @@ def test_metrics_are_made(name: str, choice: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("choice", choices("data"))
 def test_other_commands_take_every_data_set(choice: str, tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
-    checkpoint = tmp_path / "some.ckpt"
+    checkpoint = tmp_path / "some.safetensors"
     zipfile.ZipFile(checkpoint, "w").close()
     root = [f"data.root={tmp_path}"] if choice == "folder" else []
     for name in ("evaluate", "latents"):

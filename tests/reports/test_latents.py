@@ -23,7 +23,7 @@ def untrained(model: str, folder: Path) -> Path:
     config = config_of(f"model={model}", *TINY_NETWORKS[model], *DATA)
     torch.manual_seed(0)
     made = instantiate(config["model"], _convert_="all")
-    path = folder / "model.ckpt"
+    path = folder / "model.safetensors"
     torch.save({"config": config, "state_dict": made.state_dict(), "images_seen": 0}, path)
     return path
 

@@ -18,8 +18,7 @@ from src.evaluation.latent_space import closed, decode, encode, linear, spherica
 from src.metrics.features import EfficientNetLite0, FeatureNetwork
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
-from src.models.checkpoint import load_model, read_checkpoint
-from src.models.vetting import build
+from src.models.checkpoint.loading import build, load_model, read_checkpoint
 from src.reports.html import data_uri, template
 from src.reports.story import figures
 from src.reports.story.measure import Judgement, Measured, Yardstick, measure

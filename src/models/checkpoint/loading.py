@@ -1,0 +1,218 @@
+"""The one way from an untrusted checkpoint to a model: its config names only what is allowed, its tensors must fit."""
+
+import ast
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch.nn.modules import module as torch_module
+
+from src.config.validation import OPTIMIZERS, check, find_definition, signature_of
+from src.core.errors import UserError
+from src.core.run_folder import read_config
+from src.models.base import GenerativeModel
+from src.models.checkpoint.format import read_file
+
+# A config inside a checkpoint may name the classes that these modules define, and the documented optimizers.
+ALLOWED_MODULES = (
+    "src.models.",
+    "src.networks.",
+    "src.objectives.",
+    "src.data.datamodule",
+    "src.core.schedules",
+)
+# Options of data that belong to a machine or a user: no checkpoint holds them.
+LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
+MAX_TEXT = 4096
+MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
+MAX_IMAGES_SEEN = 10**15
+Built = TypeVar("Built")
+
+
+def portable_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a run's config that its checkpoints hold: model, seed, and data without paths and addresses."""
+    data = {key: value for key, value in config["data"].items() if key not in LOCAL_DATA_OPTIONS}
+    return {"model": config["model"], "seed": config["seed"], "data": data}
+
+
+def local_data_options(
+    stored: dict[str, Any],
+    run_dir: Path | None,
+    today: Mapping[str, Any] = MappingProxyType({}),
+    typed: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Return the paths and addresses of a checkpoint's data, which no checkpoint holds.
+
+    Those typed on the command line come first, then those of the run folder's config.yaml (no address: nothing is
+    downloaded because a file says so), then today's config if its data is of the same kind.
+    Raises UserError for a folder of images that is named nowhere.
+    """
+    before = read_config(run_dir).get("data")
+    keys = {override.lstrip("+").partition("=")[0].removeprefix("data.") for override in typed}
+    known = dict(today) if today.get("_target_") == stored.get("_target_") else {}
+    known = known | ({key: before[key] for key in before if key != "url"} if isinstance(before, dict) else {})
+    known = known | {key: today[key] for key in keys if key in today}
+    if has_option(stored, "root", required=True) and not known.get("root"):
+        raise UserError(
+            "a checkpoint names no path, and it is not known where the images of this one are; "
+            "add data.root=PATH (and data=folder where it is resumed)"
+        )
+    return {key: known[key] for key in LOCAL_DATA_OPTIONS if key in known}
+
+
+def has_option(config: dict[str, Any], name: str, required: bool = False) -> bool:
+    """Tell whether the constructor that a config names has an option, or one without a default."""
+    signature = signature_of(str(config.get("_target_")))
+    parameter = signature.parameters.get(name) if signature else None
+    return parameter is not None and parameter.required >= required
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint's content (`config`, `state_dict`, `images_seen`, ...), its config validated.
+
+    Raises UserError, in one sentence, where the file can't be read or is no valid checkpoint of this project.
+    """
+    checkpoint = read_file(path)
+    config, images_seen = checkpoint.get("config"), checkpoint.get("images_seen")
+    parts = [config, checkpoint.get("state_dict"), *(config.get(key) for key in ("model", "data"))] if config else [0]
+    if not (all(isinstance(part, dict) for part in parts) and isinstance(images_seen, int)):
+        raise UserError(f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/")
+    if not 0 <= images_seen <= MAX_IMAGES_SEEN:
+        raise UserError(f"the checkpoint {path} has seen {images_seen:,} images, which can't be; give another one")
+    states = checkpoint.get("callbacks", {})
+    if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
+        raise UserError(f"the checkpoint {path} holds states of callbacks that are no mappings; give another one")
+    for name, tensor in checkpoint["state_dict"].items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.isfinite().all():
+            raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name}; give another")
+    for part in ("model", "data"):
+        validate_config(config[part], part)
+    for key in LOCAL_DATA_OPTIONS:
+        if key in config["data"]:
+            raise UserError(f"the checkpoint {path} names data.{key}, which no checkpoint does: refused")
+    return checkpoint
+
+
+def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> GenerativeModel:
+    """Return the model of what read_checkpoint returned, in evaluation mode. Raises UserError where weights don't fit."""
+    check_weights(checkpoint)
+    model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    load_weights(model, checkpoint)
+    return model.eval().to(device)
+
+
+def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
+    """Give a model the weights and the images seen of a checkpoint. Raises UserError where they do not fit."""
+    state = checkpoint["state_dict"]
+    compare_weights(model, state)
+    model.load_state_dict(state)
+    model.images_seen = checkpoint["images_seen"]
+
+
+def check_weights(checkpoint: dict[str, Any]) -> None:
+    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
+    state = checkpoint["state_dict"]
+    with torch.device("meta"), at_most_parts(100 + 20 * len(state)):
+        model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    compare_weights(model, state)
+
+
+def compare_weights(model: GenerativeModel, state: dict[str, torch.Tensor]) -> None:
+    """Raise UserError with the first tensor that is missing, unknown, or of another shape or kind of numbers."""
+    expected = model.state_dict()
+    for name in expected.keys() ^ state.keys():
+        mismatch = f"{name} is {'missing' if name in expected else 'unknown'}"
+        raise UserError(f"the checkpoint's weights do not fit the model of the config: {mismatch:.200}")
+    for name, ours in expected.items():
+        theirs = state[name]
+        if ours.shape != theirs.shape or ours.is_floating_point() != theirs.is_floating_point():
+            raise UserError(
+                f"the checkpoint's weights do not fit the model of the config: {name} is {theirs.dtype} of shape "
+                f"{list(theirs.shape)}, not {ours.dtype} of shape {list(ours.shape)}"
+            )
+
+
+@contextmanager
+def at_most_parts(maximum: int) -> Iterator[None]:
+    """A context in which UserError is raised once more modules and tensors than that have been built."""
+    parts = itertools.count(1)
+
+    def count(*args: Any) -> None:
+        if next(parts) > maximum:
+            raise UserError(
+                "the checkpoint's weights do not fit the model of the config: it has far more than the file"
+            )
+
+    hooks = [
+        getattr(torch_module, f"register_module_{kind}_registration_hook")(count)
+        for kind in ("buffer", "module", "parameter")
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
+    """Return the object that a part of a checkpoint's config describes. Raises UserError unless it is a `kind`."""
+    validate_config(config, path)
+    try:
+        built = instantiate(check(config, path), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise UserError(f"the checkpoint's {path} can't be built: {' '.join(str(cause).split())[:200]}") from error
+    if not isinstance(built, kind):
+        raise UserError(f"the checkpoint's {path} is no {kind.__name__}: refused")
+    return built
+
+
+def validate_config(node: Any, path: str) -> None:
+    """Raise UserError unless a part of a checkpoint's config is plain data that names only what it may.
+
+    Nothing is left for Hydra to resolve (`${...}`) or to call beyond a constructor with named arguments. A tuple,
+    which is a list to Hydra, is refused.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(key, str) or not key.isidentifier() or key in ("_args_", "_convert_", "_recursive_"):
+                raise UserError(f"the checkpoint's {path} has a key {key!r:.80}, which no config here has: refused")
+            validate_config(value, f"{path}.{key}")
+            if key == "_target_" and not is_allowed_target(value):
+                raise UserError(f"the checkpoint's {path} asks for {value}, which is no part of this project: refused")
+            if isinstance(value, int | float) and value > MAX_SIZES.get(key, math.inf):
+                raise UserError(
+                    f"the checkpoint's {path} asks for {key}={value}; at most {MAX_SIZES[key]:,} is allowed"
+                )
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            validate_config(value, f"{path}[{index}]")
+    elif isinstance(node, str) and not (node.isprintable() and len(node) < MAX_TEXT):
+        raise UserError(f"the checkpoint's {path} holds {node!r:.80}, which is no text of a config: refused")
+    elif isinstance(node, str) and "${" in node:
+        raise UserError(f"the checkpoint's {path} holds {node:.80}, a reference to something outside of it: refused")
+    elif not isinstance(node, str | int | float | bool | None):
+        raise UserError(f"the checkpoint's {path} holds a {type(node).__name__}, which is no plain value: refused")
+
+
+def is_allowed_target(target: Any) -> bool:
+    """Tell whether a `_target_` is a documented optimizer or a class that an allowed module itself defines.
+
+    Read from the source: by importing, `src.training.launcher.os.system` would be found too.
+    """
+    if target in OPTIMIZERS:
+        return True
+    if not isinstance(target, str) or not target.startswith(ALLOWED_MODULES):
+        return False
+    is_name = all(part.isidentifier() for part in target.split("."))
+    module, node = (is_name and find_definition(target)) or (None, None)
+    return isinstance(node, ast.ClassDef) and module == target.rpartition(".")[0]
