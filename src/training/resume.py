@@ -10,8 +10,19 @@ from typing import Any, TypeVar
 from src.config.validation import check, check_value
 from src.core.errors import UserError
 from src.core.files import copy_atomic, link_or_copy
-from src.core.run_folder import BEST, CHECKPOINTS, IMAGES, LAST, METRICS, TENSORBOARD
-from src.core.run_folder import checkpoint_name, numbered_checkpoints, read_rows, run_dir_of, write_rows
+from src.core.run_folder import (
+    BEST,
+    CHECKPOINTS,
+    IMAGES,
+    LAST,
+    METRICS,
+    TENSORBOARD,
+    checkpoint_name,
+    numbered_checkpoints,
+    read_rows,
+    run_dir_of,
+    write_rows,
+)
 from src.core.types import KINDS
 from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
 

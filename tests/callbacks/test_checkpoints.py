@@ -2,7 +2,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning import Callback, Trainer
 
 from src.callbacks.checkpoints import Checkpoints

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from src.callbacks.checkpoints import Checkpoints
-from src.models.checkpoint.format import read_file
 from src.callbacks.non_finite import NonFinite
 from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import UserError
 from src.logger.csv import CSVLogger
+from src.models.checkpoint.format import read_file
 from src.models.gan import GAN
 from src.objectives.adversarial import RelativisticPairing
 from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_gan, tiny_vae, train

@@ -8,8 +8,9 @@ finite. The metadata also holds the SHA-256 of the whole file, taken with zeros 
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 from src.core.errors import UserError
 
 CHECKSUM_KEY, NO_CHECKSUM = b'"sha256":"', b"0" * 64
-# Bounds on what is read before anything of it is used. A real header has less than a hundredth of either.
-MAX_HEADER_BYTES, MAX_VALUES, MAX_DEPTH, MAX_BITS = 16_000_000, 300_000, 48, 64
+# Bounds on what is read before anything of it is used. A real header has less than a hundredth of the first two.
+MAX_HEADER_BYTES, MAX_VALUES, MAX_DEPTH, MAX_BITS, MAX_AXES = 16_000_000, 300_000, 48, 64, 8
 
 
 def to_bytes(checkpoint: dict[str, Any]) -> bytes:
@@ -41,51 +42,46 @@ def read_file(path: str | Path) -> dict[str, Any]:
     """
     try:
         with Path(path).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(length) if length <= MAX_HEADER_BYTES else b""
-            _check_header(header, length, path)
-            file.seek(0)
-            content = file.read()
+            return _read(file)
     except OSError as error:
-        raise UserError(f"can't read the checkpoint {path}: {error.strerror or error}") from error
-    try:
-        tensors = safetensors.torch.load(content)
-        start = content.index(CHECKSUM_KEY) + len(CHECKSUM_KEY)
-        if content[start : start + len(NO_CHECKSUM)] != _sha256(content, start):
-            raise UserError(f"the checkpoint {path} is damaged: its content does not match its checksum; give another")
-        unused = set(tensors)
-        checkpoint = _decode(json.loads(json.loads(header)["__metadata__"]["tree"]), tensors, unused)
-        if unused:
-            raise ValueError(f"its tensor {min(unused)} belongs to nothing")
+        reason = error.strerror or str(error)
+    except MemoryError:
+        reason = "it does not fit into the memory"
     # AttributeError, AssertionError: safetensors does not know a type of numbers, or that a shape has no bytes.
     except (SafetensorError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
-        reason = "".join(letter for letter in " ".join(str(error).split())[:200] if letter.isprintable())
-        if "incomplete" in reason:
-            raise UserError(
-                f"the checkpoint {path} is not whole: it is shorter or longer than its header says; give another one"
-            ) from error
-        raise UserError(
-            f"the checkpoint {path} can't be read: {reason or type(error).__name__}; give another"
-        ) from error
-    except MemoryError as error:
-        raise UserError(
-            f"the checkpoint {path} can't be read: it does not fit into the memory; give another"
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/")
-    return checkpoint
+        reason = " ".join(ascii(str(error))[1:-1].split())[:200] or type(error).__name__
+    raise UserError(f"can't read the checkpoint {path}: {reason}; give a run folder, or a file of its checkpoints/")
 
 
-def _check_header(header: bytes, length: int, path: str | Path) -> None:
-    """Raise UserError unless a header is one of a checkpoint of this project, by what can be seen without parsing it."""
+def _read(file: BinaryIO) -> dict[str, Any]:
+    """Return what a file holds. Raises an error that says in what way it is no checkpoint, or another one of Python's."""
+    length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+    header = file.read(length) if length <= MAX_HEADER_BYTES else b""
     if not header.startswith(b"{"):
-        raise UserError(f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/")
+        raise ValueError("it is no checkpoint of this project")
     if len(header) < length:
-        raise UserError(f"the checkpoint {path} is not whole: it ends within its header; give another one")
+        raise ValueError("it is not whole, it ends within its header")
     if CHECKSUM_KEY not in header:
-        raise UserError(f"{path} is no checkpoint of this project: it has no checksum; give one of a run folder")
+        raise ValueError("it has no checksum, so it is no checkpoint of this project")
     if header.count(b",") > MAX_VALUES:
-        raise UserError(f"the checkpoint {path} can't be read: its header holds more than {MAX_VALUES:,} values")
+        raise ValueError(f"its header holds more than {MAX_VALUES:,} values")
+    entries = json.loads(header)
+    metadata = entries.pop("__metadata__")
+    if size != 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0):
+        raise ValueError("it is not whole, its size is not what its header says")
+    file.seek(0)
+    content = file.read()
+    start = content.index(CHECKSUM_KEY) + len(CHECKSUM_KEY)
+    if content[start : start + len(NO_CHECKSUM)] != _sha256(content, start):
+        raise ValueError("it is damaged, its content does not match its checksum")
+    tensors = safetensors.torch.load(content)
+    unused = set(tensors)
+    checkpoint = _decode(json.loads(metadata["tree"]), tensors, unused)
+    if unused:
+        raise ValueError(f"its tensor {min(unused)} belongs to nothing")
+    if not isinstance(checkpoint, dict):
+        raise ValueError("it is no checkpoint of this project")
+    return checkpoint
 
 
 def _sha256(content: bytes, start: int) -> bytes:
@@ -130,8 +126,8 @@ def _decode(node: Any, tensors: dict[str, Tensor], unused: set[str], depth: int 
     if isinstance(node, dict):
         match list(node.items()):
             case [("$tensor" | "$channels_last" as kind, str(name))]:
-                if name not in tensors:
-                    raise ValueError(f"its tensor {name} is missing")
+                if name not in tensors or tensors[name].ndim > MAX_AXES:
+                    raise ValueError(f"its tensor {name} is missing, or has more than {MAX_AXES} axes")
                 unused.discard(name)
                 last = kind == "$channels_last"
                 return tensors[name].contiguous(memory_format=torch.channels_last) if last else tensors[name]

@@ -80,22 +80,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises UserError, in one sentence, where the file can't be read or is no valid checkpoint of this project.
     """
     checkpoint = read_file(path)
-    config, images_seen = checkpoint.get("config"), checkpoint.get("images_seen")
-    parts = [config, checkpoint.get("state_dict"), *(config.get(key) for key in ("model", "data"))] if config else [0]
-    if not (all(isinstance(part, dict) for part in parts) and isinstance(images_seen, int)):
-        raise UserError(f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/")
-    if not 0 <= images_seen <= MAX_IMAGES_SEEN:
-        raise UserError(f"the checkpoint {path} has seen {images_seen:,} images, which can't be; give another one")
+    match checkpoint:
+        case {"config": {"model": dict(), "data": dict() as data}, "state_dict": dict() as state, "images_seen": seen}:
+            pass
+        case _:
+            raise UserError(
+                f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/"
+            )
+    if type(seen) is not int or not 0 <= seen <= MAX_IMAGES_SEEN:
+        raise UserError(f"the checkpoint {path} has seen {seen!s:.80} images, which is no number of images: refused")
     states = checkpoint.get("callbacks", {})
     if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
-        raise UserError(f"the checkpoint {path} holds states of callbacks that are no mappings; give another one")
-    for name, tensor in checkpoint["state_dict"].items():
+        raise UserError(f"the checkpoint {path} holds states of callbacks that are no mappings: refused")
+    for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.isfinite().all():
-            raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name}; give another")
+            raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!s:.80}: refused")
     for part in ("model", "data"):
-        validate_config(config[part], part)
+        validate_config(checkpoint["config"][part], part)
     for key in LOCAL_DATA_OPTIONS:
-        if key in config["data"]:
+        if key in data:
             raise UserError(f"the checkpoint {path} names data.{key}, which no checkpoint does: refused")
     return checkpoint
 
