@@ -112,10 +112,27 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
     options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3", "prior=mixture"]
     succeeded("src.sample", *options, "output=one", cwd=tmp_path)
     sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, prior="mixture", device="cpu")
-    names = [*(f"{index:05d}.png" for index in range(10)), "grid.png"]
+    names = [f"{index:05d}.png" for index in range(10)]
     assert sorted(path.name for path in one.iterdir()) == names
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
     assert Image.open(one / "00000.png").size == (32, 32)
+
+
+def test_samples_of_a_run_folder_are_those_of_its_best_checkpoint(
+    vae_run: Path, lone_checkpoint: Path, tmp_path: Path
+) -> None:
+    """What an earlier, longer call has left is deleted; what it did not write stays."""
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    kept = ["1.png", "0000001.png", "cat.png", "00000.jpg"]
+    for name in ["00003.png", "00099.png", "100000.png", *kept]:
+        (folder / name).touch()
+    sample(str(vae_run), 3, 0, str(folder), batch_size=3, prior="normal", device="cpu")
+    sample(str(lone_checkpoint), 3, 0, str(tmp_path / "other"), batch_size=3, prior="normal", device="cpu")
+    drawn = ["00000.png", "00001.png", "00002.png"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(drawn + kept)
+    assert all((folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in drawn)
 
 
 def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
@@ -139,7 +156,6 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
 
 def test_evaluation_takes_other_images(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
     sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, prior="normal", device="cpu")
-    (tmp_path / "cats" / "grid.png").unlink()
     options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]
     evaluate(**config_of(*options, cache, name="evaluate"))
     report = load(lone_checkpoint.parent / "metrics.json")
@@ -200,6 +216,9 @@ def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:
     result = command("src.train", checkpoint, "model=vae", "model.beta=7", *folder)
     assert result.returncode == 2
     assert "model.beta would change" in result.stderr.replace("model.encoder.image_size, ", "")
+    result = command("src.train", checkpoint, "model=gan", *folder)
+    assert result.returncode == 2
+    assert "but model (GAN instead of VAE) would change; leave it out" in result.stderr
     succeeded("src.train", checkpoint, "max_images=272", *folder)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     stored = yaml.safe_load((vae_run / "config.yaml").read_text())

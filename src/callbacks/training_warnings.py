@@ -15,8 +15,8 @@ WORDS = {
     "generator learns little. Try a higher r1_gamma and r2_gamma in model.gradient_penalty, model/augmentation=ada, or "
     "a lower lr in model.discriminator_optimizer.",
     "modes_collapse": "modes collapse: samples are much more alike than real images. Try a higher r1_gamma and "
-    "r2_gamma in model.gradient_penalty, lower learning rates, or model/adversarial_loss=relativistic; best.safetensors may "
-    "be from before.",
+    "r2_gamma in model.gradient_penalty, lower learning rates, or model/adversarial_loss=relativistic; "
+    "best.safetensors may be from before.",
     "logits_explode": "the logits explode: the discriminator's outputs grow without bound. Try a higher r1_gamma and "
     "r2_gamma in model.gradient_penalty, its interval=1, or lower learning rates.",
 }

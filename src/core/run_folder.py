@@ -3,16 +3,15 @@
 import csv
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from src.core.errors import UserError
-from src.core.files import write_atomic
 
-CHECKPOINTS, IMAGES, TENSORBOARD = "checkpoints", "images", "tensorboard"
-CONFIG, METRICS, SUMMARY, ERROR = "config.yaml", "metrics.csv", "summary.json", "error.txt"
+CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
@@ -79,10 +78,11 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return list(reader.fieldnames or []), rows
 
 
-def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write a file of curves as a whole: killed meanwhile, the run still has the one before."""
+def rows_text(columns: list[str], rows: Iterable[dict[str, Any]], header: bool = True) -> str:
+    """Return rows as the text of a file of curves, or of a part to be appended to one."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
-    writer.writeheader()
+    if header:
+        writer.writeheader()
     writer.writerows(rows)
-    write_atomic(path, text.getvalue())
+    return text.getvalue()

@@ -1,4 +1,4 @@
-"""Opening a trained model from its run folder or checkpoint, and the data it is evaluated on: one way for every command."""
+"""Opening a trained model from its run folder or checkpoint, and the data to evaluate it on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def load_run(path: str | Path, device: str = "auto") -> LoadedRun:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return a device by name; auto: CUDA where there is one, else MPS, else the CPU. Raises UserError if it is absent."""
+    """Return a device; auto: CUDA where there is one, else MPS, else the CPU. Raises UserError if it is absent."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device != "auto" and not there[device]:
         names = " or ".join(name for name in there if there[name])

@@ -1,1 +1,0 @@
-"""Loggers whose axis is the images seen; TensorBoard's is Lightning's own."""

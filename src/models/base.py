@@ -128,7 +128,7 @@ class GenerativeModel(LightningModule):
         self.training_since = time.perf_counter()
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise UserError: Lightning would need the networks, which the checkpoint's config describes."""
         raise UserError(
             f"call src.evaluation.from_checkpoint.load_run({str(checkpoint_path)!r}).model instead of "

@@ -1,1 +1,0 @@
-"""What is minimized: pure functions and small objects that return one value per image, in nats or logits."""

@@ -8,21 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from src.config.validation import check, check_value
+from src.core import run_folder
 from src.core.errors import UserError
-from src.core.files import copy_atomic, link_or_copy
-from src.core.run_folder import (
-    BEST,
-    CHECKPOINTS,
-    IMAGES,
-    LAST,
-    METRICS,
-    TENSORBOARD,
-    checkpoint_name,
-    numbered_checkpoints,
-    read_rows,
-    run_dir_of,
-    write_rows,
-)
+from src.core.files import copy_atomic, link_or_copy, write_atomic
 from src.core.types import KINDS
 from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
 
@@ -34,8 +22,8 @@ def latest_valid_checkpoint(run_dir: Path) -> Path | None:
 
     Invalid ones are skipped, with a line on the screen. Raises UserError if all are.
     """
-    folder = run_dir / CHECKPOINTS
-    files = [*reversed(numbered_checkpoints(folder).values()), *folder.glob(LAST)]
+    folder = run_dir / run_folder.CHECKPOINTS
+    files = [*reversed(run_folder.numbered_checkpoints(folder).values()), *folder.glob(run_folder.LAST)]
     for path in files:
         try:
             read_checkpoint(path)
@@ -51,15 +39,14 @@ def latest_valid_checkpoint(run_dir: Path) -> Path | None:
 def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     """Return the config of a run that resumes config["resume"]: a checkpoint, a run folder, or last (of run_dir).
 
-    Model, data and seed are the checkpoint's. Everything else is today's, as are the data's paths and addresses where
-    they are typed; paths that are not come from the run folder's config.yaml. typed: the overrides of the command line.
-    Raises UserError where the file can't be used, or another model, other data or another seed is typed.
+    Model, data and seed are the checkpoint's, the rest is today's; see local_data_options for the paths of the data.
+    typed: the overrides of the command line. Raises UserError where the file can't be used, or where another model,
+    other data or another seed is typed.
     """
-    given, path = config["resume"], Path(config["run_dir"] if config["resume"] == "last" else config["resume"])
-    if given == "last" or path.is_dir():
-        newest = latest_valid_checkpoint(path)
-        if newest is None and given != "last":
-            raise UserError(f"resume={given}: this folder has no checkpoint; give a run folder or a checkpoint")
+    given = config["resume"]
+    path = Path(config["run_dir"]) if given == "last" else run_folder.resolve_checkpoint(given)
+    if Path(given).is_dir() or given == "last":
+        newest = latest_valid_checkpoint(path if given == "last" else path.parents[1])
         print(f"resume={given}: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
         if newest is None:
             return config | {"resume": None}
@@ -67,35 +54,27 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     stored, today = checkpoint["config"], portable_config(config)
     check_value("the checkpoint's seed", stored.get("seed"), [KINDS["Seed"]])
-    refuse_changes(stored, today, typed)
-    local = local_data_options(stored["data"], run_dir_of(path), config["data"], typed)
-    resumed = {"model": stored["model"], "data": stored["data"] | local, "seed": stored["seed"]}
-    for part in ("model", "data"):
-        check(resumed[part], part)
-    check_weights(checkpoint)
-    return config | resumed | {"resume": str(path)}
-
-
-def refuse_changes(stored: dict[str, Any], today: dict[str, Any], typed: list[str]) -> None:
-    """Raise UserError where the command line asks for another model, other data or another seed than the stored."""
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
     for part in ("model", "data", "seed"):
-        if not asked & {part, "experiment", "debug"} or today[part] == stored[part]:
-            continue
-        if part != "seed" and today[part].get("_target_") != stored[part].get("_target_"):
-            ours, theirs = (str(config[part].get("_target_")).rpartition(".")[2] for config in (today, stored))
+        changed = differences(today[part], stored[part], part) if asked & {part, "experiment", "debug"} else []
+        if changed:
             raise UserError(
-                f"resume: the checkpoint's {part} is {theirs}, not {ours}; a resumed run keeps its model, data and seed: "
-                f"leave {part} out, or begin another run without resume"
+                f"a resumed run keeps its model, data and seed, but {', '.join(changed)} would change; "
+                "leave it out, or begin another run without resume"
             )
-        keys = ", ".join(differences(today[part], stored[part], part))
-        raise UserError(f"a resumed run keeps its model, data and seed, but {keys} would change; leave it out")
+    data = stored["data"] | local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
+    check(data, "data")
+    check_weights(checkpoint)
+    return config | {"model": stored["model"], "data": data, "seed": stored["seed"], "resume": str(path)}
 
 
 def differences(ours: Any, theirs: Any, path: str) -> list[str]:
-    """Return the keys at which two configs differ."""
+    """Return the keys at which two configs differ; for objects of different classes, the classes."""
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
         return [] if ours == theirs else [path]
+    our_class, their_class = (str(config.get("_target_")).rpartition(".")[2] for config in (ours, theirs))
+    if our_class != their_class:
+        return [f"{path} ({our_class} instead of {their_class})"]
     keys = [*ours, *(key for key in theirs if key not in ours)]
     return [found for key in keys for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
 
@@ -107,46 +86,46 @@ def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any
     A run that is killed meanwhile can still be resumed: later checkpoints are deleted before what belongs to them, and
     last.safetensors is written when all else is there.
     """
-    folder, images_seen = run_dir / CHECKPOINTS, checkpoint["images_seen"] if resume else -1
-    source = (run_dir_of(Path(resume)) if resume else None) or run_dir
-    numbered = folder / checkpoint_name(images_seen)
+    folder, images_seen = run_dir / run_folder.CHECKPOINTS, checkpoint["images_seen"] if resume else -1
+    source = (run_folder.run_dir_of(Path(resume)) if resume else None) or run_dir
+    numbered = folder / run_folder.checkpoint_name(images_seen)
     folder.mkdir(parents=True, exist_ok=True)
     if resume and Path(resume).parent.samefile(folder):
         link_or_copy(Path(resume), numbered)
     else:
-        (folder / LAST).unlink(missing_ok=True)
-    for number, path in reversed(numbered_checkpoints(folder).items()):
+        (folder / run_folder.LAST).unlink(missing_ok=True)
+    for number, path in reversed(run_folder.numbered_checkpoints(folder).items()):
         if number > images_seen:
             path.unlink()
     for path in [*run_dir.glob("*.part"), *run_dir.glob("*/*.part")]:  # what killed processes were writing
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    restore_rows(source / METRICS, run_dir / METRICS, images_seen)
-    restore_images(source / IMAGES, run_dir / IMAGES, images_seen)
-    events = run_dir / TENSORBOARD
+    restore_rows(source / run_folder.METRICS, run_dir / run_folder.METRICS, images_seen)
+    restore_images(source / run_folder.IMAGES, run_dir / run_folder.IMAGES, images_seen)
+    events = run_dir / "tensorboard"
     if not resume:
         shutil.rmtree(events, ignore_errors=True)
         return
-    if (source / TENSORBOARD).is_dir() and not events.exists():
-        copy_atomic(source / TENSORBOARD, events)
+    if (source / "tensorboard").is_dir() and not events.exists():
+        copy_atomic(source / "tensorboard", events)
     restore_best(Path(resume), folder, checkpoint)
     link_or_copy(Path(resume), numbered)
-    link_or_copy(numbered, folder / LAST)
+    link_or_copy(numbered, folder / run_folder.LAST)
 
 
 def restore_best(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
     """Make best.safetensors the file that was the best at the checkpoint; delete it if that file is gone."""
     best = nested_value(checkpoint, int, "callbacks", "Checkpoints", "best", "images_seen")
     if best is None:  # until one is evaluated, the newest
-        link_or_copy(resume, folder / BEST)
+        link_or_copy(resume, folder / run_folder.BEST)
         return
-    names = (BEST, checkpoint_name(best))
+    names = (run_folder.BEST, run_folder.checkpoint_name(best))
     for path in (*(folder / name for name in names), *(resume.with_name(name) for name in names), resume):
         with suppress(UserError):
             if read_checkpoint(path)["images_seen"] == best:
-                link_or_copy(path, folder / BEST)
+                link_or_copy(path, folder / run_folder.BEST)
                 return
-    (folder / BEST).unlink(missing_ok=True)
+    (folder / run_folder.BEST).unlink(missing_ok=True)
 
 
 def nested_value(checkpoint: Any, kind: type[T], *keys: str) -> T | None:
@@ -158,10 +137,10 @@ def nested_value(checkpoint: Any, kind: type[T], *keys: str) -> T | None:
 
 def restore_rows(source: Path, target: Path, images_seen: int) -> None:
     """Copy a file of curves up to the images seen, without later rows and a row that was cut short."""
-    columns, rows = read_rows(source)
+    columns, rows = run_folder.read_rows(source)
     kept = [row for row in rows if int(row["images_seen"]) <= images_seen]
     if kept:
-        write_rows(target, columns, kept)
+        write_atomic(target, run_folder.rows_text(columns, kept))
     else:
         target.unlink(missing_ok=True)
 

@@ -54,7 +54,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def _read(file: BinaryIO) -> dict[str, Any]:
-    """Return what a file holds. Raises an error that says in what way it is no checkpoint, or another one of Python's."""
+    """Return what a file holds. Raises ValueError with what is wrong, or whatever its parsers raise."""
     length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
     header = file.read(length) if length <= MAX_HEADER_BYTES else b""
     if not header.startswith(b"{"):

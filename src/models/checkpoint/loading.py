@@ -3,16 +3,16 @@
 import ast
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch.nn.modules import module as torch_module
+from torch import Tensor
+from torch.nn.modules import module as nn_module
 
 from src.config.validation import OPTIMIZERS, check, find_definition, signature_of
 from src.core.errors import UserError
@@ -21,44 +21,40 @@ from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file
 
 # A config inside a checkpoint may name the classes that these modules define, and the documented optimizers.
-ALLOWED_MODULES = (
-    "src.models.",
-    "src.networks.",
-    "src.objectives.",
-    "src.data.datamodule",
-    "src.core.schedules",
-)
+ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule.", "src.core.schedules.")
 # Options of data that belong to a machine or a user: no checkpoint holds them.
 LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
 MAX_TEXT = 4096
 MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
 MAX_IMAGES_SEEN = 10**15
+# torch's hooks on every buffer, module and parameter that any module gets.
+REGISTRATIONS = (
+    nn_module.register_module_buffer_registration_hook,
+    nn_module.register_module_module_registration_hook,
+    nn_module.register_module_parameter_registration_hook,
+)
 Built = TypeVar("Built")
 
 
 def portable_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a run's config that its checkpoints hold: model, seed, and data without paths and addresses."""
+    """Return what checkpoints hold of a run's config: model, seed, and data without paths and addresses."""
     data = {key: value for key, value in config["data"].items() if key not in LOCAL_DATA_OPTIONS}
     return {"model": config["model"], "seed": config["seed"], "data": data}
 
 
 def local_data_options(
-    stored: dict[str, Any],
-    run_dir: Path | None,
-    today: Mapping[str, Any] = MappingProxyType({}),
-    typed: Iterable[str] = (),
+    stored: dict[str, Any], run_dir: Path | None, today: dict[str, Any] | None = None, typed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the paths and addresses of a checkpoint's data, which no checkpoint holds.
+    """Return the paths and addresses of a checkpoint's data, which the checkpoint itself does not hold.
 
     Those typed on the command line come first, then those of the run folder's config.yaml (no address: nothing is
-    downloaded because a file says so), then today's config if its data is of the same kind.
+    downloaded because a file says so), then those of today's config, if its data is of the same class.
     Raises UserError for a folder of images that is named nowhere.
     """
-    before = read_config(run_dir).get("data")
-    keys = {override.lstrip("+").partition("=")[0].removeprefix("data.") for override in typed}
+    before, today = read_config(run_dir).get("data"), today or {}
     known = dict(today) if today.get("_target_") == stored.get("_target_") else {}
-    known = known | ({key: before[key] for key in before if key != "url"} if isinstance(before, dict) else {})
-    known = known | {key: today[key] for key in keys if key in today}
+    known |= {key: value for key, value in before.items() if key != "url"} if isinstance(before, dict) else {}
+    known |= {key: today[key] for key in today if any(item.startswith(f"data.{key}=") for item in typed)}
     if has_option(stored, "root", required=True) and not known.get("root"):
         raise UserError(
             "a checkpoint names no path, and it is not known where the images of this one are; "
@@ -88,13 +84,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/"
             )
     if type(seen) is not int or not 0 <= seen <= MAX_IMAGES_SEEN:
-        raise UserError(f"the checkpoint {path} has seen {seen!s:.80} images, which is no number of images: refused")
-    states = checkpoint.get("callbacks", {})
-    if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
-        raise UserError(f"the checkpoint {path} holds states of callbacks that are no mappings: refused")
+        raise UserError(f"the checkpoint {path} has seen {seen!r:.80} images, which is no number of images: refused")
     for name, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.isfinite().all():
-            raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!s:.80}: refused")
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.isfinite().all():
+            raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!r:.80}")
     for part in ("model", "data"):
         validate_config(checkpoint["config"][part], part)
     for key in LOCAL_DATA_OPTIONS:
@@ -104,41 +97,39 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> GenerativeModel:
-    """Return the model of what read_checkpoint returned, in evaluation mode. Raises UserError where weights don't fit."""
+    """Return the model that read_checkpoint found, in evaluation mode. Raises UserError where weights do not fit."""
     check_weights(checkpoint)
     model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
     load_weights(model, checkpoint)
     return model.eval().to(device)
 
 
+def check_weights(checkpoint: dict[str, Any]) -> None:
+    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
+    with torch.device("meta"), at_most_parts(100 + 20 * len(checkpoint["state_dict"])):
+        model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    compare_weights(model, checkpoint["state_dict"])
+
+
 def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
     """Give a model the weights and the images seen of a checkpoint. Raises UserError where they do not fit."""
-    state = checkpoint["state_dict"]
-    compare_weights(model, state)
-    model.load_state_dict(state)
+    compare_weights(model, checkpoint["state_dict"])
+    model.load_state_dict(checkpoint["state_dict"])
     model.images_seen = checkpoint["images_seen"]
 
 
-def check_weights(checkpoint: dict[str, Any]) -> None:
-    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
-    state = checkpoint["state_dict"]
-    with torch.device("meta"), at_most_parts(100 + 20 * len(state)):
-        model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
-    compare_weights(model, state)
-
-
-def compare_weights(model: GenerativeModel, state: dict[str, torch.Tensor]) -> None:
+def compare_weights(model: GenerativeModel, state: dict[str, Tensor]) -> None:
     """Raise UserError with the first tensor that is missing, unknown, or of another shape or kind of numbers."""
-    expected = model.state_dict()
-    for name in expected.keys() ^ state.keys():
-        mismatch = f"{name} is {'missing' if name in expected else 'unknown'}"
-        raise UserError(f"the checkpoint's weights do not fit the model of the config: {mismatch:.200}")
-    for name, ours in expected.items():
-        theirs = state[name]
-        if ours.shape != theirs.shape or ours.is_floating_point() != theirs.is_floating_point():
+    kinds = {True: "floating-point", False: "other"}
+    ours, theirs = (
+        {name: f"{list(tensor.shape)} of {kinds[tensor.is_floating_point()]} numbers" for name, tensor in part.items()}
+        for part in (model.state_dict(), state)
+    )
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
             raise UserError(
-                f"the checkpoint's weights do not fit the model of the config: {name} is {theirs.dtype} of shape "
-                f"{list(theirs.shape)}, not {ours.dtype} of shape {list(ours.shape)}"
+                f"the checkpoint's weights do not fit the model of the config: {name!r:.80} is "
+                f"{theirs.get(name, 'missing')}, but should be {ours.get(name, 'missing')}"
             )
 
 
@@ -153,10 +144,7 @@ def at_most_parts(maximum: int) -> Iterator[None]:
                 "the checkpoint's weights do not fit the model of the config: it has far more than the file"
             )
 
-    hooks = [
-        getattr(torch_module, f"register_module_{kind}_registration_hook")(count)
-        for kind in ("buffer", "module", "parameter")
-    ]
+    hooks = [register(count) for register in REGISTRATIONS]
     try:
         yield
     finally:
@@ -191,7 +179,9 @@ def validate_config(node: Any, path: str) -> None:
                 raise UserError(f"the checkpoint's {path} has a key {key!r:.80}, which no config here has: refused")
             validate_config(value, f"{path}.{key}")
             if key == "_target_" and not is_allowed_target(value):
-                raise UserError(f"the checkpoint's {path} asks for {value}, which is no part of this project: refused")
+                raise UserError(
+                    f"the checkpoint's {path} asks for {value!s:.80}, which is no part of this project: refused"
+                )
             if isinstance(value, int | float) and value > MAX_SIZES.get(key, math.inf):
                 raise UserError(
                     f"the checkpoint's {path} asks for {key}={value}; at most {MAX_SIZES[key]:,} is allowed"
@@ -212,10 +202,7 @@ def is_allowed_target(target: Any) -> bool:
 
     Read from the source: by importing, `src.training.launcher.os.system` would be found too.
     """
-    if target in OPTIMIZERS:
-        return True
-    if not isinstance(target, str) or not target.startswith(ALLOWED_MODULES):
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
         return False
-    is_name = all(part.isidentifier() for part in target.split("."))
-    module, node = (is_name and find_definition(target)) or (None, None)
-    return isinstance(node, ast.ClassDef) and module == target.rpartition(".")[0]
+    module, node = (target.startswith(ALLOWED_MODULES) and find_definition(target)) or (None, None)
+    return target in OPTIMIZERS or (isinstance(node, ast.ClassDef) and module == target.rpartition(".")[0])
