@@ -56,6 +56,17 @@ def holds_images(root: Path) -> bool:
     return root.is_file() and root.name.lower().endswith(ARCHIVES)
 
 
+def may_be_checkpoint(given: Path) -> bool:
+    """Tell whether a path is a folder or a file whose header begins as that of a safetensors file does."""
+    if given.is_dir():
+        return True
+    try:
+        with given.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return False
+
+
 def is_color(value: object) -> bool:
     from PIL import ImageColor
 
@@ -82,7 +93,9 @@ NonNegativeFloat = Annotated[float, number("a number of at least 0", lambda valu
 Fraction = Annotated[float, number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)]
 Probability = Annotated[float, number("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 ExistingPath = Annotated[str, path("a path that exists", Path.exists)]
-CheckpointPath = Annotated[str, path("a run folder or a checkpoint of one (checkpoints/best.safetensors)", Path.exists)]
+CheckpointPath = Annotated[
+    str, path("a checkpoint of a run folder (checkpoints/best.safetensors) or a run folder", may_be_checkpoint)
+]
 ImagesPath = Annotated[str, path(f"a folder, {', '.join(ARCHIVES)} of {', '.join(IMAGES)} files", holds_images)]
 Color = Annotated[str, Kind("a color (white, ff8000, ...)", is_color, color)]
 FolderPath = Annotated[str, Kind("the path of a folder", lambda value: isinstance(value, str) and bool(value))]

@@ -129,7 +129,7 @@ def test_mistake_to_another_command_is_answered(name: str, line: str, beginning:
 def test_files_that_hold_no_checkpoint_or_no_images_are_seen_without_torch(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("hello")
     assert answer(f"resume={tmp_path}/text.safetensors").endswith(
-        "give one of last or a checkpoint of a run folder (checkpoints/best.safetensors) or null."
+        "give one of last or a checkpoint of a run folder (checkpoints/best.safetensors) or a run folder or null."
     )
     assert "not allowed here; give a folder, .zip" in answer(f"data=folder data.root={tmp_path}")
 
