@@ -242,7 +242,10 @@ HEADERS: dict[str, tuple[bytes, str]] = {
         "can't read the checkpoint",
     ),
     "type of four bits": (file_of(header_of(TREE, w=tensor(0, 4, [8], "F4")), bytes(4)), ""),
-    "type of eight bits": (file_of(header_of(TREE, w=tensor(0, 4, [4], "F8_E8M0")), bytes(4)), ""),
+    "type of eight bits": (
+        file_of(header_of(TREE, w=tensor(0, 4, [4], "F8_E4M3")), bytes(4)),
+        "which no checkpoint has",
+    ),
     "name of escape codes": (
         file_of(header_of({"state_dict": {"$tensor": "\x1b[2J"}}, **{"\x1b[2J": tensor(0, 4, [1], "X99")}), bytes(4)),
         "can't read the checkpoint",

@@ -75,6 +75,9 @@ def _read(file: BinaryIO) -> dict[str, Any]:
     if content[start : start + len(NO_CHECKSUM)] != _sha256(content, start):
         raise ValueError("it is damaged, its content does not match its checksum")
     tensors = safetensors.torch.load(content)
+    for name, tensor in tensors.items():
+        if tensor.ndim > MAX_AXES or (tensor.is_floating_point() and tensor.element_size() < 2):
+            raise ValueError(f"its tensor {name} has {tensor.ndim} axes of {tensor.dtype}, which no checkpoint has")
     unused = set(tensors)
     checkpoint = _decode(json.loads(metadata["tree"]), tensors, unused)
     if unused:
@@ -126,8 +129,8 @@ def _decode(node: Any, tensors: dict[str, Tensor], unused: set[str], depth: int 
     if isinstance(node, dict):
         match list(node.items()):
             case [("$tensor" | "$channels_last" as kind, str(name))]:
-                if name not in tensors or tensors[name].ndim > MAX_AXES:
-                    raise ValueError(f"its tensor {name} is missing, or has more than {MAX_AXES} axes")
+                if name not in tensors:
+                    raise ValueError(f"its tensor {name} is missing")
                 unused.discard(name)
                 last = kind == "$channels_last"
                 return tensors[name].contiguous(memory_format=torch.channels_last) if last else tensors[name]

@@ -120,16 +120,17 @@ def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
 
 def compare_weights(model: GenerativeModel, state: dict[str, Tensor]) -> None:
     """Raise UserError with the first tensor that is missing, unknown, or of another shape or kind of numbers."""
-    kinds = {True: "floating-point", False: "other"}
-    ours, theirs = (
-        {name: f"{list(tensor.shape)} of {kinds[tensor.is_floating_point()]} numbers" for name, tensor in part.items()}
-        for part in (model.state_dict(), state)
-    )
+
+    def shape_and_kind(tensor: Tensor) -> str:
+        kind = str(tensor.dtype).removeprefix("torch.").replace("bfloat", "float").rstrip("0123456789")
+        return f"{list(tensor.shape)} of {kind}"
+
+    ours, theirs = ({name: shape_and_kind(t) for name, t in part.items()} for part in (model.state_dict(), state))
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             raise UserError(
                 f"the checkpoint's weights do not fit the model of the config: {name!r:.80} is "
-                f"{theirs.get(name, 'missing')}, but should be {ours.get(name, 'missing')}"
+                f"{theirs.get(name, 'absent')}, but should be {ours.get(name, 'absent')}"
             )
 
 
