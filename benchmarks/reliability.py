@@ -79,7 +79,7 @@ def measure(model: str, seconds: float) -> str:
     with tempfile.TemporaryDirectory() as run_dir:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             fit(json.loads(json.dumps(config).replace("/run-dir", run_dir)))
-        size = max(path.stat().st_size for path in Path(run_dir, "checkpoints").glob("*.ckpt")) / 1e6
+        size = max(path.stat().st_size for path in Path(run_dir, "checkpoints").glob("*.safetensors")) / 1e6
     each = TimedCheckpoints.writing / TimedCheckpoints.written
     files, looks = TimedCheckpoints.writing / TimeLimit.passed, TimedCheckpoints.looking / TimeLimit.passed
     shares = "".join(f"{100 * share:10.2f} %" for share in (files, looks, files + looks))

@@ -48,7 +48,7 @@ def measures_of(folder: Path, overrides: list[str], num_images: int) -> dict[str
         return None
     report = folder / "metrics.json"
     if not report.exists():
-        checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
+        checkpoint = f"checkpoint={folder}/checkpoints/last.safetensors"
         command = [sys.executable, "-m", "src.evaluate", checkpoint, f"num_images={num_images}"]
         if subprocess.run(command, check=False).returncode:
             return None

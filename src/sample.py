@@ -1,11 +1,11 @@
-"""`python -m src.sample checkpoint=P num_images=16 seed=0 output=DIR`: writes 00000.png ... and grid.png."""
+"""`python -m src.sample checkpoint=RUN num_images=16 output=cats`: writes cats/00000.png ... and a grid, cats.png."""
 
 from typing import Literal
 
 from src.config.cli import run
 from src.core.types import CheckpointPath, OutputPath, PositiveInt, Seed
 
-MOST_ON_GRID = 256
+MAX_ON_GRID = 256
 
 
 def sample(
@@ -17,25 +17,27 @@ def sample(
     prior: Literal["normal", "mixture"],
     device: Literal["auto", "cpu", "cuda", "mps"],
 ) -> None:
-    """Draws num_images images of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
+    """Draw num_images images of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
     import math
+    import re
     from pathlib import Path
-
-    from torch import Tensor
 
     from src.core.image_files import save_grid, save_image
     from src.evaluation.from_checkpoint import load_run
 
-    model = load_run(checkpoint, device).model
-    folder = Path(output)
+    model, folder, on_grid = load_run(checkpoint, device).model, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
-    on_grid: list[Tensor] = []
-    images = (image for batch in model.sample_uint8(num_images, seed, batch_size, prior) for image in batch)
-    for index, image in enumerate(images):
+    batches = model.sample_uint8(num_images, seed, batch_size, prior)
+    for index, image in enumerate(image for batch in batches for image in batch):
         save_image(image, folder / f"{index:05d}.png")
-        on_grid += [image] if index < MOST_ON_GRID else []
-    save_grid(on_grid, folder / "grid.png", columns=math.ceil(math.sqrt(len(on_grid))))
-    print(f"{num_images} images in {folder}, {len(on_grid)} of them on {folder / 'grid.png'}")
+        on_grid += [image] if index < MAX_ON_GRID else []
+    # What an earlier, longer call left would count as images of this one.
+    for path in folder.glob("*.png"):
+        if re.fullmatch("[0-9]{5}|[1-9][0-9]{5,}", path.stem) and int(path.stem) >= num_images:
+            path.unlink()
+    grid = folder.with_name(f"{folder.name}.png")
+    save_grid(on_grid, grid, columns=math.ceil(math.sqrt(len(on_grid))))
+    print(f"{num_images} images in {folder}, {len(on_grid)} of them on {grid}")
 
 
 if __name__ == "__main__":

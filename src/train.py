@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from src.config.cli import run
 from src.core.errors import UserError
 from src.core.ranks import get_rank_info
+from src.core.run_folder import has_checkpoints
 from src.core.types import CheckpointPath, ObjectConfig, OutputPath, PositiveInt, Seed
 
 RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
@@ -30,18 +31,12 @@ def train(
     config, overrides = locals(), HydraConfig.get().overrides
     if resume == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in [*overrides.task, *overrides.hydra]):
         raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
-    if not resume and any(Path(run_dir, "checkpoints").glob("*.ckpt")):
+    if not resume and has_checkpoints(Path(run_dir)):
         raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
     if resume:
-        from src.models.checkpoint import read_checkpoint, with_recipe_of
-        from src.training.resume import latest_valid_checkpoint
+        from src.training.resume import resumed_config
 
-        if resume == "last" or Path(resume).is_dir():
-            newest = latest_valid_checkpoint(Path(run_dir if resume == "last" else resume))
-            config["resume"] = str(newest) if newest else None
-            print(f"resume={resume}: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
-        if config["resume"]:
-            config = with_recipe_of(read_checkpoint(config["resume"]), config, list(overrides.task))
+        config = resumed_config(config, list(overrides.task))
     from src.training.launcher import launch
 
     info = get_rank_info()

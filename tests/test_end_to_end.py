@@ -13,9 +13,10 @@ import yaml
 from PIL import Image
 
 from src.evaluate import evaluate
-from src.models.checkpoint import read_checkpoint, with_recipe_of
+from src.models.checkpoint.format import read_file
 from src.sample import sample
 from src.training.fit import fit
+from src.training.resume import resumed_config
 from tests.helpers.commands import command, config_of, succeeded, tiny
 from tests.helpers.tiny import assert_same
 
@@ -29,7 +30,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def checkpoint_of(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return read_file(run / "checkpoints" / "last.safetensors")
 
 
 def train_here(folder: Path, *overrides: str) -> Path:
@@ -62,7 +63,9 @@ def vae_run(tmp_path_factory: pytest.TempPathFactory, cache: str) -> Path:
 @pytest.fixture(scope="module")
 def lone_checkpoint(vae_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint file away from its run folder."""
-    return Path(shutil.copy(vae_run / "checkpoints" / "best.ckpt", tmp_path_factory.mktemp("lone") / "model.ckpt"))
+    return Path(
+        shutil.copy(vae_run / "checkpoints" / "best.safetensors", tmp_path_factory.mktemp("lone") / "model.safetensors")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder_holds_what_was_promised(vae_run: Path) -> None:
     files = {str(path.relative_to(vae_run)) for path in vae_run.rglob("*") if path.is_file()}
-    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "summary.json", "config.yaml"} <= files
+    assert {
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+        "metrics.csv",
+        "summary.json",
+        "config.yaml",
+    } <= files
     images = {f"images/{kind}_{seen:09d}.png" for kind in ("samples", "reconstructions") for seen in (0, 128, 256)}
     images |= {f"images/samples_mixture_{seen:09d}.png" for seen in (128, 256)}  # fitted at evaluations
     assert images == {name for name in files if name.endswith(".png")}
@@ -103,10 +112,27 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
     options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3", "prior=mixture"]
     succeeded("src.sample", *options, "output=one", cwd=tmp_path)
     sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, prior="mixture", device="cpu")
-    names = [*(f"{index:05d}.png" for index in range(10)), "grid.png"]
+    names = [f"{index:05d}.png" for index in range(10)]
     assert sorted(path.name for path in one.iterdir()) == names
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
     assert Image.open(one / "00000.png").size == (32, 32)
+
+
+def test_samples_of_a_run_folder_are_those_of_its_best_checkpoint(
+    vae_run: Path, lone_checkpoint: Path, tmp_path: Path
+) -> None:
+    """What an earlier, longer call has left is deleted; what it did not write stays."""
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    kept = ["1.png", "0000001.png", "cat.png", "00000.jpg"]
+    for name in ["00003.png", "00099.png", "100000.png", *kept]:
+        (folder / name).touch()
+    sample(str(vae_run), 3, 0, str(folder), batch_size=3, prior="normal", device="cpu")
+    sample(str(lone_checkpoint), 3, 0, str(tmp_path / "other"), batch_size=3, prior="normal", device="cpu")
+    drawn = ["00000.png", "00001.png", "00002.png"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(drawn + kept)
+    assert all((folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in drawn)
 
 
 def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
@@ -130,7 +156,6 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
 
 def test_evaluation_takes_other_images(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
     sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, prior="normal", device="cpu")
-    (tmp_path / "cats" / "grid.png").unlink()
     options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]
     evaluate(**config_of(*options, cache, name="evaluate"))
     report = load(lone_checkpoint.parent / "metrics.json")
@@ -156,7 +181,7 @@ def test_two_processes_make_one_run(two_ranks: Path) -> None:
 def test_resumed_run_equals_unbroken_run_bit_for_bit(model: str, tmp_path: Path) -> None:
     straight = train_here(tmp_path / "straight", *tiny(model))
     half = train_here(tmp_path / "half", *tiny(model, "max_images=128"))
-    resume = f"resume={half}/checkpoints/last.ckpt"
+    resume = f"resume={half}/checkpoints/last.safetensors"
     resumed = train_here(tmp_path / "resumed", *tiny(model), resume)
     one, other = checkpoint_of(straight), checkpoint_of(resumed)
     for part in ("state_dict", "optimizer_states", "images_seen"):
@@ -168,8 +193,8 @@ def test_resumed_run_keeps_its_noise_whatever_seed_is_the_default_today(tmp_path
     straight = train_here(tmp_path / "straight", *tiny("gan", "seed=5", "max_images=128"))
     half = train_here(tmp_path / "half", *tiny("gan", "seed=5", "max_images=64"))
     today = config_of(*tiny("gan", "max_images=128"), f"run_dir={tmp_path}/resumed", "metrics=none")
-    today["resume"] = str(half / "checkpoints" / "last.ckpt")
-    fit(with_recipe_of(read_checkpoint(today["resume"]), today, typed=["max_images=128"]))
+    today["resume"] = str(half / "checkpoints" / "last.safetensors")
+    fit(resumed_config(today, typed=["max_images=128"]))
     one, other = checkpoint_of(straight), checkpoint_of(tmp_path / "resumed")
     assert_same(one["state_dict"], other["state_dict"], "state_dict")
 
@@ -186,17 +211,20 @@ def test_every_precision_trains_on_the_cpu(model: list[str], precision: str, tmp
 
 
 def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:
-    checkpoint = f"resume={vae_run}/checkpoints/last.ckpt"
+    checkpoint = f"resume={vae_run}/checkpoints/last.safetensors"
     folder = [f"run_dir={tmp_path}", "metrics=none", "trainer=cpu"]
     result = command("src.train", checkpoint, "model=vae", "model.beta=7", *folder)
     assert result.returncode == 2
     assert "model.beta would change" in result.stderr.replace("model.encoder.image_size, ", "")
+    result = command("src.train", checkpoint, "model=gan", *folder)
+    assert result.returncode == 2
+    assert "but model (GAN instead of VAE) would change; leave it out" in result.stderr
     succeeded("src.train", checkpoint, "max_images=272", *folder)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     stored = yaml.safe_load((vae_run / "config.yaml").read_text())
     assert all(config[part] == stored[part] for part in ("model", "data", "seed"))
     # The best so far came along, file and figures.
-    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    best = read_file(tmp_path / "checkpoints" / "best.safetensors")
     assert load(tmp_path / "summary.json")["best"]["images_seen"] == best["images_seen"]
 
 
@@ -210,7 +238,7 @@ def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp
     shutil.copytree(two_ranks, run)
     options = ["resume=last", "max_images=288", f"run_dir={run}", "trainer.devices=2", "metrics=none"]
     printed = succeeded("src.train", *tiny("gan"), *options)
-    assert f"resume=last: {run}/checkpoints/images_000000256.ckpt" in printed
+    assert f"resume=last: {run}/checkpoints/images_000000256.safetensors" in printed
     assert load(run / "summary.json")["images_seen"] == 288
 
 
@@ -227,7 +255,7 @@ def test_runs_are_not_mixed_up(options: list[str], sentence: str, vae_run: Path)
 
 
 def test_resuming_past_the_end_is_refused_in_a_sentence(vae_run: Path, tmp_path: Path) -> None:
-    resume = f"resume={vae_run}/checkpoints/last.ckpt"
+    resume = f"resume={vae_run}/checkpoints/last.safetensors"
     result = command("src.train", *tiny("vae"), resume, f"run_dir={tmp_path}")
     assert result.returncode == 2
     assert "has seen 256 images already" in result.stderr

@@ -1,98 +1,65 @@
 """The checkpoints of a run: at intervals, at the end, and when a signal asks it to stop."""
 
-import contextlib
-import io
 import math
-import os
-import re
-import shutil
 import time
 from pathlib import Path
 from signal import Signals
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning import Trainer
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 
 from src.callbacks.periodic import should_run
 from src.callbacks.stop_signals import StopSignals
 from src.core.distributed import LargestOfRanks
 from src.core.errors import RunStopped, UserError
+from src.core.files import link_or_copy, write_atomic
+from src.core.run_folder import BEST, LAST, checkpoint_name, numbered_checkpoints
 from src.core.types import PositiveFloat, PositiveInt
 from src.models.base import GenerativeModel
-from src.models.seal import seal
+from src.models.checkpoint.format import read_file, to_bytes
 
-# What a process may wish for besides a stop by a signal, whose number is higher.
-NOTHING, TIME_IS_UP = 0, 1
-
-
-def numbered(folder: Path, images_seen: int) -> Path:
-    return folder / f"images_{images_seen:09d}.ckpt"
-
-
-def all_numbered(folder: Path) -> dict[int, Path]:
-    """The checkpoints of a run by the images seen, oldest first."""
-    found = {path: re.fullmatch(r"images_(\d+)\.ckpt", path.name) for path in folder.glob("images_*.ckpt")}
-    return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
+# What a rank asks for after a step, besides a stop by a signal, whose number is higher.
+NO_REQUEST, SAVE = 0, 1
 
 
 def describe_last_checkpoint(trainer: Trainer) -> str:
-    """Where to go on from when a run breaks off, in words."""
-    newest = next((callback.newest for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)  # type: ignore[attr-defined]
-    return f"the last sound checkpoint is {newest}" if newest else "there is no checkpoint yet"
+    """Return in words where a run that breaks off can be resumed."""
+    callback = trainer.checkpoint_callback
+    newest = callback.newest if isinstance(callback, Checkpoints) else None
+    return f"the last valid checkpoint is {newest}" if newest else "there is no checkpoint yet"
 
 
-def link(source: Path, target: Path) -> None:
-    """A second name for a file, which outlives the first; a copy where the file system has no links."""
-    if target.exists() and target.samefile(source):
-        return  # renaming one name of a file to another of its names would do nothing, and leave both
-    partial = target.with_name(f"{target.name}.part")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+class SafetensorsIO(CheckpointIO):
+    """Lightning's way to and from checkpoint files: whoever looks finds a whole file, which is on the disk.
 
-
-class SealedCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint with its digest, aside, down to the disk, and renames it: whoever looks finds a whole file.
-
-    What goes wrong is kept in `failure`, for the processes that did not write to hear of it.
+    failure: why the last file could not be written, for the ranks that did not write it to hear of it.
     """
 
     failure: str | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        archive = io.BytesIO()
-        torch.save(checkpoint, archive)
-        seal(archive)
-        partial = Path(f"{path}.part")
+        content = to_bytes(checkpoint)
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(archive.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            folder = os.open(partial.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            write_atomic(Path(path), content, sync=True)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            size = len(archive.getbuffer()) / 1e6
-            self.failure = f"can't write the checkpoint {path} ({size:,.1f} MB): {error.strerror}"
+            self.failure = f"can't write the checkpoint {path} ({len(content) / 1e6:,.1f} MB): {error.strerror}"
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return read_file(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
-class Checkpoints(Callback):
-    """Writes checkpoints/images_<images seen>.ckpt every so many images and every so many minutes, and keeps the
-    newest. last.ckpt is the newest of them, best.ckpt the one where the monitored metric is the lowest so far (without
-    one to monitor, the newest).
+class Checkpoints(Checkpoint):
+    """Writes images_<images seen>.safetensors every so many images and every so many minutes, and keeps the newest.
 
-    SIGTERM, SIGINT and SIGUSR1 make all processes write one after the step and stop.
+    last.safetensors is the newest of them, best.safetensors the one where the monitored metric is the lowest so far
+    (without one to monitor, the newest). SIGTERM, SIGINT and SIGUSR1 make all ranks write one after the step and stop.
+    It runs after all other callbacks.
     """
 
     def __init__(
@@ -108,107 +75,103 @@ class Checkpoints(Callback):
         self.keep = keep
         self.best: dict[str, float] = {}
         self.newest: Path | None = None
-        self.signals, self.agreement, self.io = StopSignals(), LargestOfRanks(), SealedCheckpointIO()
+        self.signals, self.largest_of_ranks, self.io = StopSignals(), LargestOfRanks(), SafetensorsIO()
         self.started_at, self.seconds_before = time.monotonic(), 0.0
-        self.reported: dict[str, float] = {}
-        self.judged: torch.Tensor | None = None
+        self.logged: dict[str, float] = {}
+        self.monitored: torch.Tensor | None = None
 
     @property
     def wall_seconds(self) -> float:
-        """Of the whole run, the parts before it was resumed among it."""
+        """The seconds that the run has taken, its parts before it was resumed included."""
         return self.seconds_before + time.monotonic() - self.started_at
 
     def setup(self, trainer: Trainer, model: GenerativeModel, stage: str) -> None:  # type: ignore[override]
         trainer.strategy.checkpoint_io = self.io
 
     def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
-        # Lightning would wait for the device at every step to tell the other processes of a SIGTERM.
+        # Lightning would wait for the device at every step to tell the other ranks of a SIGTERM.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         self.saved_at = time.monotonic()
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.reported.items()})
-        self.judged = trainer.callback_metrics.get(self.monitor or "")
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.logged.items()})
+        self.monitored = trainer.callback_metrics.get(self.monitor or "")
         if model.images_seen and trainer.ckpt_path:
             self.newest = Path(trainer.ckpt_path)
-        if self.best and not trainer.strategy.broadcast((self.folder / "best.ckpt").exists()):
-            self.best = {}  # a best is looked for anew
+        if self.best and not trainer.strategy.broadcast((self.folder / BEST).exists()):
+            self.best = {}  # the search for the best begins again
         self.signals.in_steps = True
 
     def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        wish = self.signals.received or (TIME_IS_UP if self.time_is_up(trainer) else NOTHING)
-        wish = self.agreement(wish)
+        is_time = trainer.is_global_zero and time.monotonic() - self.saved_at >= self.every_seconds
+        request = self.largest_of_ranks(self.signals.received or (SAVE if is_time else NO_REQUEST))
         improved = self.has_improved(trainer)
-        if wish or improved or should_run(trainer, model, self.every_images):
+        if request or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved)
-        if wish > TIME_IS_UP and not trainer.should_stop:
-            raise RunStopped(Signals(wish).name)
-
-    def time_is_up(self, trainer: Trainer) -> bool:
-        return trainer.is_global_zero and time.monotonic() - self.saved_at >= self.every_seconds
+        if request > SAVE and not trainer.should_stop:
+            raise RunStopped(Signals(request).name)
 
     def has_improved(self, trainer: Trainer) -> bool:
-        """Whether the monitored metric was reported after this step, lower than ever."""
-        judged = trainer.callback_metrics.get(self.monitor or "")
-        is_new, self.judged = judged is not self.judged, judged
-        return judged is not None and is_new and judged.item() < self.best.get(str(self.monitor), math.inf)
+        """Tell whether the monitored metric was logged after this step, lower than ever."""
+        monitored = trainer.callback_metrics.get(self.monitor or "")
+        is_new, self.monitored = monitored is not self.monitored, monitored
+        return monitored is not None and is_new and monitored.item() < self.best.get(str(self.monitor), math.inf)
 
     def save(self, trainer: Trainer, model: GenerativeModel, improved: bool) -> None:
-        self.reported = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        """Write a checkpoint with its other names. Raises UserError on all ranks where that fails on any."""
+        self.logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
         is_best = improved or self.monitor is None
         if is_best:
-            self.best = {"images_seen": model.images_seen, **self.reported}
-        path = numbered(self.folder, model.images_seen)
+            self.best = {"images_seen": model.images_seen, **self.logged}
+        path = self.folder / checkpoint_name(model.images_seen)
         trainer.save_checkpoint(path)
         failure = trainer.strategy.broadcast(self.io.failure)
         if failure:
             raise UserError(f"{failure}; {describe_last_checkpoint(trainer)}")
         self.newest, self.saved_at = path, time.monotonic()
         if trainer.is_global_zero:
-            link(path, self.folder / "last.ckpt")
+            link_or_copy(path, self.folder / LAST)
             if is_best or not self.best:
-                link(path, self.folder / "best.ckpt")
-            self.prune(model.images_seen)
+                link_or_copy(path, self.folder / BEST)
+            self.delete_old(model.images_seen)
 
-    def refuse_broken_numbers(self, trainer: Trainer, model: GenerativeModel) -> None:
-        """A checkpoint holds no weight and no memory of an optimizer that is not finite."""
-        tensors = dict(model.state_dict())
-        for number, optimizer in enumerate(trainer.optimizers):
-            for index, memory in enumerate(optimizer.state.values()):
-                values = {name: value for name, value in memory.items() if isinstance(value, torch.Tensor)}
-                tensors |= {f"optimizer {number}'s {name} {index}": value for name, value in values.items()}
-        # One wait for the device, not one for each tensor.
-        finite = torch.stack([tensor.isfinite().all().to(model.device) for tensor in tensors.values()]).tolist()
-        broken = next((name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite), None)
-        if not trainer.strategy.reduce_boolean_decision(broken is None, all=True):
-            what = broken or "a number of another process"
-            raise UserError(
-                f"{what} is not finite after {model.images_seen:,} images, so no checkpoint is written; "
-                f"{describe_last_checkpoint(trainer)}"
-            )
-
-    def prune(self, images_seen: int) -> None:
-        """Leaves the newest `keep`; one beyond the images seen is of a part that is being done anew."""
-        files = all_numbered(self.folder)
+    def delete_old(self, images_seen: int) -> None:
+        """Delete all but the newest `keep`, and those beyond the images seen: that part of the run is repeated."""
+        files = numbered_checkpoints(self.folder)
         current = [path for number, path in files.items() if number <= images_seen]
         for path in files.values():
             if path not in current[-self.keep :]:
                 path.unlink()
 
     def on_save_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        self.refuse_broken_numbers(trainer, model)  # after TrainingScalars, which names the loss that broke them
-        checkpoint["logger_versions"] = {
-            str(logger.name): str(logger.version) for logger in trainer.loggers if logger.version
-        }
+        check_finite(trainer, model)  # after TrainingScalars, which names the loss that broke them
+        versions = {str(logger.name): str(logger.version) for logger in trainer.loggers if logger.version}
+        checkpoint["logger_versions"] = versions
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "reported": self.reported, "wall_seconds": self.wall_seconds}
+        return {"best": self.best, "logged": self.logged, "wall_seconds": self.wall_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self.reported = state_dict.get("reported", {})
-        self.seconds_before = state_dict.get("wall_seconds", 0.0)
+        self.best, self.logged = state_dict["best"], state_dict["logged"]
+        self.seconds_before = state_dict["wall_seconds"]
 
     def on_exception(self, *args: Any) -> None:
         self.signals.in_steps = False
 
     def on_train_end(self, *args: Any) -> None:
         self.signals.in_steps = False
+
+
+def check_finite(trainer: Trainer, model: GenerativeModel) -> None:
+    """Raise UserError on all ranks where a weight or a state of an optimizer of any rank is not finite."""
+    tensors = dict(model.state_dict())
+    for number, optimizer in enumerate(trainer.optimizers):
+        for index, state in enumerate(optimizer.state.values()):
+            values = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+            tensors |= {f"optimizer {number}'s {name} {index}": value for name, value in values.items()}
+    # One wait for the device, not one for each tensor.
+    finite = torch.stack([tensor.isfinite().all().to(model.device) for tensor in tensors.values()]).tolist()
+    broken = next((name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite), None)
+    if not trainer.strategy.reduce_boolean_decision(broken is None, all=True):
+        raise UserError(
+            f"{broken or 'a number of another rank'} is not finite after {model.images_seen:,} images, so no "
+            f"checkpoint is written; {describe_last_checkpoint(trainer)}"
+        )

@@ -3,7 +3,7 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from lightning import LightningModule
@@ -26,7 +26,7 @@ class GenerativeModel(LightningModule):
     images_seen: int = 0
     # The Lightning strategy for a run of several ranks.
     ddp_strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
-    # The resolved config of the run; checkpoints contain it.
+    # The part of the run's config that its checkpoints hold; see portable_config.
     config: dict[str, Any]
     # Values that change over the run, by the names they are logged under; see apply_schedules.
     scheduled: dict[str, Schedule]
@@ -129,6 +129,14 @@ class GenerativeModel(LightningModule):
     def on_train_batch_end(self, *args: Any) -> None:
         # Lightning calls the module's hook after those of the callbacks.
         self.training_since = time.perf_counter()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise UserError: Lightning would need the networks, which the checkpoint's config describes."""
+        raise UserError(
+            f"call src.evaluation.from_checkpoint.load_run({str(checkpoint_path)!r}).model instead of "
+            f"{cls.__name__}.load_from_checkpoint: it builds the model from the checkpoint's config"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images_seen"] = self.images_seen

@@ -15,16 +15,17 @@ from hydra.errors import InstantiationException
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from src.callbacks.checkpoints import Checkpoints, describe_last_checkpoint
+from src.callbacks.checkpoints import Checkpoints, SafetensorsIO, describe_last_checkpoint
 from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
+from src.core.run_folder import CONFIG, run_dir_of
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
-from src.models.checkpoint import load_weights, read_checkpoint
+from src.models.checkpoint.loading import load_weights, portable_config, read_checkpoint
 from src.training.launcher import count_ranks
-from src.training.resume import inside, restore_run_dir, run_of
+from src.training.resume import nested_value, restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
 
 
@@ -39,7 +40,7 @@ def fit(config: dict[str, Any]) -> None:
     # The same initial weights on every rank; StepSeeds seeds the noise of the steps.
     torch.manual_seed(config["seed"])
     model: GenerativeModel = instantiate(config["model"])
-    model.config = config
+    model.config = portable_config(config)
     checkpoint: dict[str, Any] = {"images_seen": 0}
     if config["resume"]:
         # A file that does not fit is refused before anything is written; Lightning restores the rest.
@@ -49,6 +50,7 @@ def fit(config: dict[str, Any]) -> None:
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
+    trainer.strategy.checkpoint_io = SafetensorsIO()
     checkpoints = find_callback(trainer, Checkpoints)
     signals = checkpoints.signals if checkpoints else StopSignals()
     # Lightning's own handlers would end the run without a checkpoint.
@@ -60,7 +62,7 @@ def fit(config: dict[str, Any]) -> None:
             if trainer.is_global_zero:
                 print(f"data: {data.source.description}", flush=True)
                 restore_run_dir(config["resume"], run_dir, checkpoint)
-                write_atomic(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+                write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
             for logger in loggers:
                 logger.log_hyperparams(config)
             trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
@@ -90,14 +92,16 @@ def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[An
     loggers = [instantiate(logger) for logger in configs]
     for logger in loggers:
         if config["resume"] and hasattr(logger, "resume"):
-            run_id = inside(checkpoint, str, "logger_versions", logger.name)
-            logger.resume(run_id, run_of(config["resume"], Path(config["run_dir"])))
+            run_id = nested_value(checkpoint, str, "logger_versions", logger.name)
+            logger.resume(run_id, run_dir_of(Path(config["resume"])) or Path(config["run_dir"]))
     return loggers
 
 
 def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
     """Build Lightning's Trainer; with several ranks, strategy `auto` becomes the one that the model needs."""
-    config = dict(config)
+    # Without our callback Lightning would add its own.
+    has_checkpoints = any(isinstance(callback, Checkpoints) for callback in options["callbacks"])
+    config = {"enable_checkpointing": has_checkpoints, **config}
     if count_ranks(config) > 1 or config["num_nodes"] > 1:
         if config["strategy"] == "auto":
             config["strategy"] = model.ddp_strategy

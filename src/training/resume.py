@@ -1,156 +1,160 @@
-"""What a run that goes on finds and takes along: its newest sound checkpoint, curves, images, best checkpoint."""
+"""Resuming a run: which checkpoint and config it continues with, and its folder as it was at that checkpoint."""
 
-import contextlib
-import csv
-import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.callbacks.checkpoints import all_numbered, link, numbered
+from src.config.validation import check, check_value
+from src.core import run_folder
 from src.core.errors import UserError
-from src.models.checkpoint import read_checkpoint
+from src.core.files import copy_atomic, link_or_copy, write_atomic
+from src.core.types import Seed
+from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
 
-HISTORY = "metrics.csv"
 T = TypeVar("T")
 
 
 def latest_valid_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint of a run folder that can be read, or None where there is none at all.
+    """Return the newest checkpoint of a run folder that can be read, None where there is none at all.
 
-    Those that are damaged are named and passed over. UserError if all are.
+    Invalid ones are skipped, with a line on the screen. Raises UserError if all are.
     """
-    folder = run_dir / "checkpoints"
-    files = [*reversed(all_numbered(folder).values()), *sorted(folder.glob("last.ckpt"))]
+    folder = run_dir / run_folder.CHECKPOINTS
+    files = [*reversed(run_folder.numbered_checkpoints(folder).values()), *folder.glob(run_folder.LAST)]
     for path in files:
         try:
             read_checkpoint(path)
         except UserError as error:
-            print(f"passed over: {error}", file=sys.stderr, flush=True)
+            print(f"skipped: {error}", file=sys.stderr, flush=True)
         else:
             return path
     if files:
-        raise UserError(f"resume=last: no checkpoint in {folder} is sound; nothing to go on from")
+        raise UserError(f"resume=last: no checkpoint in {folder} is valid; give another run_dir, or another checkpoint")
     return None
 
 
-def run_of(checkpoint: str | Path, otherwise: Path) -> Path:
-    """The run folder that a checkpoint lies in; for one that lies in none, the other."""
-    folder = Path(checkpoint).absolute().parent
-    return folder.parent if folder.name == "checkpoints" else otherwise
+def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
+    """Return the config of a run that resumes config["resume"]: a checkpoint, a run folder, or last (of run_dir).
+
+    Model, data and seed are the checkpoint's, the rest is today's; see local_data_options for the paths of the data.
+    typed: the overrides of the command line. Raises UserError where the file can't be used, or where another model,
+    other data or another seed is typed.
+    """
+    given = config["resume"]
+    path = Path(config["run_dir"]) if given == "last" else run_folder.resolve_checkpoint(given)
+    if Path(given).is_dir() or given == "last":
+        newest = latest_valid_checkpoint(path if given == "last" else path.parents[1])
+        print(f"resume={given}: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
+        if newest is None:
+            return config | {"resume": None}
+        path = newest
+    checkpoint = read_checkpoint(path)
+    stored, today = checkpoint["config"], portable_config(config)
+    check_value("the checkpoint's seed", stored.get("seed"), Seed)
+    asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
+    for part in ("model", "data", "seed"):
+        changed = differences(today[part], stored[part], part) if asked & {part, "experiment", "debug"} else []
+        if changed:
+            raise UserError(
+                f"a resumed run keeps its model, data and seed, but {', '.join(changed)} would change; "
+                "leave it out, or begin another run without resume"
+            )
+    data = stored["data"] | local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
+    check(data, "data")
+    check_weights(checkpoint)
+    return config | {"model": stored["model"], "data": data, "seed": stored["seed"], "resume": str(path)}
+
+
+def differences(ours: Any, theirs: Any, path: str) -> list[str]:
+    """Return the keys at which two configs differ; for objects of different classes, the classes."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [path]
+    our_class, their_class = (str(config.get("_target_")).rpartition(".")[2] for config in (ours, theirs))
+    if our_class != their_class:
+        return [f"{path} ({our_class} instead of {their_class})"]
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return [found for key in keys for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
 
 
 def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any]) -> None:
-    """Makes the run folder what it was when the checkpoint was written: nothing later, nothing missing.
+    """Make the run folder what it was when the checkpoint was written: nothing later in it, nothing missing.
 
-    In a folder of its own, a resumed run begins with copies. Without a checkpoint all of an earlier attempt goes.
-    Killed on the way, a run still goes on right: later checkpoints go before what they go with, and last.ckpt is
-    written when all else is there.
+    In another folder, a resumed run begins with copies. Without a checkpoint, all of an earlier attempt is deleted.
+    A run that is killed meanwhile can still be resumed: later checkpoints are deleted before what belongs to them, and
+    last.safetensors is written when all else is there.
     """
-    folder, seen = run_dir / "checkpoints", checkpoint["images_seen"] if resume else -1
-    source = run_of(resume, run_dir) if resume else run_dir
+    folder, images_seen = run_dir / run_folder.CHECKPOINTS, checkpoint["images_seen"] if resume else -1
+    source = (run_folder.run_dir_of(Path(resume)) if resume else None) or run_dir
+    numbered = folder / run_folder.checkpoint_name(images_seen)
     folder.mkdir(parents=True, exist_ok=True)
     if resume and Path(resume).parent.samefile(folder):
-        link(Path(resume), numbered(folder, seen))
+        link_or_copy(Path(resume), numbered)
     else:
-        (folder / "last.ckpt").unlink(missing_ok=True)
-    for number, path in reversed(all_numbered(folder).items()):
-        if number > seen:
+        (folder / run_folder.LAST).unlink(missing_ok=True)
+    for number, path in reversed(run_folder.numbered_checkpoints(folder).items()):
+        if number > images_seen:
             path.unlink()
-    for path in folder.glob("*.part"):
-        path.unlink()
+    for path in [*run_dir.glob("*.part"), *run_dir.glob("*/*.part")]:  # what killed processes were writing
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    keep_rows(source / HISTORY, run_dir / HISTORY, seen)
-    keep_images(source / "images", run_dir / "images", seen)
+    restore_rows(source / run_folder.METRICS, run_dir / run_folder.METRICS, images_seen)
+    restore_images(source / run_folder.IMAGES, run_dir / run_folder.IMAGES, images_seen)
     events = run_dir / "tensorboard"
     if not resume:
         shutil.rmtree(events, ignore_errors=True)
         return
     if (source / "tensorboard").is_dir() and not events.exists():
-        copy(source / "tensorboard", events)
-    take_best_along(Path(resume), folder, checkpoint)
-    link(Path(resume), numbered(folder, seen))
-    link(numbered(folder, seen), folder / "last.ckpt")
+        copy_atomic(source / "tensorboard", events)
+    restore_best(Path(resume), folder, checkpoint)
+    link_or_copy(Path(resume), numbered)
+    link_or_copy(numbered, folder / run_folder.LAST)
 
 
-def take_best_along(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
-    """best.ckpt becomes the one that was best then, or goes if that one is gone."""
-    best = inside(checkpoint, int, "callbacks", "Checkpoints", "best", "images_seen")
-    if best is None:  # until one is judged, the newest
-        link(resume, folder / "best.ckpt")
+def restore_best(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
+    """Make best.safetensors the file that was the best at the checkpoint; delete it if that file is gone."""
+    best = nested_value(checkpoint, int, "callbacks", "Checkpoints", "best", "images_seen")
+    if best is None:  # until one is evaluated, the newest
+        link_or_copy(resume, folder / run_folder.BEST)
         return
-    names = ("best.ckpt", numbered(folder, best).name)
+    names = (run_folder.BEST, run_folder.checkpoint_name(best))
     for path in (*(folder / name for name in names), *(resume.with_name(name) for name in names), resume):
-        with contextlib.suppress(UserError):
+        with suppress(UserError):
             if read_checkpoint(path)["images_seen"] == best:
-                link(path, folder / "best.ckpt")
+                link_or_copy(path, folder / run_folder.BEST)
                 return
-    (folder / "best.ckpt").unlink(missing_ok=True)
+    (folder / run_folder.BEST).unlink(missing_ok=True)
 
 
-def inside(checkpoint: Any, kind: type[T], *keys: str) -> T | None:
-    """A value deep in a checkpoint, None where there is none of this kind."""
+def nested_value(checkpoint: Any, kind: type[T], *keys: str) -> T | None:
+    """Return a value deep in a checkpoint, None where there is none of this kind."""
     for key in keys:
         checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
     return checkpoint if isinstance(checkpoint, kind) else None
 
 
-def keep_rows(source: Path, target: Path, seen: int) -> None:
-    """Copies a file of curves up to the images seen, later rows and a row that was cut short left out."""
-    columns, rows = read_rows(source)
-    kept = [row for row in rows if images_seen(row) <= seen]
-    if not kept:
+def restore_rows(source: Path, target: Path, images_seen: int) -> None:
+    """Copy a file of curves up to the images seen, without later rows and a row that was cut short."""
+    columns, rows = run_folder.read_rows(source)
+    kept = [row for row in rows if int(row["images_seen"]) <= images_seen]
+    if kept:
+        write_atomic(target, run_folder.rows_text(columns, kept))
+    else:
         target.unlink(missing_ok=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.part")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(kept)
-    os.replace(partial, target)
 
 
-def keep_images(source: Path, target: Path, seen: int) -> None:
-    """Copies grids up to the images seen that the target lacks; later ones go from there."""
+def restore_images(source: Path, target: Path, images_seen: int) -> None:
+    """Copy image grids up to the images seen that the target lacks, and delete later ones there."""
+
+    def drawn_at(image: Path) -> int:
+        match = re.search(r"_(\d+)\.png$", image.name)
+        return int(match[1]) if match else -1
+
     for path in target.glob("*.png"):
-        if drawn_at(path) > seen:
+        if drawn_at(path) > images_seen:
             path.unlink()
     for path in sorted(source.glob("*.png")):
-        if drawn_at(path) <= seen and not (target / path.name).exists():
-            copy(path, target / path.name)
-
-
-def drawn_at(image: Path) -> int:
-    """The images seen that a grid's name tells of; of others none."""
-    match = re.search(r"_(\d+)\.png$", image.name)
-    return int(match[1]) if match else -1
-
-
-def copy(source: Path, target: Path) -> None:
-    """A file or a folder, which is there as a whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.part")
-    if source.is_dir():
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-    else:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
-
-
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows, without a last line that has no end."""
-    if not path.exists():
-        return [], []
-    with path.open(newline="") as file:
-        text = file.read()
-    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    rows = list(reader)
-    return list(reader.fieldnames or []), rows
-
-
-def images_seen(row: dict[str, str]) -> int:
-    return int(row["images_seen"])
+        if drawn_at(path) <= images_seen and not (target / path.name).exists():
+            copy_atomic(path, target / path.name)

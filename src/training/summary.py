@@ -16,6 +16,7 @@ from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
 from src.core.files import write_atomic
+from src.core.run_folder import BEST, SUMMARY
 from src.evaluation.evaluator import KL_SPECTRUM
 from src.models.base import GenerativeModel
 
@@ -40,7 +41,7 @@ def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, start
         "ranks": trainer.world_size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    write_atomic(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_atomic(run_dir / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     for logger in trainer.loggers:
         if hasattr(logger, "log_summary"):
             logger.log_summary({f"best/{name}": value for name, value in summary["best"].items()})
@@ -66,6 +67,6 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
     if table.rows:
         console.print(table)
     grids, checkpoint = find_callback(trainer, ImageGrids), find_callback(trainer, Checkpoints)
-    best = [checkpoint.folder / "best.ckpt"] if checkpoint else []
-    for path in [*(grids.written if grids else []), *best, run_dir / "summary.json"]:
+    best = [checkpoint.folder / BEST] if checkpoint else []
+    for path in [*(grids.written if grids else []), *best, run_dir / SUMMARY]:
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -2,12 +2,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning import Callback, Trainer
 
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.periodic import log_metrics
 from src.models.base import GenerativeModel
+from src.models.checkpoint.format import read_file
 from src.models.vae import VAE
 from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_vae, train
 
@@ -25,7 +25,7 @@ class Reports(Callback):
 
 
 def images_seen(path: Path) -> int:
-    return torch.load(path, weights_only=True)["images_seen"]
+    return read_file(path)["images_seen"]
 
 
 @pytest.mark.parametrize(
@@ -35,29 +35,29 @@ def images_seen(path: Path) -> int:
 def test_best_is_where_the_monitored_value_is_lowest(values: list[float], best: int, tmp_path: Path) -> None:
     callbacks = [Reports(values), Checkpoints(str(tmp_path), every_images=4, monitor="fd")]
     train(ScriptedModel(), tiny_data(batch_size=4), max_images=12, callbacks=callbacks)
-    assert images_seen(tmp_path / "best.ckpt") == best
-    assert images_seen(tmp_path / "last.ckpt") == 12
-    numbers = [f"images_{seen:09d}.ckpt" for seen in (4, 8, 12)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", *numbers, "last.ckpt"]
+    assert images_seen(tmp_path / "best.safetensors") == best
+    assert images_seen(tmp_path / "last.safetensors") == 12
+    numbers = [f"images_{seen:09d}.safetensors" for seen in (4, 8, 12)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", *numbers, "last.safetensors"]
 
 
 @pytest.mark.parametrize("monitor", [None, "never reported"])
 def test_files_come_without_a_monitored_value_too(monitor: str | None, tmp_path: Path) -> None:
     train(ScriptedModel(), tiny_data(), 12, [Checkpoints(str(tmp_path), every_images=4, monitor=monitor)])
-    assert images_seen(tmp_path / "last.ckpt") == 12
-    assert images_seen(tmp_path / "best.ckpt") == 12
+    assert images_seen(tmp_path / "last.safetensors") == 12
+    assert images_seen(tmp_path / "best.safetensors") == 12
 
 
 def test_nan_throughout_still_leaves_a_checkpoint(tmp_path: Path) -> None:
     train(ScriptedModel(), tiny_data(), 8, [Reports([NAN, NAN]), Checkpoints(str(tmp_path), 4, monitor="fd")])
-    assert (tmp_path / "best.ckpt").exists()
+    assert (tmp_path / "best.safetensors").exists()
 
 
 def test_checkpoint_is_plain_and_explains_itself(tmp_path: Path) -> None:
     model = tiny_vae()
     model.config = {"model": {"latent_dim": 6, "rates": [1, 2.5]}, "resume": None}
     train(model, tiny_data(), 8, [Checkpoints(str(tmp_path), every_images=1000, monitor=None)])
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint = read_file(tmp_path / "last.safetensors")
     assert checkpoint["config"] == model.config
     assert checkpoint["images_seen"] == 8
     loaded: VAE = tiny_vae()
@@ -69,12 +69,12 @@ def test_best_so_far_survives_a_resume(tmp_path: Path) -> None:
     values = [3.0, 1.0, 2.0, 1.5]
     callbacks = [Reports(values), Checkpoints(str(tmp_path), every_images=4, monitor="fd")]
     train(ScriptedModel(), tiny_data(), 8, callbacks)
-    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["Checkpoints"]
+    state = read_file(tmp_path / "last.safetensors")["callbacks"]["Checkpoints"]
     resumed = Checkpoints(str(tmp_path), every_images=4, monitor="fd")
     resumed.load_state_dict(state)
     model = ScriptedModel()
     model.images_seen = 8
     train(model, tiny_data(), 16, [Reports(values), resumed])
     assert resumed.best["fd"] == 1.0
-    assert images_seen(tmp_path / "best.ckpt") == 8
-    assert images_seen(tmp_path / "last.ckpt") == 16
+    assert images_seen(tmp_path / "best.safetensors") == 8
+    assert images_seen(tmp_path / "last.safetensors") == 16

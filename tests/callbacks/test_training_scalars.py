@@ -14,6 +14,7 @@ from torch import Tensor
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import UserError
+from src.models.checkpoint.format import read_file
 from src.models.gan import GAN
 from src.objectives.adversarial import RelativisticPairing
 from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_gan, tiny_vae, train
@@ -168,11 +169,15 @@ def test_run_stops_with_the_name_the_images_and_the_checkpoint(
     with pytest.raises(UserError) as stopped:
         train(model, tiny_data(), 40, logging_and_saving(tmp_path, every_images))
     assert str(stopped.value) == (
-        f"loss is not finite after 16 images; the last sound checkpoint is {tmp_path}/images_000000008.ckpt"
+        f"loss is not finite after 16 images; the last valid checkpoint is {tmp_path}/images_000000008.safetensors"
     )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "images_000000008.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "images_000000008.safetensors",
+        "last.safetensors",
+    ]
     for path in tmp_path.iterdir():
-        assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["state_dict"].values())
+        assert all(value.isfinite().all() for value in read_file(path)["state_dict"].values())
 
 
 def test_broken_gradient_of_the_last_step_is_never_written(tmp_path: Path) -> None:
@@ -180,7 +185,7 @@ def test_broken_gradient_of_the_last_step_is_never_written(tmp_path: Path) -> No
     model = Breaking(at=12, gradient=NAN)
     with pytest.raises(UserError, match=r"^weight is not finite after 16 images, so no checkpoint is written"):
         train(model, tiny_data(), 16, logging_and_saving(tmp_path))
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["images_seen"] == 8
+    assert read_file(tmp_path / "last.safetensors")["images_seen"] == 8
 
 
 @pytest.mark.parametrize("every_images", [4, 1000])
@@ -191,7 +196,7 @@ def test_both_players_of_a_gan_are_checked(player: str, every_images: int, tmp_p
     model.config = {}
     with pytest.raises(UserError, match=rf"^{player}_loss( and \w+)* (is|are) not finite after 16 images"):
         train(model, tiny_data(), 40, logging_and_saving(tmp_path, every_images))
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["images_seen"] == 8
+    assert read_file(tmp_path / "last.safetensors")["images_seen"] == 8
 
 
 def test_gradients_under_16_mixed_are_left_to_the_scaler() -> None:
@@ -226,4 +231,4 @@ def test_broken_weights_are_never_written(tmp_path: Path) -> None:
     model.config = {}
     with pytest.raises(UserError, match=r"generator\.\S+ is not finite after 12 images, so no checkpoint is written"):
         train(model, tiny_data(), 24, [Checkpoints(str(tmp_path), 4, monitor=None, keep=1)])
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["images_seen"] == 8
+    assert read_file(tmp_path / "last.safetensors")["images_seen"] == 8

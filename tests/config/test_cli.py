@@ -79,8 +79,8 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
         ("model.optimizer=adam", "model.optimizer=adam: not allowed here; give an object"),
         # A path.
         (
-            "resume=/nowhere.ckpt",
-            "resume=/nowhere.ckpt: there is nothing at this path; give one of last or a checkpoint",
+            "resume=/nowhere",
+            "resume=/nowhere: there is nothing at this path; give one of last or a checkpoint",
         ),
         ("data=folder data.root=/nowhere", "data.root=/nowhere: there is nothing at this path; give a folder, .zip"),
         ("data=folder", "data.root must be given: add data.root=..."),
@@ -105,11 +105,19 @@ def test_mistake_is_answered_with_what_is_allowed(line: str, beginning: str) -> 
     ("name", "line", "beginning"),
     [
         ("sample", "", "checkpoint must be given: add checkpoint=..."),
-        ("sample", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
+        (
+            "sample",
+            "checkpoint=/nowhere",
+            "checkpoint=/nowhere: there is nothing at this path; ",
+        ),
         ("latents", "num_direction=3", "num_direction: there is no such option; there are num_directions, "),
         ("story", "dat=folder", "dat: there is no such option; there are data, "),
         ("sample", "num_image=3", "num_image: there is no such option; there are num_images, "),
-        ("evaluate", "checkpoint=/nowhere.ckpt", "checkpoint=/nowhere.ckpt: there is nothing at this path; "),
+        (
+            "evaluate",
+            "checkpoint=/nowhere",
+            "checkpoint=/nowhere: there is nothing at this path; ",
+        ),
         ("evaluate", "data=foldr", "data=foldr: there is no such choice; data is one of folder, "),
         ("evaluate", "metric=fid", "metric: there is no such option; there are metrics, "),
         ("evaluate", "refrence=val", "refrence: there is no such option; there are reference, "),
@@ -120,15 +128,15 @@ def test_mistake_to_another_command_is_answered(name: str, line: str, beginning:
 
 
 def test_paths_without_checkpoint_or_images_are_refused_without_torch(tmp_path: Path) -> None:
-    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "empty").touch()
     (tmp_path / "folder" / "notes").mkdir(parents=True)
     sentences = {
-        "resume={}/empty.ckpt": "this file is empty; give one of last or a checkpoint or its run folder or null.",
+        "resume={}/empty": "this file is empty; give one of last or a checkpoint or its run folder or null.",
         "resume={}/folder/notes": "this folder is empty; give one of last or a checkpoint ",
         "resume={}/folder": "this folder holds no run; give ",
         "data=folder data.root={}/folder/notes": "this folder is empty; give a folder, .zip",
         "data=folder data.root={}/folder": "this folder holds no images; give a folder, .zip",
-        "data=folder data.root={}/empty.ckpt": "this is a file, but no archive; give a folder, .zip",
+        "data=folder data.root={}/empty": "this is a file, but no archive; give a folder, .zip",
     }
     for line, sentence in sentences.items():
         typed = line.format(tmp_path)
@@ -162,7 +170,7 @@ def test_folder_that_cannot_be_made_ends_in_a_sentence() -> None:
     assert "/proc" in result.stderr
 
 
-@pytest.mark.parametrize("value", ["~/cats", "/my cats/a (1).zip", "a=1.ckpt", "it's", "$HOME/~", "~/cats'"])
+@pytest.mark.parametrize("value", ["~/cats", "/my cats/a (1).zip", "a=1.safetensors", "it's", "$HOME/~", "~/cats'"])
 def test_what_to_type_for_a_special_value_is_told(value: str) -> None:
     sentence = answer_to(["data=folder", f"data.root={value}"])
     assert sentence.startswith(f"can't read {f'data.root={value}'!r}: ")
@@ -204,7 +212,7 @@ def test_flags_may_stand_between_options() -> None:
     assert split_flags(["seed=1", "--cfg", "job", "model=gan"]) == (["seed=1", "model=gan"], ["--cfg", "job"])
 
 
-@pytest.mark.parametrize("line", ["model=vea", "max_image=5", "model.beta=-1", "resume=/nowhere.ckpt", "max_images"])
+@pytest.mark.parametrize("line", ["model=vea", "max_image=5", "model.beta=-1", "resume=/nowhere", "max_images"])
 def test_mistake_ends_the_process_soon_with_one_sentence(line: str, tmp_path: Path) -> None:
     started_at = time.monotonic()
     result = command("src.train", line, f"hydra.run.dir={tmp_path}/run")

@@ -1,6 +1,5 @@
 """Every YAML of conf/ composes, fits the constructors that it names, and makes its object."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,8 @@ def test_metrics_are_made(name: str, choice: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("choice", choices("data"))
 def test_other_commands_take_every_data_set(choice: str, tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
-    checkpoint = tmp_path / "some.ckpt"
-    zipfile.ZipFile(checkpoint, "w").close()
+    checkpoint = tmp_path / "some.safetensors"
+    checkpoint.write_bytes(b"12345678{")
     root = [f"data.root={tmp_path}"] if choice == "folder" else []
     for name in ("evaluate", "latents"):
         assert "_target_" in config_of(f"data={choice}", f"checkpoint={checkpoint}", *root, name=name)["data"]

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
@@ -140,6 +141,7 @@ def train(
 ) -> Trainer:
     """Trains as src.training.fit does."""
     quieten_lightning()
+    callbacks = list(callbacks)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -147,7 +149,7 @@ def train(
         limit_val_batches=0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[RunLength(max_images), *callbacks],

@@ -148,8 +148,8 @@ def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monke
     overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
                  "metrics=none", "callbacks.training_scalars.every_images=8", "callbacks.checkpoints.every_images=16",
                  "callbacks.image_grids=null", "logger=wandb", "trainer=cpu"]  # fmt: skip
-    runs = (("first", None, 32), ("second", "first/checkpoints/images_000000016.ckpt", 24),
-            ("third", "second/checkpoints/last.ckpt", 48))  # fmt: skip
+    runs = (("first", None, 32), ("second", "first/checkpoints/images_000000016.safetensors", 24),
+            ("third", "second/checkpoints/last.safetensors", 48))  # fmt: skip
     for folder, resume, max_images in runs:
         config = config_of(*overrides, f"run_dir={tmp_path}/{folder}", f"max_images={max_images}")
         fit(config | {"resume": resume and str(tmp_path / resume)})

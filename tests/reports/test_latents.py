@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from src.latents import latents
+from src.models.checkpoint.format import to_bytes
+from src.models.checkpoint.loading import portable_config
 from tests.helpers.commands import TINY_NETWORKS, config_of
 
 DATA = ["data.image_size=32", "data.num_images=64"]
@@ -23,8 +25,9 @@ def untrained(model: str, folder: Path) -> Path:
     config = config_of(f"model={model}", *TINY_NETWORKS[model], *DATA)
     torch.manual_seed(0)
     made = instantiate(config["model"], _convert_="all")
-    path = folder / "model.ckpt"
-    torch.save({"config": config, "state_dict": made.state_dict(), "images_seen": 0}, path)
+    path = folder / "model.safetensors"
+    content = {"config": portable_config(config), "state_dict": made.state_dict(), "images_seen": 0}
+    path.write_bytes(to_bytes(content))
     return path
 
 

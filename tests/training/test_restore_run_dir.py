@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from src.callbacks.checkpoints import SealedCheckpointIO, link, numbered
-from src.models.checkpoint import read_checkpoint
-from src.training.resume import latest_valid_checkpoint, read_rows, restore_run_dir
+from src.core.files import link_or_copy, write_atomic
+from src.core.run_folder import checkpoint_name, read_rows
+from src.models.checkpoint.format import to_bytes
+from src.models.checkpoint.loading import read_checkpoint
+from src.training.resume import latest_valid_checkpoint, restore_run_dir
 
 BEST = {50: 50, 100: 50, 150: 150}  # which checkpoint was the best when one was written
 
@@ -46,9 +48,9 @@ def run_until(last: int, folder: Path) -> Path:
     for seen in range(50, last + 1, 50):
         content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "images_seen": seen}
         best = {"callbacks": {"Checkpoints": {"best": {"images_seen": BEST[seen]}}}}
-        SealedCheckpointIO().save_checkpoint(content | best, numbered(checkpoints, seen))
-    link(numbered(checkpoints, last), checkpoints / "last.ckpt")
-    link(numbered(checkpoints, BEST[last]), checkpoints / "best.ckpt")
+        write_atomic(checkpoints / checkpoint_name(seen), to_bytes(content | best))
+    link_or_copy(checkpoints / checkpoint_name(last), checkpoints / "last.safetensors")
+    link_or_copy(checkpoints / checkpoint_name(BEST[last]), checkpoints / "best.safetensors")
     rows = "".join(f"{seen},{seen / 7}\n" for seen in range(0, last + 11, 10))
     (folder / "metrics.csv").write_text(f"images_seen,loss\n{rows}")
     (folder / "images").mkdir()
@@ -64,7 +66,7 @@ def assert_is_as_it_was_at(seen: int, run: Path) -> None:
     images = sorted((run / "images").iterdir())
     assert [path.read_text() for path in images] == [f"cats at {at}" for at in range(0, seen + 1, 50)]
     assert (run / "tensorboard" / "events").read_text() == "curves"
-    for name, of in (("last.ckpt", seen), ("best.ckpt", BEST[seen])):
+    for name, of in (("last.safetensors", seen), ("best.safetensors", BEST[seen])):
         assert read_checkpoint(run / "checkpoints" / name)["images_seen"] == of, name
     newest = latest_valid_checkpoint(run)
     assert newest
@@ -85,7 +87,7 @@ def same_folder(name: str, folder: Path) -> tuple[Path, Path]:
 
 def only_its_other_name_is_left(name: str, folder: Path) -> tuple[Path, Path]:
     resume, run = same_folder(name, folder)
-    numbered(run / "checkpoints", read_checkpoint(resume)["images_seen"]).unlink()
+    (run / "checkpoints" / checkpoint_name(read_checkpoint(resume)["images_seen"])).unlink()
     return resume, run
 
 
@@ -106,14 +108,14 @@ def folder_that_had_gone_on(name: str, folder: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("begun", "name"),
     [
-        (same_folder, "images_000000150.ckpt"),
-        (same_folder, "images_000000050.ckpt"),
-        (same_folder, "last.ckpt"),
-        (only_its_other_name_is_left, "best.ckpt"),
-        (by_another_path, "last.ckpt"),
-        (new_folder, "images_000000100.ckpt"),
-        (new_folder, "best.ckpt"),
-        (folder_that_had_gone_on, "last.ckpt"),
+        (same_folder, "images_000000150.safetensors"),
+        (same_folder, "images_000000050.safetensors"),
+        (same_folder, "last.safetensors"),
+        (only_its_other_name_is_left, "best.safetensors"),
+        (by_another_path, "last.safetensors"),
+        (new_folder, "images_000000100.safetensors"),
+        (new_folder, "best.safetensors"),
+        (folder_that_had_gone_on, "last.safetensors"),
     ],
 )
 @pytest.mark.parametrize("again", ["the same", "resume=last"])
@@ -139,17 +141,17 @@ def test_killed_at_any_change_of_the_disk_it_goes_on_right(
 
 
 def test_nothing_judged_yet_the_checkpoint_is_the_best(tmp_path: Path) -> None:
-    path = numbered(tmp_path / "checkpoints", 50)
+    path = tmp_path / "checkpoints" / checkpoint_name(50)
     content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "images_seen": 50}
-    SealedCheckpointIO().save_checkpoint(content | {"callbacks": {"Checkpoints": {"best": {}}}}, path)
-    link(path, tmp_path / "checkpoints" / "best.ckpt")
-    go_on(tmp_path / "checkpoints" / "best.ckpt", tmp_path)
-    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["images_seen"] == 50
+    write_atomic(path, to_bytes(content | {"callbacks": {"Checkpoints": {"best": {}}}}))
+    link_or_copy(path, tmp_path / "checkpoints" / "best.safetensors")
+    go_on(tmp_path / "checkpoints" / "best.safetensors", tmp_path)
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.safetensors")["images_seen"] == 50
 
 
 def test_checkpoint_from_elsewhere_leaves_the_curves_of_its_run(tmp_path: Path) -> None:
     run = run_until(150, tmp_path / "run")
-    elsewhere = shutil.copyfile(numbered(run / "checkpoints", 100), tmp_path / "mine.ckpt")
+    elsewhere = shutil.copyfile(run / "checkpoints" / checkpoint_name(100), tmp_path / "mine.safetensors")
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "holiday.png").touch()
     assert_is_as_it_was_at(go_on(elsewhere, run), run)

@@ -10,25 +10,20 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from src.core.errors import STOPPED, UserError
-from src.models.checkpoint import read_checkpoint
+from src.models.checkpoint.format import read_file
+from src.models.checkpoint.loading import read_checkpoint
 from src.training.resume import latest_valid_checkpoint
 from tests.helpers.killed_runs import begin, config_of_a_run, finish, kill, start, wait_for_file, words
 from tests.helpers.tiny import assert_same
 
 MODELS = ["autoencoder", "vae", "gan", "vae_gan"]
 OF_THE_CLOCK = {"train/images_per_second", "train/data_wait_fraction"}
-NEWEST, ONE_BEFORE = "images_000000384.ckpt", "images_000000336.ckpt"
+NEWEST, ONE_BEFORE = "images_000000384.safetensors", "images_000000336.safetensors"
 Straight = Callable[[str, int], tuple[Path, float]]
-
-
-def load(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
 
 
 def curves(run: Path) -> list[dict[str, str]]:
@@ -37,8 +32,8 @@ def curves(run: Path) -> list[dict[str, str]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    for name in ("last.ckpt", "best.ckpt"):
-        ours, theirs = load(one / "checkpoints" / name), load(other / "checkpoints" / name)
+    for name in ("last.safetensors", "best.safetensors"):
+        ours, theirs = read_file(one / "checkpoints" / name), read_file(other / "checkpoints" / name)
         for part in ("state_dict", "optimizer_states", "images_seen", "global_step"):
             assert_same(ours[part], theirs[part], f"{name}: {part}")
         assert_same(ours["training_scalars"]["groups"], theirs["training_scalars"]["groups"], name)
@@ -113,7 +108,7 @@ def test_signal_stops_a_run_with_a_checkpoint_of_this_step(
     assert finish(ranks) == [STOPPED] * processes, words(tmp_path)
     written = [path.name for path in (tmp_path / "checkpoints").glob("images_*")]
     # Several processes need a step or two to agree.
-    assert max(written) in [f"images_{images:09d}.ckpt" for images in (64, 80, 96, 112)]
+    assert max(written) in [f"images_{images:09d}.safetensors" for images in (64, 80, 96, 112)]
     assert f"stopped by {signal.Signals(number).name} after" in words(tmp_path)
     assert finish(start(config)) == [0] * processes, words(tmp_path)
     assert_same_run(reference, tmp_path)
@@ -138,18 +133,19 @@ def test_signal_before_the_first_step_ends_the_run_by_its_number(number: int, tm
     assert finish([rank], timeout=20) == [128 + number], words(tmp_path)
 
 
-@pytest.mark.parametrize(("at", "sound"), [(80, 48), (368, 336)])
+@pytest.mark.parametrize(("at", "valid"), [(80, 48), (368, 336)])
 def test_where_a_number_of_one_process_breaks_no_checkpoint_is_written_past_it(
-    at: int, sound: int, tmp_path: Path
+    at: int, valid: int, tmp_path: Path
 ) -> None:
     """Processes hear of each other a step later: here that step is after a checkpoint, and after the end."""
     broken = ["+callbacks.broken._target_=tests.helpers.killed_runs.BrokenImages", f"+callbacks.broken.at={at}"]
     config = config_of_a_run("gan", tmp_path, "trainer.devices=2", *broken)
     assert finish(start(config)) == [2, 2], words(tmp_path)
-    assert f"after {at + 16} images; the last sound checkpoint is {tmp_path}/checkpoints/images_{sound:09d}.ckpt" in (
-        words(tmp_path)
+    assert (
+        f"after {at + 16} images; the last valid checkpoint is {tmp_path}/checkpoints/images_{valid:09d}.safetensors"
+        in (words(tmp_path))
     )
-    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["images_seen"] == sound
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")["images_seen"] == valid
 
 
 def truncate(path: Path) -> None:
@@ -171,39 +167,39 @@ def test_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     shutil.copytree(reference, run)
     damage(run / "checkpoints" / NEWEST)
     assert finish(start(config_of_a_run("vae", run))) == [0], words(run)
-    assert f"passed over: {'the checkpoint ' * (damage is flip_a_bit)}{run}/checkpoints/{NEWEST} is " in words(run)
+    assert f"skipped: the checkpoint {run}/checkpoints/{NEWEST} is " in words(run)
     assert_same_run(reference, run)
 
 
 def test_killed_between_the_last_checkpoint_and_its_other_names_a_run_is_whole(
     straight: Straight, tmp_path: Path
 ) -> None:
-    """There is nothing left to train, and last.ckpt and best.ckpt are still the one before."""
+    """There is nothing left to train, and last.safetensors and best.safetensors are still the one before."""
     reference, _ = straight("gan", 1)
     run = tmp_path / "run"
     shutil.copytree(reference, run)
-    for name in ("last.ckpt", "best.ckpt"):
+    for name in ("last.safetensors", "best.safetensors"):
         shutil.copyfile(run / "checkpoints" / ONE_BEFORE, run / "checkpoints" / name)
     assert finish(start(config_of_a_run("gan", run))) == [0], words(run)
     assert_same_run(reference, run)
 
 
-def test_where_no_checkpoint_is_sound_nothing_begins_anew(straight: Straight, tmp_path: Path) -> None:
+def test_where_no_checkpoint_is_valid_nothing_begins_anew(straight: Straight, tmp_path: Path) -> None:
     shutil.copytree(straight("vae", 1)[0], tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         flip_a_bit(path)
-    with pytest.raises(UserError, match=r"no checkpoint in .* is sound"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is valid"):
         latest_valid_checkpoint(tmp_path / "run")
     assert latest_valid_checkpoint(tmp_path) is None
 
 
-def test_full_disk_stops_in_a_sentence_and_leaves_the_last_sound_checkpoint(straight: Straight, tmp_path: Path) -> None:
+def test_full_disk_stops_in_a_sentence_and_leaves_the_last_valid_checkpoint(straight: Straight, tmp_path: Path) -> None:
     reference, _ = straight("vae", 1)
     full = ["+callbacks.full._target_=tests.helpers.killed_runs.FullDisk", "+callbacks.full.at=80"]
     assert finish(start(config_of_a_run("vae", tmp_path, *full))) == [2]
     folder = tmp_path / "checkpoints"
-    assert f"error: can't write the checkpoint {folder}/images_000000096.ckpt (" in words(tmp_path)
-    assert f"File too large; the last sound checkpoint is {folder}/images_000000048.ckpt" in words(tmp_path)
+    assert f"error: can't write the checkpoint {folder}/images_000000096.safetensors (" in words(tmp_path)
+    assert f"File too large; the last valid checkpoint is {folder}/images_000000048.safetensors" in words(tmp_path)
     assert not list(folder.glob("*.part"))
     assert finish(start(config_of_a_run("vae", tmp_path))) == [0], words(tmp_path)
     assert_same_run(reference, tmp_path)
@@ -218,6 +214,6 @@ def test_resumed_in_another_folder_a_run_takes_its_history_along(straight: Strai
     ours, before = (json.loads((folder / "summary.json").read_text()) for folder in (run, reference))
     assert (
         ours["wall_time_seconds"]
-        > load(reference / "checkpoints" / ONE_BEFORE)["callbacks"]["Checkpoints"]["wall_seconds"]
+        > read_file(reference / "checkpoints" / ONE_BEFORE)["callbacks"]["Checkpoints"]["wall_seconds"]
     )
     assert ours["best"]["images_seen"] == before["best"]["images_seen"]

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from src.config.cli import check_ahead
 from src.core.errors import UserError
+from src.core.run_folder import CHECKPOINTS, LAST
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -32,7 +33,7 @@ class Part:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
+        return self.folder / CHECKPOINTS / LAST
 
     @property
     def record(self) -> Path:

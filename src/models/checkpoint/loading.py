@@ -1,0 +1,210 @@
+"""The one way from an untrusted checkpoint to a model: its config names only what is allowed, its tensors must fit."""
+
+import ast
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import Tensor
+from torch.nn.modules import module as nn_module
+
+from src.config.signatures import find_definition, signature_of
+from src.config.validation import OPTIMIZERS, check
+from src.core.errors import UserError
+from src.core.run_folder import read_config
+from src.models.base import GenerativeModel
+from src.models.checkpoint.format import read_file
+
+# A config inside a checkpoint may name the classes that these modules define, and the documented optimizers.
+ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule.", "src.core.schedules.")
+# Options of data that belong to a machine or a user: no checkpoint holds them.
+LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
+MAX_TEXT = 4096
+MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
+MAX_IMAGES_SEEN = 10**15
+# torch's hooks on every buffer, module and parameter that any module gets.
+REGISTRATIONS = (
+    nn_module.register_module_buffer_registration_hook,
+    nn_module.register_module_module_registration_hook,
+    nn_module.register_module_parameter_registration_hook,
+)
+Built = TypeVar("Built")
+
+
+def portable_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what checkpoints hold of a run's config: model, seed, and data without paths and addresses."""
+    data = {key: value for key, value in config["data"].items() if key not in LOCAL_DATA_OPTIONS}
+    return {"model": config["model"], "seed": config["seed"], "data": data}
+
+
+def local_data_options(
+    stored: dict[str, Any], run_dir: Path | None, today: dict[str, Any] | None = None, typed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the paths and addresses of a checkpoint's data, which the checkpoint itself does not hold.
+
+    Those typed on the command line come first, then those of the run folder's config.yaml (no address: nothing is
+    downloaded because a file says so), then those of today's config, if its data is of the same class.
+    Raises UserError for a folder of images that is named nowhere.
+    """
+    before, today = read_config(run_dir).get("data"), today or {}
+    known = dict(today) if today.get("_target_") == stored.get("_target_") else {}
+    known |= {key: value for key, value in before.items() if key != "url"} if isinstance(before, dict) else {}
+    known |= {key: today[key] for key in today if any(item.startswith(f"data.{key}=") for item in typed)}
+    if has_option(stored, "root", required=True) and not known.get("root"):
+        raise UserError(
+            "a checkpoint names no path, and it is not known where the images of this one are; "
+            "add data.root=PATH (and data=folder where it is resumed)"
+        )
+    return {key: known[key] for key in LOCAL_DATA_OPTIONS if key in known}
+
+
+def has_option(config: dict[str, Any], name: str, required: bool = False) -> bool:
+    """Tell whether the constructor that a config names has an option, or one without a default."""
+    signature = signature_of(str(config.get("_target_")))
+    parameter = signature.parameters.get(name) if signature else None
+    return parameter is not None and parameter.required >= required
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint's content (`config`, `state_dict`, `images_seen`, ...), its config validated.
+
+    Raises UserError, in one sentence, where the file can't be read or is no valid checkpoint of this project.
+    """
+    checkpoint = read_file(path)
+    match checkpoint:
+        case {"config": {"model": dict(), "data": dict() as data}, "state_dict": dict() as state, "images_seen": seen}:
+            pass
+        case _:
+            raise UserError(
+                f"{path} is no checkpoint of this project; give a run folder, or a file of its checkpoints/"
+            )
+    if type(seen) is not int or not 0 <= seen <= MAX_IMAGES_SEEN:
+        raise UserError(f"the checkpoint {path} has seen {seen!r:.80} images, which is no number of images: refused")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.isfinite().all():
+            raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!r:.80}")
+    for part in ("model", "data"):
+        validate_config(checkpoint["config"][part], part)
+    for key in LOCAL_DATA_OPTIONS:
+        if key in data:
+            raise UserError(f"the checkpoint {path} names data.{key}, which no checkpoint does: refused")
+    return checkpoint
+
+
+def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> GenerativeModel:
+    """Return the model that read_checkpoint found, in evaluation mode. Raises UserError where weights do not fit."""
+    check_weights(checkpoint)
+    model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    load_weights(model, checkpoint)
+    return model.eval().to(device)
+
+
+def check_weights(checkpoint: dict[str, Any]) -> None:
+    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
+    with torch.device("meta"), at_most_parts(100 + 20 * len(checkpoint["state_dict"])):
+        model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    compare_weights(model, checkpoint["state_dict"])
+
+
+def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
+    """Give a model the weights and the images seen of a checkpoint. Raises UserError where they do not fit."""
+    compare_weights(model, checkpoint["state_dict"])
+    model.load_state_dict(checkpoint["state_dict"])
+    model.images_seen = checkpoint["images_seen"]
+
+
+def compare_weights(model: GenerativeModel, state: dict[str, Tensor]) -> None:
+    """Raise UserError with the first tensor that is missing, unknown, or of another shape or kind of numbers."""
+
+    def shape_and_kind(tensor: Tensor) -> str:
+        kind = str(tensor.dtype).removeprefix("torch.").replace("bfloat", "float").rstrip("0123456789")
+        return f"{list(tensor.shape)} of {kind}"
+
+    ours, theirs = ({name: shape_and_kind(t) for name, t in part.items()} for part in (model.state_dict(), state))
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"the checkpoint's weights do not fit the model of the config: {name!r:.80} is "
+                f"{theirs.get(name, 'absent')}, but should be {ours.get(name, 'absent')}"
+            )
+
+
+@contextmanager
+def at_most_parts(maximum: int) -> Iterator[None]:
+    """A context in which UserError is raised once more modules and tensors than that have been built."""
+    parts = itertools.count(1)
+
+    def count(*args: Any) -> None:
+        if next(parts) > maximum:
+            raise UserError(
+                "the checkpoint's weights do not fit the model of the config: it has far more than the file"
+            )
+
+    hooks = [register(count) for register in REGISTRATIONS]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
+    """Return the object that a part of a checkpoint's config describes. Raises UserError unless it is a `kind`."""
+    validate_config(config, path)
+    try:
+        built = instantiate(check(config, path), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise UserError(f"the checkpoint's {path} can't be built: {' '.join(str(cause).split())[:200]}") from error
+    if not isinstance(built, kind):
+        raise UserError(f"the checkpoint's {path} is no {kind.__name__}: refused")
+    return built
+
+
+def validate_config(node: Any, path: str) -> None:
+    """Raise UserError unless a part of a checkpoint's config is plain data that names only what it may.
+
+    Nothing is left for Hydra to resolve (`${...}`) or to call beyond a constructor with named arguments. A tuple,
+    which is a list to Hydra, is refused.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(key, str) or not key.isidentifier() or key in ("_args_", "_convert_", "_recursive_"):
+                raise UserError(f"the checkpoint's {path} has a key {key!r:.80}, which no config here has: refused")
+            validate_config(value, f"{path}.{key}")
+            if key == "_target_" and not is_allowed_target(value):
+                raise UserError(
+                    f"the checkpoint's {path} asks for {value!s:.80}, which is no part of this project: refused"
+                )
+            if isinstance(value, int | float) and value > MAX_SIZES.get(key, math.inf):
+                raise UserError(
+                    f"the checkpoint's {path} asks for {key}={value}; at most {MAX_SIZES[key]:,} is allowed"
+                )
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            validate_config(value, f"{path}[{index}]")
+    elif isinstance(node, str) and not (node.isprintable() and len(node) < MAX_TEXT):
+        raise UserError(f"the checkpoint's {path} holds {node!r:.80}, which is no text of a config: refused")
+    elif isinstance(node, str) and "${" in node:
+        raise UserError(f"the checkpoint's {path} holds {node:.80}, a reference to something outside of it: refused")
+    elif not isinstance(node, str | int | float | bool | None):
+        raise UserError(f"the checkpoint's {path} holds a {type(node).__name__}, which is no plain value: refused")
+
+
+def is_allowed_target(target: Any) -> bool:
+    """Tell whether a `_target_` is a documented optimizer or a class that an allowed module itself defines.
+
+    Read from the source: by importing, `src.training.launcher.os.system` would be found too.
+    """
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        return False
+    module, node = (target.startswith(ALLOWED_MODULES) and find_definition(target)) or (None, None)
+    return target in OPTIMIZERS or (isinstance(node, ast.ClassDef) and module == target.rpartition(".")[0])
