@@ -98,7 +98,8 @@ def run_dir_overrides(config: dict[str, Any], overrides: list[str], flags: list[
     info = get_rank_info()
     if info and is_sweep(overrides, flags):
         raise UserError(f"a sweep starts the ranks of its jobs itself; don't start it by {info.launcher}")
-    if "run_dir" not in config or is_sweep(overrides, flags):
+    is_given = any(override.startswith("run_dir=") for override in overrides)
+    if "run_dir" not in config or is_sweep(overrides, flags) or not (info or is_given):
         return []
     run_dir = agree_on_run_dir(info, overrides, config["run_dir"]) if info else config["run_dir"]
     escaped = run_dir.replace("'", "\\'")
