@@ -325,11 +325,10 @@ def test_bits_that_are_flipped_are_noticed(small: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_bit_of_the_first_4_kilobytes_and_4000_others(valid: Path, small: Path, tmp_path: Path) -> None:
-    for path in (valid, small):
-        num_bits = 8 * path.stat().st_size
-        others = random.Random(0).sample(range(min(8 * 4096, num_bits), num_bits), 4000)
-        assert_refused_with_bits_flipped(path, [*range(8 * 4096), *others], tmp_path / "model.safetensors")
+@pytest.mark.timeout(1800)
+def test_every_bit_of_the_first_4_kilobytes_and_4000_others(valid: Path, tmp_path: Path) -> None:
+    others = random.Random(0).sample(range(8 * 4096, 8 * valid.stat().st_size), 4000)
+    assert_refused_with_bits_flipped(valid, [*range(8 * 4096), *others], tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("part", [0, 7, 8, 9, 100, 0.2, 0.5, 0.9, -1])

@@ -167,7 +167,7 @@ def test_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     shutil.copytree(reference, run)
     damage(run / "checkpoints" / NEWEST)
     assert finish(start(config_of_a_run("vae", run))) == [0], words(run)
-    assert f"skipped: the checkpoint {run}/checkpoints/{NEWEST} is " in words(run)
+    assert f"skipped: can't read the checkpoint {run}/checkpoints/{NEWEST}: it is " in words(run)
     assert_same_run(reference, run)
 
 
