@@ -1,4 +1,4 @@
-"""Evaluate a model against its own data or other images: `python -m src.evaluate checkpoint=P`."""
+"""`python -m src.evaluate checkpoint=RUN`: evaluates a model on its own data or other images."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""Write a page that describes a set of images: `python -m src.inspect_data data=folder data.root=PATH`."""
+"""`python -m src.inspect_data data=folder data.root=PATH`: writes a page that describes a set of images."""
 
 from src.config.cli import run
 from src.core.types import NonNegativeFloat, ObjectConfig, OutputPath, PositiveInt

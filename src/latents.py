@@ -1,4 +1,4 @@
-"""Show the latent space of a model in images: `python -m src.latents checkpoint=P`."""
+"""`python -m src.latents checkpoint=RUN`: shows the latent space of a model in images."""
 
 from typing import Any, Literal
 

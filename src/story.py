@@ -1,4 +1,4 @@
-"""Train an autoencoder, a VAE and a GAN and write the page that compares them: `python -m src.story`."""
+"""`python -m src.story`: trains an autoencoder, a VAE and a GAN and compares them on one page."""
 
 from typing import Any
 

@@ -1,7 +1,6 @@
 """Image files: uint8 in, PNG or a moving image out."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-GAP = 2  # pixels between the images of a grid and around them
+from src.core.images import tile
 
 
 def to_pillow(image: Tensor) -> Image.Image:
@@ -20,21 +19,6 @@ def to_pillow(image: Tensor) -> Image.Image:
 def save_image(image: Tensor, path: Path) -> None:
     """Write an image, uint8 (3, H, W), as a PNG."""
     to_pillow(image).save(path)
-
-
-def tile(images: Sequence[Tensor] | Tensor, columns: int) -> Tensor:
-    """Arrange images, uint8 (3, H, W) each, on a white grid, `columns` a row: uint8 (3, H', W'). One stays as it is."""
-    if len(images) == 1:
-        return images[0].cpu()
-    columns = min(columns, len(images))
-    channels, height, width = images[0].shape
-    step_down, step_right = height + GAP, width + GAP
-    size = channels, math.ceil(len(images) / columns) * step_down + GAP, columns * step_right + GAP
-    grid = torch.full(size, 255, dtype=torch.uint8)
-    for index, image in enumerate(images):
-        top, left = index // columns * step_down + GAP, index % columns * step_right + GAP
-        grid[:, top : top + height, left : left + width] = image
-    return grid
 
 
 def save_grid(images: Sequence[Tensor] | Tensor, path: Path, columns: int) -> Tensor:

@@ -28,6 +28,11 @@ class CSVLogger(Logger):
         self._row: dict[str, Any] = {}
         self._offset = 0
 
+    @property
+    def save_dir(self) -> str:
+        """The folder of the file."""
+        return str(self._path.parent)
+
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the resolved config lies beside the file."""

@@ -207,7 +207,9 @@ def test_gradients_under_16_mixed_are_left_to_the_scaler() -> None:
     for precision, name in (("32-true", "generator_gradient_norm"), ("16-mixed", "loss")):
         scalars._add({name: torch.tensor(NAN)}, images_seen=8)
         with pytest.raises(UserError, match=f"{name} is not finite"):
-            scalars.finite_means(cast(Trainer, SimpleNamespace(precision=precision, callbacks=[])), images_seen=8)
+            scalars.finite_means(
+                cast(Trainer, SimpleNamespace(precision=precision, checkpoint_callback=None)), images_seen=8
+            )
 
 
 @pytest.mark.parametrize("build", [tiny_vae, tiny_gan])
