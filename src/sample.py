@@ -1,4 +1,4 @@
-"""`python -m src.sample checkpoint=RUN output=cats`: draws images of a model: cats/00000.png ... and a grid, cats.png."""
+"""`python -m src.sample checkpoint=RUN output=cats`: draws images of a model, and a grid of them."""
 
 from typing import Literal
 

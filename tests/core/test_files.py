@@ -19,9 +19,8 @@ import os, sys, time
 from pathlib import Path
 from src.core.files import locked
 with locked(Path(sys.argv[1])):
-    if len(sys.argv) > 2 and os.fork() == 0:
-        time.sleep(60)
-    print("locked", flush=True)
+    if len(sys.argv) == 2 or os.fork() == 0:  # a child says so once it has let go of the lock
+        print("locked", flush=True)
     time.sleep(60)
 """
 
