@@ -21,20 +21,20 @@ help:  ## list the targets
 setup: .venv/.ready  ## install everything into .venv/ (both commands below do it themselves)
 
 .PHONY: train
-train: .venv/.ready  ## the quickstart: a VAE on drawn cats, three minutes on a CPU
+train: .venv/.ready  ## the quickstart: a VAE on drawn cats, two minutes on a CPU
 	@$(BIN)/python -m src.train experiment=quickstart
 
 .PHONY: story
-story: .venv/.ready  ## autoencoder, VAE and GAN told apart on one page: outputs/story/index.html
+story: .venv/.ready  ## autoencoder, VAE and GAN compared on one page: outputs/story/index.html
 	@$(BIN)/python -m src.story
 
 .PHONY: test
-test: .venv/.ready  ## the tests, at most 8 minutes on two cores
+test: .venv/.ready  ## the tests, at most 4 minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
-test-all: .venv/.ready  ## the slow tests too
-	@$(BIN)/python -m pytest
+test-all: .venv/.ready  ## the slow tests too, about an hour
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: check
 check: .venv/.ready  ## format, lint and types
