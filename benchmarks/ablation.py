@@ -1,4 +1,4 @@
-"""What each part of the GAN recipe is worth: `python -m benchmarks.ablation data=folder data.root=cats.zip`.
+"""An ablation of the GAN recipe: `python -m benchmarks.ablation data=folder data.root=cats.zip`.
 
 Every row is `experiment=gan_cpu` with one override, trained on equally many images, one row after the other. Rows
 that are done stay done, and one that was interrupted goes on: start the same command again.

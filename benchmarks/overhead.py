@@ -1,4 +1,4 @@
-"""What training through src.train costs over a bare PyTorch loop: `make bench`.
+"""The overhead of training through src.train over a bare PyTorch loop: `make bench`.
 
 Both train the same networks with the same losses, optimizers and images, in one process and in turn: bare loop,
 src.train's fit, bare loop, ... The figure is the median of the paired ratios of seconds per image, from the first

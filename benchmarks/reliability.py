@@ -1,4 +1,4 @@
-"""What a checkpoint every minute costs: `python -m benchmarks.reliability`.
+"""The cost of a checkpoint every minute: `python -m benchmarks.reliability`.
 
 A run on the CPU as users have it, but without evaluations, with callbacks.checkpoints.every_minutes=1. The figure is
 the time inside Checkpoints (looking at clock and signals; checking numbers, writing, checksum, down to the disk) over

@@ -1,4 +1,4 @@
-"""How good a VAE gets: `python -m benchmarks.vae data=folder data.root=cats.zip`.
+"""Tables of VAEs, by likelihood and by prior: `python -m benchmarks.vae data=folder data.root=cats.zip`.
 
 likelihoods        four likelihoods on the same network and as many images, twenty minutes on one core each; every
                    one sampled from N(0, I) and from the mixture. Images are in [-1, 1], where variance 4 is what

@@ -1,4 +1,4 @@
-"""What several tests need: the sample archives, and a loopback file server that fails as told."""
+"""Fixtures of several tests: the sample archives, and a loopback file server that fails as told."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ SHARED_CATS = Path(__file__).parents[2] / "shared" / "cats"
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests decode is kept for this session only; weights stay where the user has them."""
+    """Keep what tests decode for this session only; weights stay where the user has them."""
     users = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     os.environ.setdefault("TORCH_HOME", f"{users}/torch")
     cache = tmp_path_factory.mktemp("cache")

@@ -34,7 +34,7 @@ def checkpoint_of(run: Path) -> dict[str, Any]:
 
 
 def train_here(folder: Path, *overrides: str) -> Path:
-    """What src.train does in one process, in this one."""
+    """Do in this process what src.train does."""
     folder.mkdir(parents=True)
     fit(
         config_of(
@@ -122,7 +122,7 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
 def test_samples_of_a_run_folder_are_those_of_its_best_checkpoint(
     vae_run: Path, lone_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """What an earlier, longer call has left is deleted; what it did not write stays."""
+    """Files of an earlier, longer call are deleted; files that it did not write stay."""
     folder = tmp_path / "cats"
     folder.mkdir()
     kept = ["1.png", "0000001.png", "cat.png", "00000.jpg"]

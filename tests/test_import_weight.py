@@ -1,4 +1,4 @@
-"""How many of our files drawing an image loads: a reader who wants to follow it reads these."""
+"""The files of this project that drawing an image loads: a reader who wants to follow it reads these."""
 
 import subprocess
 import sys

@@ -11,7 +11,7 @@ from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
 def noise(seed: int, rank: int, images_seen: int) -> Tensor:
-    """What the step draws."""
+    """Return the noise that the step draws."""
     trainer = SimpleNamespace(global_rank=rank)
     model = SimpleNamespace(images_seen=images_seen, device=torch.device("cpu"))
     StepSeeds(seed).on_train_batch_start(cast(Trainer, trainer), cast(GenerativeModel, model))

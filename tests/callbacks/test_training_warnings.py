@@ -29,7 +29,7 @@ HEALTHY = {
 
 
 def track(series: list[dict[str, float]], **options: Any) -> list[tuple[int, str, bool]]:
-    """What begins and passes where, of values reported every 1,000 images from 30,000 on."""
+    """Return the warnings that begin and pass, for values logged every 1,000 images from 30,000 on."""
     warnings = TrainingWarnings(every_images=1_000, **({"patience_images": 3_000} | options))
     return [
         (30 + index, kind, began)

@@ -1,4 +1,4 @@
-"""What a mistyped command line is answered with, and how soon."""
+"""Answers to mistyped command lines, and how soon they come."""
 
 import shlex
 import time

@@ -1,4 +1,4 @@
-"""What a path means as a checkpoint, and curves that a killed run left."""
+"""Paths as checkpoints, and curves that a killed run left."""
 
 from pathlib import Path
 

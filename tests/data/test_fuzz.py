@@ -97,7 +97,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def decoded_or_refused(content: bytes) -> bool:
-    """Whether it became an image; any other exception than a reason is the test's failure."""
+    """Tell whether a file became an image; any other exception than a reason is the test's failure."""
     started = time.monotonic()
     try:
         pixels, size = Decoding(SIZE)(content)
@@ -112,7 +112,7 @@ def decoded_or_refused(content: bytes) -> bool:
 
 
 def read_or_refused(root: Path) -> int:
-    """How many members could be read of an archive that as a whole may be refused."""
+    """Count the readable members of an archive, which as a whole may be refused."""
     started, read = time.monotonic(), 0
     with suppress(UserError):
         for file in image_files(root):

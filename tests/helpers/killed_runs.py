@@ -65,7 +65,7 @@ class BrokenImages(Callback):
 
 
 class FullDisk(Callback):
-    """From so many images seen on no file can grow beyond 10 kB."""
+    """A disk that is full from some images seen on: no file grows beyond 10 kB."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -106,7 +106,7 @@ def config_of_a_run(model: str, folder: Path, *overrides: str) -> dict[str, Any]
 
 
 def run_rank(config: dict[str, Any], environment: dict[str, str]) -> None:
-    """What src.train does in one process, its words in a file of the run's folder. resume may be last."""
+    """Run src.train in this process and write its output to a file of the run folder; resume may be last."""
     os.environ.update(environment)
     folder = Path(config["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,5 +165,5 @@ def kill(processes: list[BaseProcess]) -> None:
 
 
 def words(folder: Path) -> str:
-    """What a run has printed."""
+    """Return what a run has printed."""
     return (folder / "output.txt").read_text()

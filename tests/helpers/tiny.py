@@ -91,7 +91,7 @@ def tiny_gan(kind: type[GAN] = GAN, **options: Any) -> GAN:
 
 
 class Stepped(GenerativeModel):
-    """Of an adversarial model: takes steps without a Trainer."""
+    """A mixin for adversarial models that takes steps without a Trainer."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
@@ -174,7 +174,7 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def identical(module: nn.Module, before: dict[str, Tensor]) -> bool:
-    """Whether every weight is what it was, bit by bit."""
+    """Tell whether every weight is the same as before, bit for bit."""
     return all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 

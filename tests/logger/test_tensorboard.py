@@ -15,7 +15,7 @@ from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
-    """What a run of 12 images leaves behind, read by TensorBoard."""
+    """Return the events of a run of 12 images, as TensorBoard reads them."""
     folder = tmp_path_factory.mktemp("run")
     logger = TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
     callbacks = [TrainingScalars(4), ImageGrids(str(folder / "images"), every_images=8, num_images=1)]

@@ -30,7 +30,7 @@ Checkpoint = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def content() -> Checkpoint:
-    """What a run saves of a VAE, less what only training needs."""
+    """The content of a VAE's checkpoint, without what only training needs."""
     config = portable_config(config_of(*tiny("vae")))
     model = build_vae(config)
     return {"config": config, "state_dict": model.state_dict(), "images_seen": 256}

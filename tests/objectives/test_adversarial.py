@@ -76,7 +76,7 @@ def test_loss_is_its_papers_formula(loss: AdversarialLoss) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES, ids=name)
 def test_discriminator_pushes_real_logits_up_and_fake_ones_down(loss: AdversarialLoss) -> None:
-    """From logits of zero: the order is (real, fake)."""
+    """Start from logits of zero; the order is (real, fake)."""
     real, fake = ZERO.clone().requires_grad_(), ZERO.clone().requires_grad_()
     real_gradient, fake_gradient = torch.autograd.grad(
         loss.discriminator(real, fake).sum(), (real, fake), allow_unused=True, materialize_grads=True
