@@ -45,12 +45,8 @@ class FilePixels:
         self._file.seek(offset)
         return self._file.readinto(memory)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state
-        self._file = self.path.open("rb", buffering=0)
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file itself
+        return FilePixels, (self.path, self.shape, self.digest)
 
 
 @dataclass(frozen=True)

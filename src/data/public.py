@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import torch
 from src.core.download import download
 from src.core.errors import UserError
 from src.core.files import user_cache_dir
-from src.data.archives import image_digests
+from src.data.archives import image_digests, image_files
 from src.data.dataset import ImageDataset
-from src.data.duplicates import names_digest
 from src.data.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class CatFaces(PublicSet):
         published = images if image_size == PUBLISHED_SIZE else super().load(PUBLISHED_SIZE, cache_dir)
         in_company = torch.bincount(published.groups)[published.groups] > 1
         clean = published.select(published.columns["smoothest"].bool() & in_company).names
-        if self.digest == self.DIGEST and names_digest(clean) != self.CLEAN_DIGEST:
+        if self.digest == self.DIGEST and lines_digest(clean) != self.CLEAN_DIGEST:
             logger.warning("the clean list of %d names is not the published one", len(clean))
         names = set(clean)
         return images.select([position for position, name in enumerate(images.names) if name in names])
@@ -125,5 +125,10 @@ class AFHQCat(PublicSet):
 
 def listing_digest(archive: Path, subfolder: str) -> str:
     """Return the SHA-256 of what `sha256sum *` prints for the images of a subfolder, names in C order."""
-    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(image_digests(archive, subfolder)))
-    return hashlib.sha256(listing.encode()).hexdigest()
+    listed = sorted(image_digests(image_files(archive, subfolder)))
+    return lines_digest(f"{sha256}  {name}" for name, sha256 in listed)
+
+
+def lines_digest(lines: Iterable[str]) -> str:
+    """Return the SHA-256 (hexadecimal) of a text file of these lines."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")).hexdigest()
