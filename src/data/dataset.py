@@ -34,16 +34,15 @@ class FilePixels:
         memory, size = images.view(-1).numpy().data, math.prod(self.shape[1:])
         received = 0
         for start, row in enumerate(rows.tolist()):
-            received += self._read_into(memory[start * size : (start + 1) * size], row * size)
+            image = memory[start * size : (start + 1) * size]
+            if hasattr(os, "preadv"):  # forked workers share the position in the file
+                received += os.preadv(self._file.fileno(), [image], row * size)
+            else:
+                self._file.seek(row * size)
+                received += self._file.readinto(image)
         if received != len(memory):
             raise UserError(f"{self.path} has been cut short; run again, and it is rebuilt")
         return images
-
-    def _read_into(self, memory: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):  # forked workers share the position in the file
-            return os.preadv(self._file.fileno(), [memory], offset)
-        self._file.seek(offset)
-        return self._file.readinto(memory)
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file itself
         return FilePixels, (self.path, self.shape, self.digest)
@@ -132,7 +131,7 @@ def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDa
     No group is on both sides. As nearly val_fraction of the images are held out as that allows.
     """
     groups = torch.unique(images.groups, return_inverse=True)[1]
-    sizes = torch.bincount(groups).tolist() if len(groups) else []
+    sizes = torch.bincount(groups).tolist()
     order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed)).tolist()
     room = round(len(images) * val_fraction)
     held_out = torch.zeros(len(sizes), dtype=torch.bool)
@@ -142,8 +141,8 @@ def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDa
             room -= sizes[group]
     # One group more may come nearer to val_fraction.
     others = [group for group in order if not held_out[group]]
-    smallest = min(others, key=sizes.__getitem__, default=None)
-    if room and len(others) > 1 and smallest is not None and sizes[smallest] < 2 * room:
-        held_out[smallest] = True
+    if len(others) > 1:
+        smallest = min(others, key=sizes.__getitem__)
+        held_out[smallest] = sizes[smallest] < 2 * room
     in_val = held_out[groups]
     return images.select((~in_val).nonzero()[:, 0]), images.select(in_val.nonzero()[:, 0])

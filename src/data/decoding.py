@@ -22,11 +22,7 @@ class TooSmall(Unusable):
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decodes images to squares of image_size pixels: uint8 (3, S, S), resized by Lanczos with antialiasing.
-
-    crop: the centered square, all of it padded with the background, or stretched. background: a color's name or
-    #rrggbb, also behind what is transparent. upscale: smaller images are enlarged (allow) or refused.
-    """
+    """Decodes images to squares, uint8 (3, S, S), resized by Lanczos with antialiasing: options of FolderDataModule."""
 
     image_size: int
     crop: Crop = "center"

@@ -54,13 +54,11 @@ class Folder(CachedSource):
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
         """Return each image's group, and "smoothest": 1 for the image of each group that data.deduplicate keeps."""
         groups = near_duplicate_groups(images)
-        # An image that is alone in its group is its smoothest.
-        in_company = np.flatnonzero(np.bincount(groups)[groups] > 1)
+        in_company = np.flatnonzero(np.bincount(groups)[groups] > 1)  # one that is alone is its group's smoothest
         roughness = np.zeros(len(groups))
         roughness[in_company] = mean_absolute_laplacian(images.select(in_company))
-        smoothest = np.zeros(len(groups), np.int64)
-        smoothest[smoothest_of_each(groups, roughness)] = 1
-        return {"group": groups, "smoothest": smoothest}
+        smoothest = np.isin(np.arange(len(groups)), smoothest_of_each(groups, roughness))
+        return {"group": groups, "smoothest": smoothest.astype(np.int64)}
 
 
 def _decode(file: ImageFile, decoding: Decoding) -> DecodedImage:

@@ -48,12 +48,9 @@ class PublicSet(Folder):
 
     def _check(self, archive: Path) -> None:
         """Compare the contents with the digest, once for each state of the file; rename a file of other contents."""
-        if self.digest is None:
-            return
-        stat = archive.stat()
+        stat, marker = archive.stat(), archive.with_name(f"{archive.name}.checked")
         state = f"{self.digest} {stat.st_size} {stat.st_mtime_ns}\n"
-        marker = archive.with_name(f"{archive.name}.checked")
-        if marker.exists() and marker.read_text() == state:
+        if self.digest is None or (marker.exists() and marker.read_text() == state):
             return
         try:
             found = listing_digest(archive, self.subfolder)

@@ -18,20 +18,17 @@ class ImageStream(Dataset):
         self.images, self.seed, self.horizontal_flip = images, seed, horizontal_flip
         self._epoch = -1
 
-    def _start_epoch(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-            self._order = torch.randperm(len(self.images), generator=generator)
-            self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
-            self._epoch = epoch
-
     def __getitem__(self, positions: range) -> Tensor:
         """Return the images of consecutive positions, uint8 (N, 3, S, S)."""
         batches = []
         start = positions.start
         while start < positions.stop:
             epoch, offset = divmod(start, len(self.images))
-            self._start_epoch(epoch)
+            if epoch != self._epoch:
+                generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+                self._order = torch.randperm(len(self.images), generator=generator)
+                self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
+                self._epoch = epoch
             rows = self._order[offset : offset + positions.stop - start]
             batch = self.images[rows]
             if self.horizontal_flip:

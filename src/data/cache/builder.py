@@ -7,9 +7,7 @@
     <cache_dir>/known/                   what each source held when it was last read, with its files' sizes and times
     <cache_dir>/locks/                   one process builds, the others wait
 
-Images are decoded again only if names, contents or decoding change: where sizes or times of files have changed, their
-digests are compared first. A cache is built in a hidden folder, synced and renamed, so that a killed build leaves
-nothing that could be taken for a cache; the next build removes it.
+What rebuilds a cache, and what a killed build leaves: docs/data.md.
 """
 
 import json
