@@ -73,14 +73,6 @@ class ImageDataset:
     left_out: tuple[tuple[str, str], ...] = ()
     manifest: Path | None = None
 
-    @classmethod
-    def of(
-        cls, images: Tensor, names: Sequence[str], groups: Tensor | None = None, factors: Tensor | None = None
-    ) -> "ImageDataset":
-        """Make a dataset of a tensor, uint8 (N, 3, S, S); without groups, each image is a group of its own."""
-        rows = torch.arange(len(images))
-        return cls(images, rows, list(names), rows if groups is None else groups, factors)
-
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -72,8 +72,6 @@ class CatFaces(PublicSet):
 
     clean keeps 9,251 of them: the smoothest of every group of two or more near-duplicates. A crop that is there only
     once is mostly a bad one or a whole cat. They are selected among the images as published, at any image_size.
-
-    Licence: mixed or unclear. The repository says MIT, but collects older sets whose photographs are others'.
     """
 
     URL = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
@@ -82,7 +80,7 @@ class CatFaces(PublicSet):
 
     name = "cat faces 64x64"
     file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
-    licence = "licence mixed or unclear: collected from older public sets"
+    licence = "licence mixed or unclear: collected from older public sets"  # the repository says MIT
 
     def __init__(
         self, folder: str | Path | None = None, url: str = URL, digest: str | None = DIGEST, clean: bool = True
@@ -104,10 +102,7 @@ class CatFaces(PublicSet):
 
 
 class AFHQCat(PublicSet):
-    """5,153 whole heads of 512x512: the training cats of AFHQ v1 (clovaai/stargan-v2).
-
-    Licence: CC BY-NC 4.0, non-commercial use with attribution (Choi et al., 2020).
-    """
+    """5,153 whole heads of 512x512: the training cats of AFHQ v1 (clovaai/stargan-v2)."""
 
     URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"
     DIGEST = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
