@@ -36,7 +36,6 @@ from src.data.cache.manifest import DAMAGE, FORMAT, DecodedImage, read_cache, sh
 from src.data.dataset import ImageDataset
 
 MAX_UNREADABLE = 0.05  # of all files
-CHUNK = 16  # images that a thread decodes at a time
 OnError = Literal["skip", "stop"]
 
 
@@ -50,6 +49,7 @@ class CachedSource(ABC):
     title: str
     identity: str
     on_error: OnError = "skip"
+    chunk = 16  # files that a thread decodes at a time
 
     @abstractmethod
     def options(self, image_size: int) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class ImageCache:
         with ThreadPoolExecutor(num_threads) as pool:
             try:
                 files = self.source.files()
-                while chunk := list(islice(files, CHUNK)):
+                while chunk := list(islice(files, self.source.chunk)):
                     pending.append(pool.submit(self.source.decode, chunk, self.image_size))
                     if len(pending) > 4 * num_threads:
                         yield pending.popleft().result()

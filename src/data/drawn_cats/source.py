@@ -21,6 +21,7 @@ class DrawnCats(CachedSource):
     """Cats drawn by a program, num_images of them: image number i depends on the seed and i alone."""
 
     title = "drawn-cats"
+    chunk = 64
 
     def __init__(self, num_images: int, seed: int) -> None:
         if num_images < 1:
