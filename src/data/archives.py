@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-import re
 import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,8 +49,7 @@ def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
             name = _image_name(path, subfolder)
             if name and name not in names:
                 names.add(name)
-                leaves = path.startswith("/") or ".." in path.split("/")
-                yield ImageFile(name, partial(_refuse, "its path leaves the archive") if leaves else read)
+                yield ImageFile(name, _refuse if path.startswith("/") or ".." in path.split("/") else read)
     if not names:
         empty = root.is_dir() and next(root.iterdir(), None) is None
         below = f" below a folder {subfolder}" if subfolder else ""
@@ -60,15 +58,9 @@ def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
         )
 
 
-def count_images(root: Path, subfolder: str) -> int | None:
-    """Return the number of image files, or None where they would have to be read for that: in a tar."""
-    countable = root.is_dir() or root.name.lower().endswith(".zip")
-    return sum(1 for _ in image_files(root, subfolder)) if countable else None
-
-
-def image_digests(root: Path, subfolder: str = "") -> Iterator[tuple[str, str]]:
+def image_digests(files: Iterable[ImageFile]) -> Iterator[tuple[str, str]]:
     """Yield the name and SHA-256 (hexadecimal) of every image file; an empty digest for one that can't be read."""
-    for file in image_files(root, subfolder):
+    for file in files:
         try:
             yield file.name, hashlib.sha256(file.read()).hexdigest()
         except Exception:  # a broken archive member raises nearly anything
@@ -89,13 +81,6 @@ def files_state(root: Path, subfolder: str) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if settled else ""
 
 
-def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts cat_2 before cat_10."""
-    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]
-    # The longer number is the larger one, even if it has more digits than Python would convert.
-    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)], name
-
-
 @contextmanager
 def reading(root: Path) -> Iterator[None]:
     """Turn whatever is wrong with a root, or goes wrong when it is read, into a UserError."""
@@ -113,57 +98,46 @@ def _files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the path of every file and a function that reads it."""
     if root.is_dir():
         for path in _paths(root):
-            yield path, partial(_read, os.path.join(root, path))
+            yield path, partial(_read, root / path)
     elif root.name.lower().endswith(".zip"):
         archive = zipfile.ZipFile(root)  # closed with the last file that holds it
         for info in archive.infolist():
-            yield info.filename, partial(_read_member, archive, info)
+            yield info.filename, partial(_checked, info.file_size, partial(archive.read, info))
     else:
         with tarfile.open(root) as tar:
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # it would remember every one
-                if not member.isfile() or not member.name.lower().endswith(IMAGES):
-                    continue
-                # Read on the way, so that the archive is decompressed once.
-                file = tar.extractfile(member) if member.size <= LARGEST_FILE else None
-                yield member.name, partial(bytes, file.read()) if file else partial(_check_size, member.size)
+                if member.isfile() and member.name.lower().endswith(IMAGES):
+                    # Read on the way, so that the archive is decompressed once.
+                    file = tar.extractfile(member) if member.size <= LARGEST_FILE else None
+                    yield member.name, partial(_checked, member.size, partial(bytes, file.read() if file else b""))
 
 
 def _paths(root: Path) -> Iterator[str]:
     """Yield the paths of all image files of a folder, however deep. Links to folders are not followed."""
-    pending = [""]
-    while pending:
-        inside = pending.pop()
-        with os.scandir(os.path.join(root, inside)) as entries:
-            found = list(entries)
-        for entry in found:
-            # Only a link has to be looked at: the folder knows the rest.
-            if entry.name.lower().endswith(IMAGES) and (
-                os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
-            ):
-                yield inside + entry.name
-        pending += reversed([f"{inside}{entry.name}/" for entry in found if entry.is_dir(follow_symlinks=False)])
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(root, onerror=fail):
+        inside = os.path.relpath(folder, root)
+        for name in names:
+            if name.lower().endswith(IMAGES) and os.path.isfile(os.path.join(folder, name)):
+                yield os.path.join(inside, name)
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        _check_size(os.fstat(file.fileno()).st_size)
-        return file.read()
+def _read(path: Path) -> bytes:
+    return _checked(path.stat().st_size, path.read_bytes)
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    _check_size(info.file_size)
-    return archive.read(info)
-
-
-def _check_size(size: int) -> bytes:
+def _checked(size: int, read: Callable[[], bytes]) -> bytes:
     if size > LARGEST_FILE:
-        _refuse(f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)")
-    return b""
+        raise Unusable(f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)")
+    return read()
 
 
-def _refuse(reason: str) -> bytes:
-    raise Unusable(reason)
+def _refuse() -> bytes:
+    raise Unusable("its path leaves the archive")
 
 
 def _image_name(path: str, subfolder: str) -> str | None:

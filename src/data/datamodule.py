@@ -117,8 +117,8 @@ class ImageDataModule(LightningDataModule):
             device_type = self.trainer.strategy.root_device.type
         return DataLoader(
             ImageStream(self.images("train"), self.seed, self.horizontal_flip),
-            batch_sampler=StreamPositions(start, self.batch_size, rank, world_size),  # type: ignore[arg-type]
-            collate_fn=_unchanged,
+            batch_size=None,
+            sampler=StreamPositions(start, self.batch_size, rank, world_size),
             num_workers=self.num_workers,
             pin_memory=device_type == "cuda",
         )
@@ -134,10 +134,6 @@ class ImageDataModule(LightningDataModule):
         images_seen = cast(int, model.images_seen)
         seed_generators(mixed_seed(self.seed, self.trainer.global_rank, images_seen), images.device)
         return self.augmentation(images, images_seen)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
 
 
 class DrawnCatsDataModule(ImageDataModule):
@@ -165,7 +161,7 @@ class FolderDataModule(ImageDataModule):
         on_error: Literal["skip", "stop"] = "skip",
         **options: Any,
     ) -> None:
-        super().__init__(Folder(root, "", crop, background, upscale, on_error), **options)
+        super().__init__(Folder(root, "", on_error, crop=crop, background=background, upscale=upscale), **options)
 
 
 class CatFacesDataModule(ImageDataModule):

@@ -34,23 +34,18 @@ class FilePixels:
         memory, size = images.view(-1).numpy().data, math.prod(self.shape[1:])
         received = 0
         for start, row in enumerate(rows.tolist()):
-            received += self._read_into(memory[start * size : (start + 1) * size], row * size)
+            image = memory[start * size : (start + 1) * size]
+            if hasattr(os, "preadv"):  # forked workers share the position in the file
+                received += os.preadv(self._file.fileno(), [image], row * size)
+            else:
+                self._file.seek(row * size)
+                received += self._file.readinto(image)
         if received != len(memory):
             raise UserError(f"{self.path} has been cut short; run again, and it is rebuilt")
         return images
 
-    def _read_into(self, memory: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):  # forked workers share the position in the file
-            return os.preadv(self._file.fileno(), [memory], offset)
-        self._file.seek(offset)
-        return self._file.readinto(memory)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state
-        self._file = self.path.open("rb", buffering=0)
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file itself
+        return FilePixels, (self.path, self.shape, self.digest)
 
 
 @dataclass(frozen=True)
@@ -77,14 +72,6 @@ class ImageDataset:
     columns: dict[str, Tensor] = field(default_factory=dict)
     left_out: tuple[tuple[str, str], ...] = ()
     manifest: Path | None = None
-
-    @classmethod
-    def of(
-        cls, images: Tensor, names: Sequence[str], groups: Tensor | None = None, factors: Tensor | None = None
-    ) -> "ImageDataset":
-        """Make a dataset of a tensor, uint8 (N, 3, S, S); without groups, each image is a group of its own."""
-        rows = torch.arange(len(images))
-        return cls(images, rows, list(names), rows if groups is None else groups, factors)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -136,7 +123,7 @@ def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDa
     No group is on both sides. As nearly val_fraction of the images are held out as that allows.
     """
     groups = torch.unique(images.groups, return_inverse=True)[1]
-    sizes = torch.bincount(groups).tolist() if len(groups) else []
+    sizes = torch.bincount(groups).tolist()
     order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed)).tolist()
     room = round(len(images) * val_fraction)
     held_out = torch.zeros(len(sizes), dtype=torch.bool)
@@ -146,8 +133,8 @@ def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDa
             room -= sizes[group]
     # One group more may come nearer to val_fraction.
     others = [group for group in order if not held_out[group]]
-    smallest = min(others, key=sizes.__getitem__, default=None)
-    if room and len(others) > 1 and smallest is not None and sizes[smallest] < 2 * room:
-        held_out[smallest] = True
+    if len(others) > 1:
+        smallest = min(others, key=sizes.__getitem__)
+        held_out[smallest] = sizes[smallest] < 2 * room
     in_val = held_out[groups]
     return images.select((~in_val).nonzero()[:, 0]), images.select(in_val.nonzero()[:, 0])

@@ -1,7 +1,7 @@
 """Find images that look the same, and the copy of each to keep. Images are uint8 (N, 3, S, S): arrays or datasets."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -56,11 +56,6 @@ def smoothest_of_each(groups: np.ndarray, roughness: np.ndarray) -> np.ndarray:
     """Return the positions, rising, of the smoothest image of each group; of equally smooth ones the first."""
     order = np.lexsort((np.arange(len(groups)), roughness, groups))
     return np.sort(order[np.unique(groups[order], return_index=True)[1]])
-
-
-def names_digest(names: Sequence[str]) -> str:
-    """Return the SHA-256 (hexadecimal) of the names, one a line, with a newline at the end."""
-    return hashlib.sha256("".join(f"{name}\n" for name in names).encode(errors="surrogateescape")).hexdigest()
 
 
 def _fill(values: np.ndarray, images: Images, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -2,19 +2,18 @@
 
 import hashlib
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.data.archives import ImageFile, count_images, files_state, image_digests, image_files
-from src.data.cache.builder import CachedSource, DecodedImage, OnError
+from src.data.archives import ImageFile, files_state, image_files
+from src.data.cache.builder import CachedSource, OnError
+from src.data.cache.manifest import DecodedImage
 from src.data.dataset import ImageDataset
-from src.data.decoding import Crop, Decoding, TooSmall, Upscale
+from src.data.decoding import Decoding, TooSmall
 from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
-
-CHUNK = 16  # images that a thread decodes at a time
 
 
 class Folder(CachedSource):
@@ -22,20 +21,12 @@ class Folder(CachedSource):
 
     With a subfolder ("cats", "train/cat"), only the images below it, wherever it is, named relative to it. What can't
     be used is left out and listed, or stops with on_error=stop. Loading raises UserError if there are no images, if the
-    archive can't be read, or if more than 5% of the images can't.
+    archive can't be read, or if more than 5% of the images can't. decoding: options of Decoding.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        subfolder: str = "",
-        crop: Crop = "center",
-        background: str = "white",
-        upscale: Upscale = "allow",
-        on_error: OnError = "skip",
-    ) -> None:
-        self.root, self.subfolder = Path(root).expanduser(), subfolder
-        self.crop, self.background, self.upscale, self.on_error = crop, background, upscale, on_error
+    def __init__(self, root: str | Path, subfolder: str = "", on_error: OnError = "skip", **decoding: Any) -> None:
+        self.root, self.subfolder, self.on_error = Path(root).expanduser(), subfolder, on_error
+        self.decoding = decoding
         self.title = self.root.absolute().name
         self.identity = f"{self.root.absolute()} {subfolder}"
 
@@ -44,32 +35,30 @@ class Folder(CachedSource):
         return f"images of {self.title}"
 
     def options(self, image_size: int) -> dict[str, Any]:
-        return {"crop": self.crop, "background": self.background, "upscale": self.upscale}
+        return asdict(Decoding(image_size, **self.decoding))
 
     def state(self) -> str:
         return files_state(self.root, self.subfolder)
 
-    def digests(self) -> Iterator[tuple[str, str]]:
-        return image_digests(self.root, self.subfolder)
+    def files(self) -> Iterator[ImageFile]:
+        return image_files(self.root, self.subfolder)
 
-    def chunks(self) -> tuple[Iterator[list[ImageFile]], int | None]:
-        files = image_files(self.root, self.subfolder)
-        return iter(lambda: list(islice(files, CHUNK)), []), count_images(self.root, self.subfolder)
+    def count(self) -> int | None:
+        listed = self.root.is_dir() or self.root.name.lower().endswith(".zip")  # a tar lists nothing
+        return sum(1 for _ in self.files()) if listed else None
 
-    def decode(self, chunk: list[ImageFile], image_size: int) -> list[DecodedImage]:
-        decoding = Decoding(image_size, self.crop, self.background, self.upscale)
-        return [_decode(file, decoding) for file in chunk]
+    def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
+        decoding = Decoding(image_size, **self.decoding)
+        return [_decode(file, decoding) for file in files]
 
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
         """Return each image's group, and "smoothest": 1 for the image of each group that data.deduplicate keeps."""
         groups = near_duplicate_groups(images)
-        # An image that is alone in its group is its smoothest.
-        in_company = np.flatnonzero(np.bincount(groups)[groups] > 1)
+        in_company = np.flatnonzero(np.bincount(groups)[groups] > 1)  # one that is alone is its group's smoothest
         roughness = np.zeros(len(groups))
         roughness[in_company] = mean_absolute_laplacian(images.select(in_company))
-        smoothest = np.zeros(len(groups), np.int64)
-        smoothest[smoothest_of_each(groups, roughness)] = 1
-        return {"group": groups, "smoothest": smoothest}
+        smoothest = np.isin(np.arange(len(groups)), smoothest_of_each(groups, roughness))
+        return {"group": groups, "smoothest": smoothest.astype(np.int64)}
 
 
 def _decode(file: ImageFile, decoding: Decoding) -> DecodedImage:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import torch
 from src.core.download import download
 from src.core.errors import UserError
 from src.core.files import user_cache_dir
-from src.data.archives import image_digests
+from src.data.archives import image_digests, image_files
 from src.data.dataset import ImageDataset
-from src.data.duplicates import names_digest
 from src.data.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -48,12 +48,9 @@ class PublicSet(Folder):
 
     def _check(self, archive: Path) -> None:
         """Compare the contents with the digest, once for each state of the file; rename a file of other contents."""
-        if self.digest is None:
-            return
-        stat = archive.stat()
+        stat, marker = archive.stat(), archive.with_name(f"{archive.name}.checked")
         state = f"{self.digest} {stat.st_size} {stat.st_mtime_ns}\n"
-        marker = archive.with_name(f"{archive.name}.checked")
-        if marker.exists() and marker.read_text() == state:
+        if self.digest is None or (marker.exists() and marker.read_text() == state):
             return
         try:
             found = listing_digest(archive, self.subfolder)
@@ -75,8 +72,6 @@ class CatFaces(PublicSet):
 
     clean keeps 9,251 of them: the smoothest of every group of two or more near-duplicates. A crop that is there only
     once is mostly a bad one or a whole cat. They are selected among the images as published, at any image_size.
-
-    Licence: mixed or unclear. The repository says MIT, but collects older sets whose photographs are others'.
     """
 
     URL = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
@@ -85,7 +80,7 @@ class CatFaces(PublicSet):
 
     name = "cat faces 64x64"
     file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
-    licence = "licence mixed or unclear: collected from older public sets"
+    licence = "licence mixed or unclear: collected from older public sets"  # the repository says MIT
 
     def __init__(
         self, folder: str | Path | None = None, url: str = URL, digest: str | None = DIGEST, clean: bool = True
@@ -100,17 +95,14 @@ class CatFaces(PublicSet):
         published = images if image_size == PUBLISHED_SIZE else super().load(PUBLISHED_SIZE, cache_dir)
         in_company = torch.bincount(published.groups)[published.groups] > 1
         clean = published.select(published.columns["smoothest"].bool() & in_company).names
-        if self.digest == self.DIGEST and names_digest(clean) != self.CLEAN_DIGEST:
+        if self.digest == self.DIGEST and lines_digest(clean) != self.CLEAN_DIGEST:
             logger.warning("the clean list of %d names is not the published one", len(clean))
         names = set(clean)
         return images.select([position for position, name in enumerate(images.names) if name in names])
 
 
 class AFHQCat(PublicSet):
-    """5,153 whole heads of 512x512: the training cats of AFHQ v1 (clovaai/stargan-v2).
-
-    Licence: CC BY-NC 4.0, non-commercial use with attribution (Choi et al., 2020).
-    """
+    """5,153 whole heads of 512x512: the training cats of AFHQ v1 (clovaai/stargan-v2)."""
 
     URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"
     DIGEST = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
@@ -125,5 +117,10 @@ class AFHQCat(PublicSet):
 
 def listing_digest(archive: Path, subfolder: str) -> str:
     """Return the SHA-256 of what `sha256sum *` prints for the images of a subfolder, names in C order."""
-    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(image_digests(archive, subfolder)))
-    return hashlib.sha256(listing.encode()).hexdigest()
+    listed = sorted(image_digests(image_files(archive, subfolder)))
+    return lines_digest(f"{sha256}  {name}" for name, sha256 in listed)
+
+
+def lines_digest(lines: Iterable[str]) -> str:
+    """Return the SHA-256 (hexadecimal) of a text file of these lines."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")).hexdigest()

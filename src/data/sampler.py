@@ -12,39 +12,32 @@ from src.data.dataset import ImageDataset
 
 
 class ImageStream(Dataset):
-    """Position in the endless stream -> image, uint8 (3, S, S). Order and flips depend on (seed, epoch) alone."""
+    """Positions in the endless stream -> images, uint8 (N, 3, S, S). Order and flips depend on (seed, epoch) alone."""
 
     def __init__(self, images: ImageDataset, seed: int, horizontal_flip: bool) -> None:
         self.images, self.seed, self.horizontal_flip = images, seed, horizontal_flip
         self._epoch = -1
 
-    def _start_epoch(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-            self._order = torch.randperm(len(self.images), generator=generator)
-            self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
-            self._epoch = epoch
-
-    def __getitems__(self, positions: range) -> Tensor:
+    def __getitem__(self, positions: range) -> Tensor:
         """Return the images of consecutive positions, uint8 (N, 3, S, S)."""
         batches = []
         start = positions.start
         while start < positions.stop:
             epoch, offset = divmod(start, len(self.images))
-            self._start_epoch(epoch)
+            if epoch != self._epoch:
+                generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+                self._order = torch.randperm(len(self.images), generator=generator)
+                self._flipped = torch.rand(len(self.images), generator=generator) < 0.5
+                self._epoch = epoch
             rows = self._order[offset : offset + positions.stop - start]
             batch = self.images[rows]
             if self.horizontal_flip:
-                _mirror(batch.numpy(), self._flipped[rows].numpy())
+                # In place, eight bytes at a time: S is a multiple of 8.
+                words, flipped = batch.numpy().view(np.uint64), self._flipped[rows].numpy()
+                words[flipped] = words[flipped][..., ::-1].byteswap()
             batches.append(batch)
             start += len(rows)
         return torch.cat(batches) if len(batches) > 1 else batches[0]
-
-
-def _mirror(images: np.ndarray, selected: np.ndarray) -> None:
-    """Flip the selected images of uint8 (N, 3, S, S) in place, eight bytes at a time: S is a multiple of 8."""
-    words = images.view(np.uint64)
-    words[selected] = words[selected][..., ::-1].byteswap()
 
 
 class StreamPositions(Sampler[range]):

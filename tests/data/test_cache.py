@@ -20,7 +20,7 @@ from PIL import Image
 from src.core.errors import UserError
 from src.core.files import locked
 from src.data import folder as sources
-from src.data.archives import image_digests
+from src.data.archives import ImageFile, image_files
 from src.data.cache.builder import ImageCache
 from src.data.dataset import ImageDataset
 from src.data.decoding import Decoding
@@ -172,11 +172,11 @@ def test_files_too_new_to_be_told_from_their_next_change_are_read_again(
     Folder(folder).load(32, tmp_path / "cache")
     read: list[Path] = []
 
-    def noting(root: Path, subfolder: str) -> Iterator[tuple[str, str]]:
+    def noting(root: Path, subfolder: str) -> Iterator[ImageFile]:
         read.append(root)
-        return image_digests(root, subfolder)
+        return image_files(root, subfolder)
 
-    monkeypatch.setattr(sources, "image_digests", noting)
+    monkeypatch.setattr(sources, "image_files", noting)
     Folder(folder).load(32, tmp_path / "cache")
     assert read == [folder]
 

@@ -5,19 +5,17 @@ import pytest
 import torch
 
 from src.data.dataset import FilePixels, ImageDataset, split
-from tests.helpers.tiny import random_images
+from tests.helpers.tiny import in_memory, random_images
 
 
 def images_in(groups: list[int]) -> ImageDataset:
-    return ImageDataset.of(
-        random_images(len(groups), size=2), [str(n) for n in range(len(groups))], torch.tensor(groups)
-    )
+    return in_memory(random_images(len(groups), size=2), [str(n) for n in range(len(groups))], torch.tensor(groups))
 
 
 def test_selection_keeps_what_belongs_together() -> None:
     images, factors = random_images(9, size=4), torch.rand(9, 2)
     groups = torch.arange(9) // 2
-    dataset = ImageDataset.of(images, list("abcdefghi"), groups, factors).select(slice(1, None, 2)).select([3, 0, 0])
+    dataset = in_memory(images, list("abcdefghi"), groups, factors).select(slice(1, None, 2)).select([3, 0, 0])
     assert torch.equal(dataset[:], images[[7, 1, 1]])
     assert torch.equal(dataset[torch.tensor([1])], images[[1]])
     assert dataset.names == ["h", "b", "b"]

@@ -19,11 +19,11 @@ from src.data.dataset import split
 from src.data.duplicates import (
     groups_of_thumbnails,
     mean_absolute_laplacian,
-    names_digest,
     near_duplicate_groups,
     smoothest_of_each,
 )
 from src.data.folder import Folder
+from src.data.public import lines_digest
 
 
 def grays_by_pillow(images: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_smoothest_of_each_group_and_the_first_of_equals() -> None:
 
 
 def test_digest_is_that_of_a_text_file() -> None:
-    assert names_digest(["cat_2.png", "cat_10.png"]) == hashlib.sha256(b"cat_2.png\ncat_10.png\n").hexdigest()
+    assert lines_digest(["cat_2.png", "cat_10.png"]) == hashlib.sha256(b"cat_2.png\ncat_10.png\n").hexdigest()
 
 
 def test_clean_list_of_the_sample_is_that_of_all_pairs(shared_cats: Path) -> None:

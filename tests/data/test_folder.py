@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from src.core.errors import UserError
-from src.data.dataset import ImageDataset
 from src.data.drawn_cats.factors import draw_factors
 from src.data.drawn_cats.source import DrawnCats
 from src.data.folder import Folder
+from tests.helpers.tiny import in_memory
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -76,11 +76,11 @@ def test_digest_sees_names_pixels_and_shape(tree: Path) -> None:
     changed = images.clone()
     changed[1, 2, 3, 3] = 1
     others = [
-        ImageDataset.of(images, ["a", "c"]),
-        ImageDataset.of(changed, ["a", "b"]),
-        ImageDataset.of(images.reshape(2, 3, 2, 8), ["a", "b"]),
+        in_memory(images, ["a", "c"]),
+        in_memory(changed, ["a", "b"]),
+        in_memory(images.reshape(2, 3, 2, 8), ["a", "b"]),
     ]
-    assert len({ImageDataset.of(images, ["a", "b"]).digest, *(other.digest for other in others)}) == 4
+    assert len({in_memory(images, ["a", "b"]).digest, *(other.digest for other in others)}) == 4
 
 
 def broken(content: bytes) -> bytes:

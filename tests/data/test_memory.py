@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.cache.builder import CachedSource, DecodedImage
+from src.data.archives import ImageFile
+from src.data.cache.builder import CachedSource
+from src.data.cache.manifest import DecodedImage
 from src.data.folder import Folder
 from tests.helpers.tiny import ImageDataModule, ScriptedModel, train
 
@@ -22,18 +24,18 @@ COUNT, SIZE = 100_000, 128
 class Patterns(CachedSource):
     title = identity = description = "patterns"
 
-    def options(self, image_size): return {}
+    def options(self, image_size): return {"image_size": image_size}
 
     def state(self): return "as ever"
 
-    def digests(self): raise AssertionError
+    def files(self): return (ImageFile(f"{index:06d}", bytes) for index in range(COUNT))
 
-    def chunks(self): return range(0, COUNT, 100), COUNT
+    def count(self): return COUNT
 
-    def decode(self, start, image_size):
-        pixels = np.random.default_rng(start).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)
-        names = [f"{start + index:06d}" for index in range(100)]
-        return [DecodedImage(name, "00" * 32, image, (SIZE, SIZE)) for name, image in zip(names, pixels)]
+    def decode(self, files, image_size):
+        rng = np.random.default_rng(int(files[0].name))
+        pixels = rng.integers(0, 256, (len(files), 3, SIZE, SIZE), dtype=np.uint8)
+        return [DecodedImage(file.name, "00" * 32, image, (SIZE, SIZE)) for file, image in zip(files, pixels)]
 
     columns = Folder.columns
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.data.archives import image_files
-from src.data.duplicates import names_digest
-from src.data.public import AFHQCat, CatFaces, listing_digest
+from src.data.public import AFHQCat, CatFaces, lines_digest, listing_digest
 from tests.conftest import FileServer
 from tests.data.test_duplicates import clean_by_brute_force
 
@@ -151,7 +150,7 @@ def test_a_clean_list_that_is_not_the_published_one_is_reported(
     assert len(set_of_three.load(64)) == 0  # each of the three is there only once
     assert "the clean list of 0 names is not the published one" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(CatFaces, "CLEAN_DIGEST", names_digest([]))
+    monkeypatch.setattr(CatFaces, "CLEAN_DIGEST", lines_digest([]))
     set_of_three.load(64)
     assert caplog.text == ""
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.data.dataset import ImageDataset, split
+from src.data.dataset import split
 from src.data.sampler import ImageStream, StreamPositions
-from tests.helpers.tiny import random_images
+from tests.helpers.tiny import in_memory, random_images
 
 SIZE = 23
 NAMES = [f"{number}.png" for number in range(SIZE)]
@@ -19,8 +19,8 @@ def numbered(count: int) -> Tensor:
 
 
 def numbers(start: int, stop: int, seed: int = 0) -> list[int]:
-    stream = ImageStream(ImageDataset.of(numbered(SIZE), NAMES), seed, horizontal_flip=True)
-    return stream.__getitems__(range(start, stop))[:, 0, 0, 0].tolist()
+    stream = ImageStream(in_memory(numbered(SIZE), NAMES), seed, horizontal_flip=True)
+    return stream[range(start, stop)][:, 0, 0, 0].tolist()
 
 
 def batches(start: int, batch_size: int, rank: int, world_size: int, count: int) -> list[range]:
@@ -42,16 +42,16 @@ def test_every_pass_and_every_seed_has_an_order_of_its_own() -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, SIZE, 60])
 def test_stream_is_the_same_in_whatever_batches(batch_size: int) -> None:
     """60 images are more than two passes."""
-    stream = ImageStream(ImageDataset.of(IMAGES, NAMES), 0, horizontal_flip=True)
-    whole = stream.__getitems__(range(60))
-    parts = [stream.__getitems__(range(start, min(start + batch_size, 60))) for start in range(0, 60, batch_size)]
+    stream = ImageStream(in_memory(IMAGES, NAMES), 0, horizontal_flip=True)
+    whole = stream[range(60)]
+    parts = [stream[range(start, min(start + batch_size, 60))] for start in range(0, 60, batch_size)]
     assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize("position", [0, 5, SIZE, 40])
 def test_a_stream_begun_later_goes_on_the_same(position: int) -> None:
-    whole = ImageStream(ImageDataset.of(IMAGES, NAMES), 3, horizontal_flip=True).__getitems__(range(70))
-    later = ImageStream(ImageDataset.of(IMAGES, NAMES), 3, horizontal_flip=True).__getitems__(range(position, 70))
+    whole = ImageStream(in_memory(IMAGES, NAMES), 3, horizontal_flip=True)[range(70)]
+    later = ImageStream(in_memory(IMAGES, NAMES), 3, horizontal_flip=True)[range(position, 70)]
     assert torch.equal(later, whole[position:])
 
 
@@ -67,15 +67,15 @@ def test_shares_of_the_ranks_joined_are_the_batches_of_one(world_size: int) -> N
 def test_half_the_images_are_mirrored_anew_each_pass() -> None:
     count = 1000
     left_to_right = torch.arange(0, 256, 32, dtype=torch.uint8).expand(count, 3, 8, 8).contiguous()
-    stream = ImageStream(ImageDataset.of(left_to_right, [""] * count), 0, horizontal_flip=True)
-    first, second = (stream.__getitems__(range(start, start + count))[:, 0, 0, 0] > 0 for start in (0, count))
+    stream = ImageStream(in_memory(left_to_right, [""] * count), 0, horizontal_flip=True)
+    first, second = (stream[range(start, start + count)][:, 0, 0, 0] > 0 for start in (0, count))
     for flipped in (first, second, first == second):
         assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.06)
 
 
 def test_every_image_is_itself_or_its_mirror_image() -> None:
     order = numbers(0, 3 * SIZE)
-    images = ImageStream(ImageDataset.of(IMAGES, NAMES), 0, horizontal_flip=True).__getitems__(range(3 * SIZE))
+    images = ImageStream(in_memory(IMAGES, NAMES), 0, horizontal_flip=True)[range(3 * SIZE)]
     as_it_is = [torch.equal(image, IMAGES[number]) for image, number in zip(images, order, strict=True)]
     mirrored = [torch.equal(image.flip(-1), IMAGES[number]) for image, number in zip(images, order, strict=True)]
     assert all(one != other for one, other in zip(as_it_is, mirrored, strict=True))
@@ -83,18 +83,18 @@ def test_every_image_is_itself_or_its_mirror_image() -> None:
 
 
 def test_without_flips_images_stay_as_they_are_in_the_same_order() -> None:
-    images = ImageStream(ImageDataset.of(IMAGES, NAMES), 0, horizontal_flip=False).__getitems__(range(SIZE))
+    images = ImageStream(in_memory(IMAGES, NAMES), 0, horizontal_flip=False)[range(SIZE)]
     assert torch.equal(images, IMAGES[numbers(0, SIZE)])
 
 
 def test_streaming_leaves_the_images_alone() -> None:
     images = IMAGES.clone()
-    ImageStream(ImageDataset.of(images, NAMES), 0, horizontal_flip=True).__getitems__(range(2 * SIZE))
+    ImageStream(in_memory(images, NAMES), 0, horizontal_flip=True)[range(2 * SIZE)]
     assert torch.equal(images, IMAGES)
 
 
 def split_names(count: int, val_fraction: float, seed: int = 0) -> tuple[list[str], list[str]]:
-    images = ImageDataset.of(numbered(count), [f"{number}.png" for number in range(count)])
+    images = in_memory(numbered(count), [f"{number}.png" for number in range(count)])
     parts = split(images, val_fraction, seed)
     for part in parts:
         assert [f"{number}.png" for number in part[:][:, 0, 0, 0].tolist()] == part.names

@@ -1,6 +1,6 @@
 """Tiny models, images in memory and short runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +33,14 @@ LATENT_DIM = 6
 ADAM = partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99))
 
 
+def in_memory(
+    images: Tensor, names: Sequence[str], groups: Tensor | None = None, factors: Tensor | None = None
+) -> ImageDataset:
+    """A dataset of a tensor, uint8 (N, 3, S, S); without groups, each image is a group of its own."""
+    rows = torch.arange(len(images))
+    return ImageDataset(images, rows, list(names), rows if groups is None else groups, factors)
+
+
 class InMemory:
     """A source of given images, uint8 (N, 3, S, S)."""
 
@@ -42,7 +50,7 @@ class InMemory:
         self.images = images
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
-        return ImageDataset.of(self.images, [f"{index}.png" for index in range(len(self.images))])
+        return in_memory(self.images, [f"{index}.png" for index in range(len(self.images))])
 
 
 def random_images(count: int, seed: int = 0, size: int = 32) -> Tensor:

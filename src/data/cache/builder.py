@@ -7,9 +7,7 @@
     <cache_dir>/known/                   what each source held when it was last read, with its files' sizes and times
     <cache_dir>/locks/                   one process builds, the others wait
 
-Images are decoded again only if names, contents or decoding change: where sizes or times of files have changed, their
-digests are compared first. A cache is built in a hidden folder, synced and renamed, so that a killed build leaves
-nothing that could be taken for a cache; the next build removes it.
+What rebuilds a cache, and what a killed build leaves: docs/data.md.
 """
 
 import json
@@ -21,36 +19,24 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from src.core.errors import UserError
 from src.core.files import is_locked, locked, sync_dir, user_cache_dir, write_atomic
 from src.core.progress import track
-from src.data.archives import natural_order
-from src.data.cache.manifest import DAMAGE, FORMAT, read_cache, short_digest, write_manifest
-from src.data.dataset import FilePixels, ImageDataset
+from src.data.archives import ImageFile, image_digests
+from src.data.cache.manifest import DAMAGE, FORMAT, DecodedImage, read_cache, short_digest, write_manifest
+from src.data.dataset import ImageDataset
 
 MAX_UNREADABLE = 0.05  # of all files
 OnError = Literal["skip", "stop"]
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """One image, or the reason why there is none. sha256 is that of its file, in hexadecimal."""
-
-    name: str
-    sha256: str
-    pixels: np.ndarray | None = None  # uint8 (3, S, S)
-    size: tuple[int, int] = (0, 0)  # original width and height
-    reason: str = ""
-    unreadable: bool = False
 
 
 class CachedSource(ABC):
@@ -63,34 +49,31 @@ class CachedSource(ABC):
     title: str
     identity: str
     on_error: OnError = "skip"
+    chunk = 16  # files that a thread decodes at a time
 
     @abstractmethod
     def options(self, image_size: int) -> dict[str, Any]:
-        """Return the plain values that decide about pixels besides the files' contents."""
+        """Return image_size and the other plain values that decide about pixels besides the files' contents."""
 
     @abstractmethod
     def state(self) -> str:
         """Return a text that changes whenever the images may have changed, without reading them; empty: not known."""
 
     @abstractmethod
-    def digests(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and SHA-256 of everything that there is to decode."""
+    def files(self) -> Iterator[ImageFile]:
+        """Yield everything that there is to decode."""
 
     @abstractmethod
-    def chunks(self) -> tuple[Iterable[Any], int | None]:
-        """Return what `decode` takes, a few images each time, and the number of images if it is known by now."""
+    def count(self) -> int | None:
+        """Return the number of files, if it is known without reading them."""
 
     @abstractmethod
-    def decode(self, chunk: Any, image_size: int) -> list[DecodedImage]:
-        """Decode the images of one chunk; called in threads."""
+    def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
+        """Decode a few files; called in threads."""
 
     @abstractmethod
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
-        """Return more about each image, int64 (N,); "group" must be among it."""
-
-    def factors(self) -> np.ndarray | None:
-        """Return what was drawn, float32 (N, F), in the order of the images."""
-        return None
+        """Return more about each image, int64 (N,), "group" among it, and "factors", float32 (N, F), if drawn."""
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
         """Return the images from the cache (None: in the user's cache), which one process builds if there is none.
@@ -120,7 +103,7 @@ class ImageCache:
 
     def __init__(self, source: CachedSource, image_size: int, root: Path) -> None:
         self.source, self.image_size, self.root = source, image_size, root
-        self.options = source.options(image_size) | {"image_size": image_size}
+        self.options = source.options(image_size)
         self.lock = root / "locks" / short_digest(source.identity, sorted(self.options.items()))
         self.record = root / "known" / f"{short_digest(source.identity)}.json"
 
@@ -135,7 +118,7 @@ class ImageCache:
             if not state or state != record["state"]:
                 if not read:
                     return None
-                content = short_digest(sorted(self.source.digests()))
+                content = short_digest(sorted(image_digests(self.source.files())))
                 self.remember(state, content)
             return read_cache(self.folder(content))
         except DAMAGE:  # reported when it is replaced
@@ -163,7 +146,9 @@ class ImageCache:
         try:
             decoded, left_out = self._write_pixels(folder / "pixels")
             content = short_digest(sorted((image.name, image.sha256) for image in [*decoded, *left_out]))
-            self._write_manifest(folder, decoded, left_out)
+            reasons = sorted((image.name, image.reason) for image in left_out)
+            head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
+            write_manifest(folder, head, decoded, self.source.columns)
             _publish(folder, self.folder(content))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -173,10 +158,9 @@ class ImageCache:
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
         decoded, left_out = list[DecodedImage](), list[DecodedImage]()
-        chunks, total = self.source.chunks()
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(self._decode_in_threads(chunks), total, f"decoding {self.source.title}"):
+            for batch in track(self._decode_in_threads(), self.source.count(), f"decoding {self.source.title}"):
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 if left_out and self.source.on_error == "stop":
@@ -196,13 +180,14 @@ class ImageCache:
             )
         return decoded, left_out
 
-    def _decode_in_threads(self, chunks: Iterable[Any]) -> Iterator[list[DecodedImage]]:
-        """Yield the decoded chunks, in order, computed a few ahead by as many threads as there are cores."""
+    def _decode_in_threads(self) -> Iterator[list[DecodedImage]]:
+        """Yield the decoded images, a few at a time, in order, computed ahead by as many threads as there are cores."""
         num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         pending: deque[Future[list[DecodedImage]]] = deque()
         with ThreadPoolExecutor(num_threads) as pool:
             try:
-                for chunk in chunks:
+                files = self.source.files()
+                while chunk := list(islice(files, self.source.chunk)):
                     pending.append(pool.submit(self.source.decode, chunk, self.image_size))
                     if len(pending) > 4 * num_threads:
                         yield pending.popleft().result()
@@ -214,23 +199,6 @@ class ImageCache:
     def stopped(self, name: str, reason: str) -> UserError:
         advice = "fix or remove it, or leave it out with data.on_error=skip"
         return UserError(f"can't read {name} of {self.source.title}: {reason}; {advice}")
-
-    def _write_manifest(self, folder: Path, decoded: list[DecodedImage], left_out: list[DecodedImage]) -> None:
-        rows = sorted(range(len(decoded)), key=lambda row: natural_order(decoded[row].name))
-        images = [decoded[row] for row in rows]
-        names, order = [image.name for image in images], torch.tensor(rows)
-        pixels = FilePixels(folder / "pixels", (len(rows), 3, self.image_size, self.image_size), "")
-        more = self.source.columns(ImageDataset(pixels, order, names, order))
-        reasons = sorted((image.name, image.reason) for image in left_out)
-        head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
-        columns: dict[str, list[Any]] = {
-            "name": names,
-            "sha256": [image.sha256 for image in images],
-            "size": [image.size for image in images],
-            "row": rows,
-        }
-        columns |= {name: values.tolist() for name, values in more.items()}
-        write_manifest(folder, head, columns, self.source.factors())
 
 
 def _publish(folder: Path, target: Path) -> None:

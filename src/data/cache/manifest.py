@@ -5,7 +5,9 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +17,69 @@ import torch
 from src.core.files import file_sha256, write_atomic
 from src.data.dataset import FilePixels, ImageDataset
 
-FORMAT = 1  # to be raised when what is kept changes its meaning
+FORMAT = 2  # to be raised when what is kept changes its meaning
 DAMAGE = (OSError, ValueError, LookupError, TypeError)  # raised by reading what is incomplete or has changed
 
 
-def write_manifest(
-    folder: Path, head: dict[str, Any], columns: Mapping[str, list[Any]], factors: np.ndarray | None
-) -> None:
-    """Write manifest.json, its digest, and factors.npy beside the pixels, all synced to the disk.
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image, or the reason why there is none. sha256 is that of its file, in hexadecimal."""
 
-    head: source, options and left_out (names and reasons). columns: name, sha256, size (original width and
-    height), row (the position in the pixels), group and more, each a list in the order of the images.
+    name: str
+    sha256: str
+    pixels: np.ndarray | None = None  # uint8 (3, S, S)
+    size: tuple[int, int] = (0, 0)  # original width and height
+    reason: str = ""
+    unreadable: bool = False
+
+
+def write_manifest(
+    folder: Path,
+    head: dict[str, Any],
+    decoded: list[DecodedImage],
+    describe: Callable[[ImageDataset], dict[str, np.ndarray]],
+) -> None:
+    """Write manifest.json, factors.npy and the digests of both beside the pixels, all synced to the disk.
+
+    head: source, options and left_out (names and reasons). describe: columns of a CachedSource.
     """
-    if factors is not None:
+    rows = sorted(range(len(decoded)), key=lambda row: natural_order(decoded[row].name))
+    images, size = [decoded[row] for row in rows], head["options"]["image_size"]
+    names, order = [image.name for image in images], torch.tensor(rows)
+    pixels = FilePixels(folder / "pixels", (len(rows), 3, size, size), "")
+    more = describe(ImageDataset(pixels, order, names, order))
+    written = []
+    if "factors" in more:
         array = io.BytesIO()
-        np.save(array, factors)
+        np.save(array, more.pop("factors"))
         write_atomic(folder / "factors.npy", array.getvalue(), sync=True)
+        written = ["factors.npy"]
+    columns = {
+        "name": names,
+        "sha256": [image.sha256 for image in images],
+        "size": [image.size for image in images],
+        "row": rows,  # the position in the pixels
+    } | {name: values.tolist() for name, values in more.items()}
     head |= {
         "format": FORMAT,
-        "pixels_sha256": file_sha256(folder / "pixels"),
-        "modified_ns": os.stat(folder / "pixels").st_mtime_ns,
-        "factors_sha256": None if factors is None else file_sha256(folder / "factors.npy"),
+        "pixels_sha256": file_sha256(pixels.path),
+        "modified_ns": os.stat(pixels.path).st_mtime_ns,
         "columns": list(columns),
     }
     lines = ",\n  ".join(map(json.dumps, zip(*columns.values(), strict=True)))
     text = f'{json.dumps(head, indent=1)[:-2]},\n "images": [\n  {lines}\n ]\n}}\n'
     write_atomic(folder / "manifest.json", text, sync=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    write_atomic(folder / "manifest.sha256", f"{digest}  manifest.json\n", sync=True)
+    digests = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in [*written, "manifest.json"])
+    write_atomic(folder / "manifest.sha256", digests, sync=True)
 
 
 def read_cache(folder: Path) -> ImageDataset:
     """Return the images of a cache's folder. Raises one of DAMAGE."""
-    content = (folder / "manifest.json").read_bytes()
-    if (folder / "manifest.sha256").read_text().split()[:1] != [hashlib.sha256(content).hexdigest()]:
-        raise ValueError("manifest.json has changed")
-    head = json.loads(content)
+    digests = dict(line.split()[::-1] for line in (folder / "manifest.sha256").read_text().splitlines())
+    for name, digest in ({"manifest.json": ""} | digests).items():
+        if file_sha256(folder / name) != digest:
+            raise ValueError(f"{name} has changed")
+    head = json.loads((folder / "manifest.json").read_bytes())
     columns = dict(zip(head["columns"], map(list, zip(*head["images"], strict=True)), strict=True))
     names, size, path = columns.pop("name"), head["options"]["image_size"], folder / "pixels"
     shape, stat = (len(names), 3, size, size), os.stat(path)
@@ -59,20 +88,14 @@ def read_cache(folder: Path) -> ImageDataset:
     # Hashing everything takes long; nobody writes to the file, so its time tells.
     if stat.st_mtime_ns != head["modified_ns"] and file_sha256(path) != head["pixels_sha256"]:
         raise ValueError("the pixels have changed")
-    factors = None
-    if head["factors_sha256"]:
-        if file_sha256(folder / "factors.npy") != head["factors_sha256"]:
-            raise ValueError("factors.npy has changed")
-        factors = torch.from_numpy(np.load(folder / "factors.npy"))
     sha256 = torch.frombuffer(bytearray.fromhex("".join(columns.pop("sha256"))), dtype=torch.uint8).view(-1, 32)
-    tensors = {name: torch.tensor(values) for name, values in columns.items()}
-    tensors["sha256"] = sha256
+    tensors = {name: torch.tensor(values) for name, values in columns.items()} | {"sha256": sha256}
     return ImageDataset(
         FilePixels(path, shape, short_digest(head["format"], sorted(head["options"].items()))),
         tensors.pop("row"),
         names,
         tensors.pop("group"),
-        factors,
+        torch.from_numpy(np.load(folder / "factors.npy")) if "factors.npy" in digests else None,
         tensors,
         left_out=tuple((name, reason) for name, reason in head["left_out"]),
         manifest=folder / "manifest.json",
@@ -82,3 +105,10 @@ def read_cache(folder: Path) -> ImageDataset:
 def short_digest(*parts: Any) -> str:
     """Return 32 hexadecimal digits that identify plain values."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts cat_2 before cat_10."""
+    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]
+    # The longer number is the larger one, even if it has more digits than Python would convert.
+    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)], name

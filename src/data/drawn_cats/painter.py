@@ -11,7 +11,6 @@ import numpy as np
 from src.data.drawn_cats.shapes import Field, blend, bump, coverage, ellipse, lerp, ramp, rotate, smooth_maximum, stroke
 
 COATS = ("black", "gray", "white", "ginger", "cream", "brown")
-PATTERNS = ("solid", "tabby", "bicolor", "points", "calico")
 
 
 def _colors(text: str) -> Field:
@@ -19,22 +18,15 @@ def _colors(text: str) -> Field:
     return np.array([[[int(word[i : i + 2], 16) / 255] for i in (0, 2, 4)] for word in text.split()], np.float32)
 
 
-# A color for each coat, in the order of COATS.
-_FUR = {
-    "solid": _colors("38353f 8b93a0 f3eee6 dc8c46 ecd0a4 7d5b46"),
-    "tabby": _colors("7a6f64 a7adb6 dcd7d0 e39c55 f0d8b2 a98a66"),
-    "bicolor": _colors("36343c 858d9a b7a79c d98641 e6c391 7a5742"),
-    "points": _colors("e9dcc8 e4e3e3 f3ede6 f6e6d0 f4e9d8 ecdbc4"),
-    "calico": _colors("de8b46 e6c598 e8ac70 d67e3a edcb9d c98c54"),
+# The fur and its markings in each of the COATS, and how white the muzzle is.
+_LOOKS = {
+    "solid": ("38353f 8b93a0 f3eee6 dc8c46 ecd0a4 7d5b46", "4a4650 a3aab5 fbf8f2 eaa45f f6e2c0 967259", 0.17),
+    "tabby": ("7a6f64 a7adb6 dcd7d0 e39c55 f0d8b2 a98a66", "2c2727 484d58 88827d aa541f cd9b63 49331f", 0.6),
+    "bicolor": ("36343c 858d9a b7a79c d98641 e6c391 7a5742", "f8f4ee f8f4ee f8f4ee f8f4ee f8f4ee f8f4ee", 1.0),
+    "points": ("e9dcc8 e4e3e3 f3ede6 f6e6d0 f4e9d8 ecdbc4", "4a3932 6c7480 a5958f cc8a56 c39a6d 684635", 0.0),
+    "calico": ("de8b46 e6c598 e8ac70 d67e3a edcb9d c98c54", "37333a 7f8794 625a60 3f3431 9c908c 4f392d", 1.0),
 }
-_MARKING = {
-    "solid": _colors("4a4650 a3aab5 fbf8f2 eaa45f f6e2c0 967259"),
-    "tabby": _colors("2c2727 484d58 88827d aa541f cd9b63 49331f"),
-    "bicolor": _colors("f8f4ee f8f4ee f8f4ee f8f4ee f8f4ee f8f4ee"),
-    "points": _colors("4a3932 6c7480 a5958f cc8a56 c39a6d 684635"),
-    "calico": _colors("37333a 7f8794 625a60 3f3431 9c908c 4f392d"),
-}
-_MUZZLE_WHITENESS = {"solid": 0.17, "tabby": 0.6, "bicolor": 1.0, "points": 0.0, "calico": 1.0}
+PATTERNS = tuple(_LOOKS)
 _IRIS = _colors("c4692a dd9a2e d3bf45 86bd57 57b39c 4f9be0")
 _NOSE_PINK, _NOSE_DARK, _EAR_PINK = _colors("f0a09a"), _colors("45292b"), _colors("e6a399")
 _WHITE, _SHINE, _INK = _colors("f8f4ee"), _colors("fffefa"), _colors("241a1c")
@@ -75,9 +67,10 @@ class CatPainter:
     def _choose_colors(self) -> None:
         f = self.f
         coat, tone = np.rint(f["coat"][:, 0]).astype(int), 1 + 0.13 * f["tone"][:, :, None]
-        self.fur = _FUR[self.pattern][coat] * tone
-        self.marking = _MARKING[self.pattern][coat] * (1 if self.pattern == "bicolor" else tone)
-        self.muzzle = lerp(self.fur, _WHITE, _MUZZLE_WHITENESS[self.pattern])
+        fur, marking, whiteness = _LOOKS[self.pattern]
+        self.fur = _colors(fur)[coat] * tone
+        self.marking = _colors(marking)[coat] * (1 if self.pattern == "bicolor" else tone)
+        self.muzzle = lerp(self.fur, _WHITE, whiteness)
         hue = f["eye_hue"][:, :, None]
         if self.pattern == "points":
             self.muzzle, hue = self.marking, 0.9 + 0.1 * hue

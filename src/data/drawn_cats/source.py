@@ -9,56 +9,54 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import UserError
-from src.data.cache.builder import CachedSource, DecodedImage
+from src.data.archives import ImageFile
+from src.data.cache.builder import CachedSource
+from src.data.cache.manifest import DecodedImage
 from src.data.dataset import ImageDataset
 from src.data.drawn_cats import factors, painter, shapes
 from src.data.drawn_cats.factors import draw_cats, draw_factors
-
-CHUNK = 64  # images that a thread draws at a time
 
 
 class DrawnCats(CachedSource):
     """Cats drawn by a program, num_images of them: image number i depends on the seed and i alone."""
 
     title = "drawn-cats"
+    chunk = 64
 
     def __init__(self, num_images: int, seed: int) -> None:
         if num_images < 1:
             raise UserError(f"num_images={num_images} drawn cats are none; give num_images=1 or more")
         self.num_images, self.seed = num_images, seed
         self.identity = f"{num_images} drawn cats of seed {seed}"
-
-    @property
-    def description(self) -> str:
-        return f"{self.num_images:,} drawn cats (embedded; data=cat_faces has real ones)"
+        self.description = f"{num_images:,} drawn cats (embedded; data=cat_faces has real ones)"
 
     @cached_property
     def drawn(self) -> np.ndarray:
         return draw_factors(np.arange(self.num_images), self.seed)
 
     def options(self, image_size: int) -> dict[str, Any]:
-        return {"drawing_program": program_digest()}
+        return {"image_size": image_size, "drawing_program": program_digest()}
 
     def state(self) -> str:
         return self.identity
 
-    def digests(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
-        for index, row in enumerate(self.drawn[start:stop], start):
-            yield f"drawn_{index:05d}", hashlib.sha256(row.tobytes()).hexdigest()
+    def files(self) -> Iterator[ImageFile]:
+        for index, row in enumerate(self.drawn):
+            yield ImageFile(f"drawn_{index:05d}", row.tobytes)
 
-    def chunks(self) -> tuple[range, int]:
-        return range(0, self.num_images, CHUNK), self.num_images
+    def count(self) -> int:
+        return self.num_images
 
-    def decode(self, start: int, image_size: int) -> list[DecodedImage]:
-        entries = self.digests(start, start + CHUNK)
-        cats = draw_cats(self.drawn[start : start + CHUNK], image_size)
-        return [DecodedImage(*entry, cat, (image_size, image_size)) for entry, cat in zip(entries, cats, strict=True)]
+    def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
+        rows = [file.read() for file in files]
+        cats = draw_cats(np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1), image_size)
+        return [
+            DecodedImage(file.name, hashlib.sha256(row).hexdigest(), cat, (image_size, image_size))
+            for file, row, cat in zip(files, rows, cats, strict=True)
+        ]
 
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
-        return {"group": np.arange(len(images))}  # no image is a copy of another
-
-    def factors(self) -> np.ndarray:
-        return self.drawn
+        return {"group": np.arange(len(images)), "factors": self.drawn}  # no image is a copy of another
 
 
 def program_digest() -> str:
