@@ -66,20 +66,7 @@ def write_page(
         "low_contrast": images.select(flat[:examples]),
     }
     shown_groups = [images.select(part[:MAX_MEMBERS]) for part in groups[: examples // 2]]
-    mean, deviation = rounded(mean), rounded(deviation)
-
-    # An earlier page may have had grids that this one has not.
-    for name in (*sheets, "near_duplicates"):
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    for name, sheet in sheets.items():
-        if len(sheet):
-            save_grid(sheet[:], folder / f"{name}.png", columns=12)
-    if shown_groups:
-        placed = {
-            (row, column): image for row, group in enumerate(shown_groups) for column, image in enumerate(group[:])
-        }
-        save_placed(placed, folder / "near_duplicates.png")
-    save_grid([mean, deviation], folder / "mean.png", columns=2)
+    write_grids(folder, sheets, shown_groups, [mean, deviation])
 
     used, sizes = set(train.names) | set(val.names), images.columns["size"]
     shorter = sizes.amin(dim=1).numpy()
@@ -111,11 +98,26 @@ def write_page(
     return numbers
 
 
-def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return each image's brightness and contrast, (N,), and the mean and the deviation of all images, (3, S, S).
+def write_grids(
+    folder: Path, sheets: dict[str, ImageDataset], groups: list[ImageDataset], mean_and_deviation: list[Tensor]
+) -> None:
+    """Write the images of the page as PNGs, and remove those of an earlier page that this one does not have."""
+    for name in (*sheets, "near_duplicates"):
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    for name, sheet in sheets.items():
+        if len(sheet):
+            save_grid(sheet[:], folder / f"{name}.png", columns=12)
+    if groups:
+        placed = {(row, column): image for row, group in enumerate(groups) for column, image in enumerate(group[:])}
+        save_placed(placed, folder / "near_duplicates.png")
+    save_grid(mean_and_deviation, folder / "mean.png", columns=2)
 
-    Brightness and contrast are the mean and the deviation of luma. All are in units of 0 to 255 but the last, which
-    goes from black, where images differ least, to white, where they differ most.
+
+def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return each image's brightness and contrast, (N,), and two images (3, S, S): the mean and the deviation of all.
+
+    Brightness and contrast are the mean and the deviation of luma, from 0 to 255. The image of the deviation goes from
+    black, where images differ least, to white, where they differ most.
     """
     lumas, total = [], torch.zeros(2, *images.pixels.shape[1:], dtype=torch.float64)
     for batch in images.batches(512):
@@ -126,7 +128,8 @@ def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor, Tens
     mean, square = total / len(images)
     deviation = (square - mean.square()).clamp(min=0).sqrt()
     lowest, highest = deviation.aminmax()
-    return *torch.cat(lumas, dim=1), mean, (deviation - lowest) * 255 / (highest - lowest).clamp(min=1e-6)
+    contrast = (deviation - lowest) * 255 / (highest - lowest).clamp(min=1e-6)
+    return *torch.cat(lumas, dim=1), rounded(mean), rounded(contrast)
 
 
 def histogram(values: np.ndarray, low: float, high: float, below: float = 0, bins: int = 32) -> list[dict[str, float]]:

@@ -82,10 +82,7 @@ def distances(figure: Figure, groups: Labeled) -> None:
 
 
 def latents_in_a_plane(figure: Figure, latents: Labeled) -> None:
-    """Draw a panel for each model: latents and as many draws from N(0, I), on the latents' two principal directions.
-
-    latents: (N, D) each.
-    """
+    """Draw a panel for each model: latents (N, D) and as many of N(0, I), on the latents' two principal directions."""
     for axes, (name, (points, color)) in zip(figure.subplots(1, len(latents)), latents.items(), strict=True):
         plane = principal_directions(points, 2).vectors.T
         shown = points[:POINTS_IN_A_PLANE] @ plane
@@ -101,19 +98,15 @@ def latents_in_a_plane(figure: Figure, latents: Labeled) -> None:
 
 
 def latent_norms(figure: Figure, latents: Labeled) -> None:
-    """Draw histograms of the distances of latents from the origin, and of N(0, I), on a logarithmic axis.
-
-    latents: (N, D) each.
-    """
+    """Draw histograms of the lengths of latents, (N, D) each, and of N(0, I), on a logarithmic axis."""
     axes = figure.subplots()
     dim = next(iter(latents.values()))[0].shape[1]
     noise = torch.randn(5000, dim, generator=torch.Generator().manual_seed(0))
-    norms = {
-        name: (points.norm(dim=1), color) for name, (points, color) in {**latents, "N(0, I)": (noise, REAL)}.items()
-    }
-    low, high = torch.cat([values for values, _ in norms.values()]).clamp(min=1e-3).log10().aminmax()
+    drawn = latents | {"N(0, I)": (noise, REAL)}
+    low, high = torch.cat([points.norm(dim=1) for points, _ in drawn.values()]).clamp(min=1e-3).log10().aminmax()
     bins = torch.logspace(low.item(), high.item(), 60).tolist()
-    for name, (values, color) in norms.items():
+    for name, (points, color) in drawn.items():
+        values = points.norm(dim=1)
         weights = torch.full_like(values, 1 / len(values)).numpy()
         axes.hist(values.numpy(), bins=bins, weights=weights, color=color, alpha=0.6, label=name)
     axes.set_xscale("log")

@@ -19,7 +19,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class MeasuredImages:
-    """Images, uint8 (N, 3, S, S), and their feature distances from training images: each's nearest, (N,), and all's."""
+    """Images, uint8 (N, 3, S, S), each one's distance to its nearest training image, (N,), and all images' distance."""
 
     images: Tensor
     distances: Tensor
@@ -74,10 +74,7 @@ class MeasuredModel:
 def measure(
     model: GenerativeModel, training: Tensor, held_out: Tensor, distance: FeatureDistance, seed: int
 ) -> MeasuredModel:
-    """Measure a model, whose mixture must be fitted if it encodes: as many samples as there are held-out images.
-
-    training, held_out: uint8 (N, 3, S, S), to be encoded.
-    """
+    """Measure a model, its mixture fitted if it encodes, by as many samples as held-out images, uint8 (N, 3, S, S)."""
     samples, *of_mixture = (
         distance.measure(torch.cat(list(model.sample_uint8(len(held_out), seed, BATCH_SIZE, prior))))
         for prior in model.priors()
