@@ -1,6 +1,5 @@
 """`python -m src`: lists the commands, without importing them."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -9,8 +8,7 @@ def main() -> None:
     """Print the name of every command and the first line of its docstring."""
     print("Cat Faces: train, evaluate and understand generative models of cat faces.\n")
     for file in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        summary = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
-        if command := re.fullmatch(r"`(python -m src\.\w+).*`: (\w.*)", summary):
+        if command := re.match(r'"""`(python -m src\.\w+).*`: (\w.*?)(""")?\n', file.read_text()):
             print(f"  {command[1]:27}{command[2]}")
     print("\nEach has --help, which shows its options and examples.")
 

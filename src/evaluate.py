@@ -34,7 +34,7 @@ def evaluate(
 
     from src.evaluation.evaluator import Evaluator
     from src.evaluation.from_checkpoint import load_run
-    from src.reports.evaluation import evaluate_all, write_evaluation
+    from src.reports.evaluation import write_evaluation
 
     loaded = load_run(checkpoint, device)
     images = loaded.data(data, reference)
@@ -45,8 +45,8 @@ def evaluate(
     )
     if not any(value is not None for value in data.values()):
         evaluator.fit_prior()  # to the run's own training images
-    results, grids = evaluate_all(evaluator, neighbors, importance_samples, max_bound_images)
-    write_evaluation(Path(output) if output else loaded.folder, evaluator, checkpoint, results, grids)
+    folder = Path(output) if output else loaded.folder
+    write_evaluation(evaluator, folder, checkpoint, neighbors, importance_samples, max_bound_images)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ def inspect_data(
     from pathlib import Path
 
     from src.config.validation import instantiate
-    from src.reports.inspect_data.page import Limits, write_page
+    from src.reports.inspect_data.page import write_page
 
     images = instantiate(data)
     print(f"data: {images.source.description}", flush=True)
-    numbers = write_page(images, data, Limits(too_dark, low_contrast, examples, contact_sheet), Path(output))
+    numbers = write_page(images, data, Path(output), too_dark, low_contrast, examples, contact_sheet)
     for name, number in numbers.items():
         print(f"{number:10,.0f}  {name}")
     print(f"the page: {Path(output) / 'index.html'}")

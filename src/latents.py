@@ -33,15 +33,14 @@ def latents(
     from src.models.autoencoder import EncodingModel
     from src.reports.latents import LatentImages
 
-    loaded = load_run(checkpoint, device)
-    images = None
+    loaded, images = load_run(checkpoint, device), None
     if isinstance(loaded.model, EncodingModel):
         source = loaded.data(data, reference)
         print(f"data: {source.source.description}", flush=True)
         images = source.images(reference)
     folder = Path(output) if output else loaded.folder / "latents"
-    pages = LatentImages(loaded.model, folder, steps, frames, animation)
-    pages.write(images, num_images, num_directions, paths, map, map_cells, seed, checkpoint)
+    options = (num_images, num_directions, paths, steps, map, map_cells, animation, frames, seed)
+    LatentImages(loaded.model, folder, *options).write(images, checkpoint)
 
 
 if __name__ == "__main__":

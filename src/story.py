@@ -22,18 +22,17 @@ def story(
     """Train what is not trained yet, each model in a process of its own, then write index.html."""
     from pathlib import Path
 
-    from src.reports.story.training import Part, train
+    from src.reports.story.training import train
 
     typed = [override for override in HydraConfig.get().overrides.task if override.lstrip("+~").startswith("data")]
     common: list[Any] = [*options, *typed, f"seed={seed}"]
     folder = Path(output)
     recipes = {"autoencoder": autoencoder, "vae": vae, "gan": gan}
-    parts = {name: Part(folder / name, [*all, *recipe, *common]) for name, recipe in recipes.items()}
-    train(list(parts.values()))
+    train({folder / name: [*all, *recipe, *common] for name, recipe in recipes.items()})
 
     from src.reports.story.page import write_page
 
-    page = write_page(folder / "index.html", parts, num_images, seed)
+    page = write_page(folder, num_images, seed)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, all in one file")
 
 

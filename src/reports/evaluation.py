@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from src.core.files import write_atomic
 from src.core.image_files import save_grid
@@ -17,29 +16,21 @@ from src.evaluation.representation import Representation
 from src.models.autoencoder import EncodingModel
 
 
-def evaluate_all(
-    evaluator: Evaluator, neighbors: int, importance_samples: int, max_bound_images: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return every metric by name, and a grid of nearest neighbors by feature network. For one process only.
+def write_evaluation(
+    evaluator: Evaluator, folder: Path, checkpoint: str, neighbors: int, importance_samples: int, max_bound_images: int
+) -> None:
+    """Write metrics.json and neighbors_<network>.png, and print the metrics that are numbers. For one process only.
 
     neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see Representation.
     """
     torch.manual_seed(evaluator.seed)
     results: dict[str, Any] = evaluator.losses(evaluator.reference) | evaluator.sample_metrics()
     grids = {}
-    if neighbors:
-        for metrics in evaluator.feature_metrics:
-            values, grids[metrics.features.name] = memorization(evaluator, metrics, neighbors)
-            results |= values
+    for metrics in evaluator.feature_metrics if neighbors else ():
+        values, grids[folder / f"neighbors_{metrics.features.name}.png"] = memorization(evaluator, metrics, neighbors)
+        results |= values
     if isinstance(evaluator.model, EncodingModel):
         results |= Representation(evaluator, evaluator.model, max_bound_images, importance_samples).metrics()
-    return results, grids
-
-
-def write_evaluation(
-    folder: Path, evaluator: Evaluator, checkpoint: str, results: dict[str, Any], grids: dict[str, Tensor]
-) -> None:
-    """Write metrics.json and neighbors_<network>.png to the folder, and print the metrics that are single numbers."""
     facts = {
         "num_images": evaluator.num_images,
         "seed": evaluator.seed,
@@ -49,9 +40,8 @@ def write_evaluation(
         "checkpoint": checkpoint,
         "images_seen": evaluator.model.images_seen,
     }
-    files = [folder / "metrics.json", *(folder / f"neighbors_{name}.png" for name in grids)]
-    write_atomic(files[0], json.dumps(results | facts, indent=2) + "\n")
-    for path, grid in zip(files[1:], grids.values(), strict=True):
+    write_atomic(folder / "metrics.json", json.dumps(results | facts, indent=2) + "\n")
+    for path, grid in grids.items():
         save_grid(grid, path, NEIGHBORS + 2)
     console, table = Console(), Table("metric")
     table.add_column("value", justify="right")
@@ -60,5 +50,5 @@ def write_evaluation(
             table.add_row(name, f"{value:,.4g}")
     if table.row_count:
         console.print(table)
-    for path in files:
+    for path in (folder / "metrics.json", *grids):
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from src.data.drawn_cats.factors import draw_cats, draw_factors
 from src.inspect_data import inspect_data
-from src.reports.inspect_data.measures import histogram, in_both_at_random
+from src.reports.inspect_data.page import histogram, in_both_at_random
 from tests.helpers.commands import config_of
 
 VOID = {"img", "meta", "line"}
@@ -124,6 +124,6 @@ def test_groups_that_a_random_split_divides() -> None:
 
 def test_histogram_counts_everything_once() -> None:
     values = np.array([-5, 0, 1, 9.99, 10, 50])
-    bars = histogram(values, 0, 10, 5, below=4)["bars"]
+    bars = histogram(values, 0, 10, below=4, bins=5)
     assert [bar["count"] for bar in bars] == [3, 0, 0, 0, 3]
     assert [bar["marked"] for bar in bars] == [True, True, False, False, False]

@@ -1,82 +1,95 @@
 """A page that describes a set of images with numbers and examples."""
 
+import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from markupsafe import Markup
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from src.core.image_files import save_grid
+from src.core.image_files import save_grid, save_placed
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.reports.html import image_uri, template
-from src.reports.inspect_data import measures
 
 MAX_PIXELS = 128  # of an image's side on the page
 MAX_MEMBERS = 8  # images of one group of near-duplicates
 MAX_NAMES = 200  # of files that could not be read
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of what is shown as an example, by mean and deviation of luma (0 to 255), and numbers of examples."""
+def write_page(
+    data: ImageDataModule,
+    config: dict[str, Any],
+    folder: Path,
+    too_dark: float,
+    low_contrast: float,
+    examples: int,
+    contact_sheet: int,
+) -> dict[str, float]:
+    """Write index.html and its PNGs to the folder; return the numbers by name.
 
-    too_dark: float
-    low_contrast: float
-    examples: int
-    contact_sheet: int
-
-
-def write_page(data: ImageDataModule, config: dict[str, Any], limits: Limits, folder: Path) -> dict[str, float]:
-    """Write index.html and its PNGs to the folder; return the numbers by name. config: that of the data."""
+    config: that of the data. too_dark, low_contrast: limits of the mean and the deviation of luma (0 to 255).
+    examples, contact_sheet: the most images that are shown of each kind, and of training or validation.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     images = data.source.load(data.image_size, data.cache_dir)  # all that could be read
     train, val = data.images("train"), data.val
-    statistics, groups = measures.pixel_statistics(images), measures.members_of(images.groups)
-    dark = measures.positions_below(statistics.brightness, limits.too_dark)
-    flat = measures.positions_below(statistics.contrast, limits.low_contrast)
-    numbers = {**counts(images, train, val, groups), "too dark": len(dark), "low contrast": len(flat)}
-    sheets = {
-        "train": evenly_spaced(train, limits.contact_sheet),
-        "validation": evenly_spaced(val, limits.contact_sheet),
-        "too_dark": images.select(dark[: limits.examples]),
-        "low_contrast": images.select(flat[: limits.examples]),
+    brightness, contrast, mean, deviation = pixel_statistics(images)
+    dark, flat = (values.argsort(stable=True) for values in (brightness, contrast))
+    dark, flat = dark[: (brightness < too_dark).sum()], flat[: (contrast < low_contrast).sum()]
+    order = images.groups.argsort(stable=True)
+    group_sizes = torch.unique_consecutive(images.groups[order], return_counts=True)[1].tolist()
+    members = sorted((part.tolist() for part in order.split(group_sizes)), key=lambda part: (-len(part), part))
+    groups = [part for part in members if len(part) > 1]
+    numbers = {
+        "images": len(images),
+        "left out": len(images.left_out),
+        "distinct to the eye": len(members),
+        "with near-duplicates": sum(map(len, groups)),
+        "for training": len(train),
+        "for validation": len(val),
+        "groups in both": len(set(train.groups.tolist()) & set(val.groups.tolist())),
+        "groups in both, if split at random": in_both_at_random(train.groups, val.groups),
+        "too dark": len(dark),
+        "low contrast": len(flat),
     }
-    shown_groups = [members for members in groups if len(members) > 1][: limits.examples // 2]
-    # From black, where images differ least, to white, where they differ most.
-    lowest, highest = statistics.deviation.aminmax()
-    contrast = (statistics.deviation - lowest) * 255 / (highest - lowest).clamp(min=1e-6)
-    mean, deviation = rounded(statistics.mean), rounded(contrast)
+    sheets = {
+        "train": evenly_spaced(train, contact_sheet),
+        "validation": evenly_spaced(val, contact_sheet),
+        "too_dark": images.select(dark[:examples]),
+        "low_contrast": images.select(flat[:examples]),
+    }
+    shown_groups = [images.select(part[:MAX_MEMBERS]) for part in groups[: examples // 2]]
+    write_grids(folder, sheets, shown_groups, [mean, deviation])
 
-    for name, sheet in sheets.items():
-        replace_grid(list(sheet[:]), folder / f"{name}.png", columns=12)
-    columns = min(MAX_MEMBERS, max(map(len, shown_groups), default=1))
-    replace_grid(padded_rows(images, shown_groups, columns), folder / "near_duplicates.png", columns)
-    replace_grid([mean, deviation], folder / "mean.png", columns=2)
-
-    used = set(train.names) | set(val.names)
+    used, sizes = set(train.names) | set(val.names), images.columns["size"]
+    shorter = sizes.amin(dim=1).numpy()
     page = template(__file__).render(
         title=getattr(data.source, "title", data.source.description),
         description=data.source.description,
         config=yaml.safe_dump({"data": config}, sort_keys=False, allow_unicode=True),
-        limits=limits,
+        limits={"too_dark": too_dark, "low_contrast": low_contrast},
         numbers=numbers,
         has_groups="smoothest" in images.columns,
-        group_sizes=sorted(Counter(map(len, groups)).items()),
-        groups=[(len(members), cells(images.select(members[:MAX_MEMBERS]), used)) for members in shown_groups],
-        more_groups=sum(len(members) > 1 for members in groups) - len(shown_groups),
+        group_sizes=sorted(Counter(group_sizes).items()),
+        groups=[(len(part), cells(shown, used)) for part, shown in zip(groups, shown_groups, strict=False)],
+        more_groups=len(groups) - len(shown_groups),
         unused=len(images) - len(used),
         sheets={name: cells(sheet, used) for name, sheet in sheets.items()},
         mean=thumbnail_uri(mean),
         deviation=thumbnail_uri(deviation),
-        brightness=measures.histogram(statistics.brightness.numpy(), 0, 256, 32, below=limits.too_dark),
-        contrast=measures.histogram(statistics.contrast.numpy(), 0, 128, 32, below=limits.low_contrast),
-        sizes=measures.original_sizes(images.columns["size"].tolist()),
+        brightness=histogram(brightness.numpy(), 0, 256, too_dark),
+        contrast=histogram(contrast.numpy(), 0, 128, low_contrast),
+        sizes=Counter(map(tuple, sizes.tolist())).most_common(),
+        shortest=shorter.min(),
+        not_square=(sizes[:, 0] != sizes[:, 1]).sum().item(),
+        shorter_sides=histogram(shorter, 0, shorter.max() + 1) if np.ptp(shorter) else None,
         image_size=images.pixels.shape[-1],
         left_out=images.left_out[:MAX_NAMES],
     )
@@ -85,18 +98,54 @@ def write_page(data: ImageDataModule, config: dict[str, Any], limits: Limits, fo
     return numbers
 
 
-def counts(images: ImageDataset, train: ImageDataset, val: ImageDataset, groups: list[list[int]]) -> dict[str, float]:
-    """Return the numbers of images and groups, by the names that the page and the screen show."""
-    return {
-        "images": len(images),
-        "left out": len(images.left_out),
-        "distinct to the eye": len(groups),
-        "with near-duplicates": sum(len(members) for members in groups if len(members) > 1),
-        "for training": len(train),
-        "for validation": len(val),
-        "groups in both": len(set(train.groups.tolist()) & set(val.groups.tolist())),
-        "groups in both, if split at random": measures.in_both_at_random(train.groups, val.groups),
-    }
+def write_grids(
+    folder: Path, sheets: dict[str, ImageDataset], groups: list[ImageDataset], mean_and_deviation: list[Tensor]
+) -> None:
+    """Write the images of the page as PNGs, and remove those of an earlier page that this one does not have."""
+    for name in (*sheets, "near_duplicates"):
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    for name, sheet in sheets.items():
+        if len(sheet):
+            save_grid(sheet[:], folder / f"{name}.png", columns=12)
+    if groups:
+        placed = {(row, column): image for row, group in enumerate(groups) for column, image in enumerate(group[:])}
+        save_placed(placed, folder / "near_duplicates.png")
+    save_grid(mean_and_deviation, folder / "mean.png", columns=2)
+
+
+def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return each image's brightness and contrast, (N,), and two images (3, S, S): the mean and the deviation of all.
+
+    Brightness and contrast are the mean and the deviation of luma, from 0 to 255. The image of the deviation goes from
+    black, where images differ least, to white, where they differ most.
+    """
+    lumas, total = [], torch.zeros(2, *images.pixels.shape[1:], dtype=torch.float64)
+    for batch in images.batches(512):
+        values = batch.float()
+        luma = (values * LUMA).sum(1).flatten(1)
+        lumas.append(torch.stack([luma.mean(1), luma.std(1, correction=0)]))
+        total += torch.stack([values.sum(0), values.square().sum(0)])
+    mean, square = total / len(images)
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    lowest, highest = deviation.aminmax()
+    contrast = (deviation - lowest) * 255 / (highest - lowest).clamp(min=1e-6)
+    return *torch.cat(lumas, dim=1), rounded(mean), rounded(contrast)
+
+
+def histogram(values: np.ndarray, low: float, high: float, below: float = 0, bins: int = 32) -> list[dict[str, float]]:
+    """Return the bars from low to high; values outside count in the last. Bars of values below a limit are marked."""
+    counts, edges = np.histogram(np.clip(values, low, np.nextafter(high, low)), bins, (low, high))
+    return [
+        {"from": float(start), "to": float(end), "count": int(count), "marked": bool(end <= below)}
+        for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def in_both_at_random(train: Tensor, val: Tensor) -> float:
+    """Return how many groups are expected on both sides of a split that ignores groups and holds out as many images."""
+    sizes = torch.cat([train, val]).unique(return_counts=True)[1]
+    sides, total = (len(train), len(val)), len(train) + len(val)
+    return sum(1 - sum(math.comb(side, size) for side in sides) / math.comb(total, size) for size in sizes.tolist())
 
 
 def evenly_spaced(images: ImageDataset, count: int) -> ImageDataset:
@@ -124,17 +173,3 @@ def thumbnail_uri(image: Tensor) -> Markup:
 def rounded(values: Tensor) -> Tensor:
     """Round values from 0 to 255 to uint8."""
     return (values + 0.5).clamp(0, 255).to(torch.uint8)
-
-
-def padded_rows(images: ImageDataset, groups: list[list[int]], columns: int) -> list[Tensor]:
-    """Return as many images of each group as there are columns, filled up with white."""
-    white = torch.full(tuple(images.pixels.shape[1:]), 255, dtype=torch.uint8)
-    rows = [[*images[members[:columns]], *[white] * (columns - len(members))] for members in groups]
-    return [image for row in rows for image in row]
-
-
-def replace_grid(images: list[Tensor], path: Path, columns: int) -> None:
-    """Write a grid, or only remove that of an earlier page if there are no images."""
-    path.unlink(missing_ok=True)
-    if images:
-        save_grid(images, path, columns)

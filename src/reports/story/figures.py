@@ -1,42 +1,69 @@
 """The figures of the page, each drawn for light and for dark screens."""
 
-import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from src.core.run_folder import read_rows
 from src.evaluation.latent_space import principal_directions
+from src.reports.html import data_uri
+from src.reports.story.measure import MeasuredImages, MeasuredModel
 
+NAMES = {"autoencoder": "Autoencoder", "vae": "VAE", "gan": "GAN"}
+COLORS = {"autoencoder": "#d55e00", "vae": "#1c8fd6", "gan": "#0a9e78"}
+REAL = "#8a8f96"
 THEMES = {"light": ("#1d2329", "#d5d9dd"), "dark": ("#e4e7ea", "#474d54")}  # ink, faint ink
-REAL, AUTOENCODER, VAE, GAN = "#8a8f96", "#d55e00", "#1c8fd6", "#0a9e78"
-DOTS_PER_INCH = 180
 POINTS_IN_A_PLANE = 500
+T = TypeVar("T")
 Labeled = dict[str, tuple[Tensor, str]]  # values and a color by name
 
 
-def themed(draw: Callable[[], Figure]) -> dict[str, bytes]:
-    """Return PNGs of a figure on a transparent background: {"light": ..., "dark": ...}."""
-    files = {}
+def draw_figures(
+    measured: Mapping[str, MeasuredModel], real: MeasuredImages, gan_curves: Path
+) -> dict[str, dict[str, Markup]]:
+    """Return the figures of the page as data URIs of PNGs, by name and theme. gan_curves: metrics.csv of the GAN."""
+    groups, latents = {"held-out images": (real.distances, REAL)}, {}
+    for name, result in measured.items():
+        for title, images in {
+            "reconstructions": result.reconstructions,
+            "latents of N(0, I)": result.samples,
+            "latents of a mixture": result.mixture_samples,
+        }.items():
+            if images:
+                groups[f"{NAMES[name]}:\n{title}"] = images.distances, COLORS[name]
+        if result.latents is not None:
+            latents[NAMES[name]] = result.latents, COLORS[name]
+    return {
+        "distances": themed((6.2, 0.62 * len(groups) + 0.9), distances, groups),
+        "plane": themed((6.2, 3.5), latents_in_a_plane, latents),
+        "norms": themed((6.2, 2.6), latent_norms, latents),
+        "competition": themed((6.2, 4.4), competition, gan_curves),
+    }
+
+
+def themed(size: tuple[float, float], draw: Callable[[Figure, T], None], values: T) -> dict[str, Markup]:
+    """Draw a figure of a size in inches on a transparent background in the colors of each theme."""
+    drawn = {}
     for theme, (ink, faint) in THEMES.items():
         style: Any = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
-        style |= {"axes.edgecolor": faint, "grid.color": faint, "axes.facecolor": "none"}
-        style |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-        style |= {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
-        with rc_context(style), io.BytesIO() as file:
-            draw().savefig(file, dpi=DOTS_PER_INCH, transparent=True)
-            files[theme] = file.getvalue()
-    return files
+        style |= {"axes.edgecolor": faint, "grid.color": faint}
+        with rc_context(style, Path(__file__).with_suffix(".mplstyle")), io.BytesIO() as file:
+            figure = Figure(figsize=size)
+            draw(figure, values)
+            figure.savefig(file)
+            drawn[theme] = data_uri("image/png", file.getvalue())
+    return drawn
 
 
-def distances(groups: Labeled) -> Figure:
+def distances(figure: Figure, groups: Labeled) -> None:
     """Draw a violin and its median for each group of distances, (N,) each, the first on top."""
-    figure = Figure(figsize=(6.2, 0.62 * len(groups) + 0.9), layout="constrained")
     axes = figure.subplots()
     rows = range(len(groups), 0, -1)
     values = [numbers.numpy() for numbers, _ in groups.values()]
@@ -49,19 +76,13 @@ def distances(groups: Labeled) -> Figure:
         axes.annotate(f"{median:.3g}", end, xytext=(6, 0), textcoords="offset points", va="center", color=color)
     axes.set_yticks(list(rows), list(groups))
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="x")
     axes.set_xlim(left=0)
     axes.set_xlabel("distance to the nearest training image, in feature space")
-    return figure
 
 
-def latents_in_a_plane(latents: Labeled) -> Figure:
-    """Draw a panel for each model: latents and as many draws from N(0, I), on the latents' two principal directions.
-
-    latents: (N, D) each.
-    """
-    figure = Figure(figsize=(6.2, 3.5), layout="constrained")
+def latents_in_a_plane(figure: Figure, latents: Labeled) -> None:
+    """Draw a panel for each model: latents (N, D) and as many of N(0, I), on the latents' two principal directions."""
     for axes, (name, (points, color)) in zip(figure.subplots(1, len(latents)), latents.items(), strict=True):
         plane = principal_directions(points, 2).vectors.T
         shown = points[:POINTS_IN_A_PLANE] @ plane
@@ -74,25 +95,20 @@ def latents_in_a_plane(latents: Labeled) -> Figure:
         legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), markerscale=2, borderaxespad=0.2)
         for handle in legend.legend_handles:
             handle.set_alpha(1)
-    return figure
 
 
-def latent_norms(latents: Labeled) -> Figure:
-    """Draw histograms of the distances of latents from the origin, and of N(0, I), on a logarithmic axis.
-
-    latents: (N, D) each.
-    """
-    figure = Figure(figsize=(6.2, 2.6), layout="constrained")
+def latent_norms(figure: Figure, latents: Labeled) -> None:
+    """Draw histograms of the lengths of latents, (N, D) each, and of N(0, I), on a logarithmic axis."""
     axes = figure.subplots()
     dim = next(iter(latents.values()))[0].shape[1]
     noise = torch.randn(5000, dim, generator=torch.Generator().manual_seed(0))
-    norms = {name: (values.norm(dim=1), color) for name, (values, color) in latents.items()}
-    norms["N(0, I)"] = (noise.norm(dim=1), REAL)
-    everything = torch.cat([values for values, _ in norms.values()]).clamp(min=1e-3)
-    bins = torch.logspace(everything.min().log10().item(), everything.max().log10().item(), 60)
-    for name, (values, color) in norms.items():
+    drawn = latents | {"N(0, I)": (noise, REAL)}
+    low, high = torch.cat([points.norm(dim=1) for points, _ in drawn.values()]).clamp(min=1e-3).log10().aminmax()
+    bins = torch.logspace(low.item(), high.item(), 60).tolist()
+    for name, (points, color) in drawn.items():
+        values = points.norm(dim=1)
         weights = torch.full_like(values, 1 / len(values)).numpy()
-        axes.hist(values.numpy(), bins=bins.tolist(), weights=weights, color=color, alpha=0.6, label=name)
+        axes.hist(values.numpy(), bins=bins, weights=weights, color=color, alpha=0.6, label=name)
     axes.set_xscale("log")
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if bins[0] <= tick <= bins[-1]]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -101,20 +117,17 @@ def latent_norms(latents: Labeled) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("length of the latent vector")
     axes.legend()
-    return figure
 
 
-def competition(metrics_csv: Path) -> Figure:
+def competition(figure: Figure, metrics_csv: Path) -> None:
     """Draw the losses of both networks and the discriminator's mean logits over the images seen."""
-    with metrics_csv.open() as file:
-        rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(6.2, 4.4), layout="constrained")
+    _, rows = read_rows(metrics_csv)
     losses, logits = figure.subplots(2, 1, sharex=True)
     for axes, column, label, color in (
         (losses, "discriminator_loss", "discriminator", REAL),
-        (losses, "generator_loss", "generator", GAN),
+        (losses, "generator_loss", "generator", COLORS["gan"]),
         (logits, "real_logits", "real images", REAL),
-        (logits, "fake_logits", "generated images", GAN),
+        (logits, "fake_logits", "generated images", COLORS["gan"]),
     ):
         points = [(float(row["images_seen"]), float(row[key])) for row in rows if row.get(key := f"train/{column}")]
         axes.plot([x / 1000 for x, _ in points], [y for _, y in points], color=color, label=label, linewidth=1.5)
@@ -122,6 +135,5 @@ def competition(metrics_csv: Path) -> Figure:
     logits.set_ylabel("mean logit")
     logits.set_xlabel("images seen, in thousands")
     for axes in (losses, logits):
-        axes.grid(axis="y", linewidth=0.6)
+        axes.grid(axis="y")
         axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-    return figure

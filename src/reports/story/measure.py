@@ -7,7 +7,6 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from src.core.images import from_uint8
-from src.data.dataset import ImageDataset
 from src.evaluation.latent_space import decode, encode
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.features import FeatureNetwork
@@ -20,10 +19,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class MeasuredImages:
-    """Images, uint8 (N, 3, S, S), and their feature distances.
-
-    distances: (N,), from each to its nearest training image. frechet: from all of them to the training images.
-    """
+    """Images, uint8 (N, 3, S, S), each one's distance to its nearest training image, (N,), and all images' distance."""
 
     images: Tensor
     distances: Tensor
@@ -39,33 +35,37 @@ class MeasuredImages:
 
 
 class FeatureDistance:
-    """The distance of images from training images, in the features of a network that was trained on neither."""
+    """The distance of images from training images, uint8, in the features of a network trained on neither."""
 
-    def __init__(self, network: FeatureNetwork, training: ImageDataset) -> None:
+    def __init__(self, network: FeatureNetwork, training: Tensor) -> None:
         self.metrics = FeatureMetrics(network, {"frechet": FrechetDistance()})
-        self.training = torch.cat([network(batch) for batch in training.batches(BATCH_SIZE)])
+        self.training = self.features(training)
         self.statistics = self.metrics.summarize_features([self.training])
 
+    def features(self, images: Tensor) -> Tensor:
+        return torch.cat([self.metrics.features(batch) for batch in images.split(BATCH_SIZE)])
+
     def measure(self, images: Tensor) -> MeasuredImages:
-        features = torch.cat([self.metrics.features(batch) for batch in images.split(BATCH_SIZE)])
+        features = self.features(images)
         nearest = torch.cdist(features, self.training).amin(dim=1)
-        distances = self.metrics.compare(self.statistics, self.metrics.summarize_features([features]))
-        return MeasuredImages(images, nearest, distances["frechet"])
+        return MeasuredImages(
+            images, nearest, **self.metrics.compare(self.statistics, self.metrics.summarize_features([features]))
+        )
 
 
 @dataclass(frozen=True)
 class MeasuredModel:
     """Samples from N(0, I), and for models that encode the rest; a model without a KL term has no kl_nats.
 
-    latents: (N, D), of training images as the decoder meets them in training (a VAE's aggregate posterior).
-    reconstructions: of held-out images; psnr: theirs, in decibels; kl_nats: of the held-out images.
     mixture_samples: from the mixture fitted to latents of training images.
+    reconstructions: of held-out images; psnr: theirs, in decibels; kl_nats: of the held-out images.
+    latents: (N, D), of training images as the decoder meets them in training (a VAE's aggregate posterior).
     """
 
     samples: MeasuredImages
-    latents: Tensor | None = None
-    reconstructions: MeasuredImages | None = None
     mixture_samples: MeasuredImages | None = None
+    reconstructions: MeasuredImages | None = None
+    latents: Tensor | None = None
     psnr: float | None = None
     kl_nats: float | None = None
 
@@ -74,12 +74,11 @@ class MeasuredModel:
 def measure(
     model: GenerativeModel, training: Tensor, held_out: Tensor, distance: FeatureDistance, seed: int
 ) -> MeasuredModel:
-    """Measure a model, whose mixture must be fitted if it encodes: as many samples as there are held-out images.
-
-    training, held_out: uint8 (N, 3, S, S), to be encoded.
-    """
-    num_images = len(held_out)
-    samples = distance.measure(torch.cat(list(model.sample_uint8(num_images, seed, BATCH_SIZE))))
+    """Measure a model, its mixture fitted if it encodes, by as many samples as held-out images, uint8 (N, 3, S, S)."""
+    samples, *of_mixture = (
+        distance.measure(torch.cat(list(model.sample_uint8(len(held_out), seed, BATCH_SIZE, prior))))
+        for prior in model.priors()
+    )
     if not isinstance(model, EncodingModel):
         return MeasuredModel(samples)
     generator = torch.Generator().manual_seed(seed)
@@ -90,12 +89,5 @@ def measure(
     )
     losses = [model.losses(from_uint8(batch)) for batch in held_out.split(BATCH_SIZE)]
     kl_nats = torch.cat([batch["kl_nats"] for batch in losses]).mean().item() if "kl_nats" in losses[0] else None
-    mixture_samples = torch.cat(list(model.sample_uint8(num_images, seed, BATCH_SIZE, "mixture")))
-    return MeasuredModel(
-        samples,
-        torch.cat(latents),
-        distance.measure(restored),
-        distance.measure(mixture_samples),
-        psnr.item(),
-        kl_nats,
-    )
+    reconstructions = distance.measure(restored)
+    return MeasuredModel(samples, of_mixture[0], reconstructions, torch.cat(latents), psnr.item(), kl_nats)

@@ -7,12 +7,12 @@ from src.evaluation.evaluator import Evaluator
 from src.models.base import GenerativeModel
 from src.reports.story.measure import FeatureDistance, measure
 from tests.helpers.feature_networks import PatchMeans, smooth_images
-from tests.helpers.tiny import LATENT_DIM, in_memory, random_images, tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
+from tests.helpers.tiny import LATENT_DIM, random_images, tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
 
 
 def feature_distance(count: int = 30) -> FeatureDistance:
     images = smooth_images(count, seed=0, size=32)
-    return FeatureDistance(PatchMeans(), in_memory(images, [str(index) for index in range(count)]))
+    return FeatureDistance(PatchMeans(), images)
 
 
 def fitted(model: GenerativeModel) -> GenerativeModel:
@@ -22,7 +22,7 @@ def fitted(model: GenerativeModel) -> GenerativeModel:
 
 def test_training_images_are_at_no_distance_and_shifted_ones_at_their_shift() -> None:
     training = smooth_images(30, seed=0, size=32).clamp(40, 200)
-    distance = FeatureDistance(PatchMeans(), in_memory(training, [str(index) for index in range(30)]))
+    distance = FeatureDistance(PatchMeans(), training)
     assert distance.measure(training).distances.max() < 1e-3
     assert distance.measure(training).frechet == pytest.approx(0, abs=1e-6)
     brighter = distance.measure(training + 1)  # a gray level up: twelve features by 1/255

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from src.data.datamodule import ImageDataModule
+from src.evaluation.from_checkpoint import LoadedRun
 from src.models.base import GenerativeModel
-from src.reports.story.page import Run, render
+from src.reports.story.page import render
 from tests.helpers.feature_networks import PatchMeans
 from tests.helpers.tiny import tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
 
@@ -40,17 +41,20 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("story")
-    (folder / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.1,-0.1\n200,0.6,0.8,0.3,-0.3\n")
     models: dict[str, GenerativeModel] = {
         "autoencoder": tiny_autoencoder(),
         "vae": tiny_vae(),
         "gan": tiny_gan(),
     }
     parts = {"beta": 4, "adversarial_loss": {"_target_": "src.objectives.adversarial.RelativisticPairing"}}
-    runs = {
-        name: Run(model.eval(), folder, f"python -m src.train model={name}", 60.0, {"model": parts})
-        for name, model in models.items()
-    }
+    runs = {}
+    for name, model in models.items():
+        run = folder / name
+        run.mkdir()
+        (run / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.1,-0.1\n200,0.6,0.8,0.3,-0.3\n")
+        (run / "summary.json").write_text('{"wall_time_seconds": 60.0}')
+        (run / "command.txt").write_text(f"python -m src.train model={name}\n")
+        runs[name] = LoadedRun(model.eval(), {"model": parts}, run / "checkpoints" / "last.safetensors", run)
     data: ImageDataModule = tiny_data(60, val_fraction=0.4)
     return render(runs, data, PatchMeans(), num_images=20, seed=0)
 
