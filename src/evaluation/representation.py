@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from src.core.images import to_uint8
@@ -54,15 +55,14 @@ class Representation:
         """Return PSNR in decibels and SSIM, both of bytes and averaged over images, and the feature distances."""
         psnr = PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3))
         ssim = StructuralSimilarityIndexMeasure(data_range=255.0)
-        psnr, ssim = psnr.to(self.model.device), ssim.to(self.model.device)
+        both = MetricCollection({"psnr": psnr, "ssim": ssim}, compute_groups=False).to(self.model.device)
         for images, reconstructions in self.pairs("reconstructions of {} images"):
-            psnr.update(reconstructions.float(), images.float())
-            ssim.update(reconstructions.float(), images.float())
-        results = {"psnr": float(psnr.compute()), "ssim": float(ssim.compute())}  # type: ignore[arg-type]
+            both.update(reconstructions.float(), images.float())
+        results = {name: float(value) for name, value in both.compute().items()}
         for metrics in self.evaluator.feature_metrics:
             real = self.evaluator.real_statistics(metrics)
             found = metrics.summarize(images for _, images in self.pairs("statistics of {} reconstructions"))
-            results |= {f"{name}_reconstruction": value for name, value in metrics.compare(real, found).items()}
+            results |= metrics.compare(real, found, "_reconstruction")
         return results
 
     def pairs(self, title: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -75,21 +75,22 @@ class Representation:
         """Return a VAE's ELBO and its importance-weighted bound on the same images, in bits per dimension."""
         if not isinstance(self.model, VAE):
             return {}
-        elbo, importance_weighted = [], []
+        batches = []
         title = "bounds on the likelihood of {} images"
         for images in self.evaluator.batches(self.evaluator.reference, title, self.max_bound_images, batch_size=32):
             inputs = self.evaluator.inputs(images)
-            elbo.append(self.model.losses(inputs)["elbo_nats"])
-            importance_weighted.append(self.model.importance_weighted_bound(inputs, self.importance_samples))
-        dimensions = 3 * self.evaluator.data.image_size**2
-        results: dict[str, float] = {}
-        for name, nats in {"elbo": elbo, "importance_weighted": importance_weighted}.items():
-            results[f"bound/{name}_bits_per_dim"] = nats_to_bits_per_dimension(
-                -torch.cat(nats).double().mean(), dimensions, self.model.likelihood.log_levels_per_unit
-            ).item()
-        return results | {
+            elbo = self.model.losses(inputs)["elbo_nats"]
+            batches.append(torch.stack([elbo, self.model.importance_weighted_bound(inputs, self.importance_samples)]))
+        bounds = torch.cat(batches, dim=1).double()
+        dimensions, log_levels = 3 * self.evaluator.data.image_size**2, self.model.likelihood.log_levels_per_unit
+        elbo, importance_weighted = (
+            nats_to_bits_per_dimension(-nats.mean(), dimensions, log_levels).item() for nats in bounds
+        )
+        return {
+            "bound/elbo_bits_per_dim": elbo,
+            "bound/importance_weighted_bits_per_dim": importance_weighted,
             "bound/importance_samples": self.importance_samples,
-            "bound/num_images": len(torch.cat(elbo)),
+            "bound/num_images": bounds.shape[1],
         }
 
     def latents(self) -> dict[str, Any]:

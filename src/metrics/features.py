@@ -61,16 +61,20 @@ class FeatureNetwork(nn.Module, ABC):
         return super().train(False)
 
     def freeze(self) -> None:
-        """Prepare the loaded network for evaluation only, and make it faster."""
+        """Prepare the loaded network for evaluation only, and make it faster.
+
+        Each convolution and the batch normalization after it become one convolution, equal up to rounding.
+        """
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        fold_batch_norms(self)
+        for module in self.modules():
+            for (name, convolution), (next_name, batch_norm) in pairwise(list(module.named_children())):
+                if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(convolution, batch_norm))
+                    setattr(module, next_name, nn.Identity())
 
 
 class EfficientNetLite0(FeatureNetwork):
-    """EfficientNet-Lite0 trained on ImageNet; its 1280 features are the mean-pooled last convolution.
-
-    The weights come with their package.
-    """
+    """EfficientNet-Lite0 trained on ImageNet, by its package: 1280 features, the mean-pooled last convolution."""
 
     name = "lite0"
     num_features = 1280
@@ -118,31 +122,21 @@ class InceptionV3(FeatureNetwork):
         self.freeze()
 
     def extract(self, images: Tensor) -> Tensor:
-        (features,) = self.network(images.contiguous(memory_format=torch.channels_last))
-        return features
+        return self.network(images.contiguous(memory_format=torch.channels_last))[0]
 
 
 def downloaded_inception_weights() -> Path:
     """Return torch-fidelity's published weights in torch.hub's cache, downloaded (95 MB) if they are not there yet."""
+
+    def check(path: Path) -> None:
+        # The name ends in the first digits of the digest.
+        expected, found = path.stem.rpartition("-")[2], file_sha256(path)
+        if not found.startswith(expected):
+            wrong = path.replace(path.with_name(f"{path.name}.wrong"))
+            raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
+
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
     if not path.exists():
         title, elsewhere = "the FID Inception-v3 weights", "the environment variable TORCH_HOME"
-        download(URL_INCEPTION_V3, path, title, check_sha256_in_name, OTHER_WEIGHTS, elsewhere, DOWNLOAD_TIMEOUT_S)
+        download(URL_INCEPTION_V3, path, title, check, OTHER_WEIGHTS, elsewhere, DOWNLOAD_TIMEOUT_S)
     return path
-
-
-def check_sha256_in_name(path: Path) -> None:
-    """Rename a file whose SHA-256 does not start with the digits at the end of its name, and raise UserError."""
-    expected, found = path.stem.rpartition("-")[2], file_sha256(path)
-    if not found.startswith(expected):
-        wrong = path.replace(path.with_name(f"{path.name}.wrong"))
-        raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
-
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """Replace each convolution and the batch normalization after it by one convolution, equal up to rounding."""
-    for module in network.modules():
-        for (name, convolution), (next_name, batch_norm) in pairwise(list(module.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(convolution, batch_norm))
-                setattr(module, next_name, nn.Identity())

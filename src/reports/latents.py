@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -86,7 +87,7 @@ class LatentImages:
         center: of the spherical paths. images: those of the latents, uint8 (2 x rows, 3, S, S), for both ends of a row.
         """
         starts, ends = latents.chunk(2)
-        spherical_path = latent_space.around(center, latent_space.spherical)
+        spherical_path = partial(latent_space.spherical, center=center)
         for path_name, path in (("linear", latent_space.linear), ("spherical", spherical_path)):
             rows = decode(self.model, path(starts, ends, self.steps))
             if images is not None:
