@@ -33,24 +33,17 @@ class Evaluator:
     """A model in evaluation mode, the images it is compared with, and the metrics that compare them.
 
     Every rank must call each method. Each handles its own part of the images, and all get the same results.
-
-    feature_metrics: feature networks, each with its distances.
-    num_images: samples that all ranks draw together. seed: that of the samples; rank zero draws what src.sample draws.
-    reference: the images that samples are compared with. max_reference_images: the most images of a split that are
-    used; of more, every second, third, ... is taken.
-    batch_size: images of one batch, for which results don't differ. cache_dir: the folder of the real images'
-    statistics, None for the user's cache.
     """
 
     model: GenerativeModel
     data: ImageDataModule
     feature_metrics: Sequence[FeatureMetrics] = ()
-    num_images: int = 1_000
-    reference: Split = "train"
-    seed: int = 0
-    batch_size: int = 64
-    max_reference_images: int = 50_000
-    cache_dir: str | None = None
+    num_images: int = 1_000  # samples that all ranks draw together
+    reference: Split = "train"  # the images that samples are compared with
+    seed: int = 0  # of the samples; rank zero draws what src.sample draws
+    batch_size: int = 64  # results don't depend on it
+    max_reference_images: int = 50_000  # of a split; of more, every second, third, ... is taken
+    cache_dir: str | None = None  # the folder of the real images' statistics; None: the user's cache
 
     @torch.no_grad()
     def losses(self, split: Split) -> dict[str, float]:
@@ -76,15 +69,12 @@ class Evaluator:
         gathered = self.gather(encode, 2 * model.latent_dim, split, "posteriors of {} images", max_images)
         means, kl = gathered.chunk(2, dim=1)
         spectrum = kl.mean(dim=0).sort(descending=True).values.tolist()
-        named = {f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)}
-        return {"active_units": float(active_units(means))} | named
+        values = {f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)}
+        return {"active_units": float(active_units(means))} | values
 
     @torch.no_grad()
     def sample_metrics(self) -> dict[str, float]:
-        """Return every distance of num_images samples of each prior from the reference images.
-
-        Distances of samples of another prior than N(0, I) have names that end in the prior's.
-        """
+        """Return every distance of samples of each prior, in whose name those of another than N(0, I) end."""
         rank, world_size = self.data.rank_and_world_size()
         part = self.num_images // world_size + (rank < self.num_images % world_size)
         seed = mixed_seed(self.seed, rank) if rank else self.seed

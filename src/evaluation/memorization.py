@@ -31,15 +31,20 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images.
     """
     metrics.to(evaluator.model.device)
+
+    def extract(images: Tensor) -> Tensor:
+        # In float64 the distance of copies is nearly 0.
+        return metrics.features(images.to(metrics.device)).to(metrics.statistics_device).double()
+
     name, data, batch_size = metrics.features.name, evaluator.data, evaluator.batch_size
     train = data.images("train", evaluator.max_reference_images)
     held_out = data.val.select(slice(MAX_SAMPLES))
-    num_samples = min(evaluator.num_images, MAX_SAMPLES)
-    samples = torch.cat(list(evaluator.model.sample_uint8(num_samples, evaluator.seed, batch_size))).cpu()
+    batches = evaluator.model.sample_uint8(min(evaluator.num_images, MAX_SAMPLES), evaluator.seed, batch_size)
+    samples = torch.cat(list(batches)).cpu()
     images = torch.cat([samples, held_out[:]])
     # Training images are mirrored by chance, so a mirrored copy is a copy.
     versions = [images, images.flip(-1)] if data.horizontal_flip else [images]
-    queries = torch.stack([extract(metrics, version.split(batch_size)) for version in versions])
+    queries = torch.stack([extract(version) for version in versions])
 
     # As many training images as held-out ones, evenly spaced.
     chosen = torch.zeros(len(train), dtype=torch.bool)
@@ -47,9 +52,9 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     train_features: list[Tensor] = []
 
     def normalized_train_features() -> Iterator[Tensor]:
-        batches = track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images")
-        for batch, is_chosen in zip(batches, chosen.split(batch_size), strict=True):
-            features = extract(metrics, [batch])
+        tracked = track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images")
+        for batch, is_chosen in zip(tracked, chosen.split(batch_size), strict=True):
+            features = extract(batch)
             train_features.append(features[is_chosen])
             yield normalize(features)
 
@@ -69,12 +74,6 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     return values, torch.cat(grid)
 
 
-def extract(metrics: FeatureMetrics, batches: Iterable[Tensor]) -> Tensor:
-    """Return the features of uint8 images, (N, D) in float64, in which the distance of copies is nearly 0."""
-    features = [metrics.features(images.to(metrics.device)) for images in batches]
-    return torch.cat(features).to(metrics.statistics_device).double()
-
-
 def nearest_neighbors(queries: Tensor, candidates: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
     """Return the Euclidean distances from each query to its nearest candidates, and the candidates' positions.
 
@@ -83,13 +82,12 @@ def nearest_neighbors(queries: Tensor, candidates: Iterable[Tensor], count: int)
     first. In float64, the distance of equal vectors is at most about 1e-6 of their length.
     """
     distances = queries.new_empty(queries.shape[1], 0)
-    positions = torch.empty(queries.shape[1], 0, dtype=torch.int64, device=queries.device)
-    start = 0
+    positions, start = distances.long(), 0
     for chunk in candidates:
         found = torch.cdist(queries, chunk.to(queries)).amin(dim=0)
         numbers = torch.arange(start, start + len(chunk), device=queries.device).expand_as(found)
         distances, order = torch.cat([distances, found], dim=1).sort(dim=1, stable=True)
-        positions = torch.cat([positions, numbers], dim=1).gather(1, order)[:, :count]
-        distances = distances[:, :count]
+        distances, order = distances[:, :count], order[:, :count]
+        positions = torch.cat([positions, numbers], dim=1).gather(1, order)
         start += len(chunk)
     return distances, positions

@@ -13,7 +13,7 @@ from src.core.files import write_atomic
 from src.core.image_files import save_grid
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.memorization import NEIGHBORS, memorization
-from src.evaluation.representation import Representation
+from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
 
 
@@ -22,7 +22,7 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return every metric by name, and a grid of nearest neighbors by feature network. For one process only.
 
-    neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see Representation.
+    neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see representation.
     """
     torch.manual_seed(evaluator.seed)
     results: dict[str, Any] = evaluator.losses(evaluator.reference) | evaluator.sample_metrics()
@@ -32,7 +32,7 @@ def evaluate_all(
             values, grids[metrics.features.name] = memorization(evaluator, metrics, neighbors)
             results |= values
     if isinstance(evaluator.model, EncodingModel):
-        results |= Representation(evaluator, evaluator.model, max_bound_images, importance_samples).metrics()
+        results |= representation(evaluator, evaluator.model, max_bound_images, importance_samples)
     return results, grids
 
 
