@@ -122,10 +122,7 @@ class Evaluator:
     def batches(
         self, split: Split, title: str, max_images: int | None = None, batch_size: int = 64
     ) -> Iterator[Tensor]:
-        """Return this rank's part of a split's images, in batches of uint8 (N, 3, H, W), and show the progress.
-
-        title: has a place {} for the number of images of all ranks.
-        """
+        """Yield this rank's uint8 batches of a split, with progress; the title's {} is the number on all ranks."""
         max_images = max_images or self.max_reference_images
         num_images = len(self.data.images(split, max_images))
         part = math.ceil(num_images / self.data.rank_and_world_size()[1])

@@ -99,9 +99,8 @@ class FeatureMetrics:
     ) -> Statistics:
         """Return `summarize(batches())` of real images, read from disk if it was computed before.
 
-        data_digest stands for the images' content, order and subset; image_size is in pixels; num_images counts the
-        images of all ranks. Every rank must call it; rank zero reads and writes the file. A damaged file is replaced,
-        and a folder that can't be written costs only time.
+        data_digest stands for the images' content, order and subset; num_images are those of all ranks. Every rank must
+        call it; rank zero reads and writes the file. A damaged one is replaced; an unwritable folder costs only time.
         """
         folder = Path(cache_dir).expanduser() if cache_dir else user_cache_dir() / "statistics"
         path = folder / self.cache_name(data_digest, image_size, num_images)

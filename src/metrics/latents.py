@@ -104,10 +104,7 @@ def mutual_information(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
 
 
 def one_minus_entropy(rows: Values) -> Values:
-    """Return one minus the entropy of each row, normalized to sum to 1, in units of the largest entropy possible.
-
-    (A, B) -> (A,); a row of zeros gives 0.
-    """
+    """Return 1 - entropy / log B of each row, scaled to a sum of 1: (A, B) -> (A,); a row of zeros gives 0."""
     total = rows.sum(axis=1, keepdims=True)
     fractions = np.where(total > 0, rows / np.maximum(total, SMALLEST), 1 / rows.shape[1])
     entropy = -(fractions * np.log(np.maximum(fractions, SMALLEST))).sum(axis=1)
