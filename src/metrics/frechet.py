@@ -6,14 +6,6 @@ from torch import Tensor
 
 from src.core.errors import UserError
 
-Statistics = tuple[Tensor, ...]
-
-
-def symmetric_square_root(matrix: Tensor) -> Tensor:
-    """Return S with S S = matrix, (D, D), symmetric and positive semi-definite up to rounding."""
-    eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
-    return (eigenvectors * eigenvalues.clamp(min=0).sqrt()) @ eigenvectors.mT
-
 
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
     """|a - b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) of two Gaussians, in float64: (D,), (D, D), twice -> ().
@@ -23,7 +15,8 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     mean_a, covariance_a, mean_b, covariance_b = (
         value.double() for value in (mean_a, covariance_a, mean_b, covariance_b)
     )
-    root = symmetric_square_root(covariance_a)
+    eigenvalues, eigenvectors = torch.linalg.eigh(covariance_a)
+    root = (eigenvectors * eigenvalues.clamp(min=0).sqrt()) @ eigenvectors.mT
     product = root @ covariance_b @ root
     overlap = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum()
     distance = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * overlap
@@ -68,43 +61,38 @@ class FeatureMoments(torchmetrics.Metric):
         self.total += features.sum(dim=0)
         self.products.addmm_(features.mT, features)
 
-    def compute(self) -> Statistics:
-        """Return the mean (D,) and the covariance (D, D). Raises UserError for fewer than two images."""
+    def compute(self) -> Tensor:
+        """Return the mean above the covariance, (1 + D, D). Raises UserError for fewer than two images."""
         if self.count < 2:
             raise UserError(f"a covariance needs at least two images, not {int(self.count)}")
         mean = self.total / self.count
         covariance = (self.products - self.count * mean.outer(mean)) / (self.count - 1)
-        return mean, covariance
+        return torch.cat([mean[None], covariance])
 
 
-class MomentsMetric:
-    """A metric that compares the FeatureMoments of real and generated images."""
+class FrechetDistance:
+    """Frechet distance between real and generated images, from their FeatureMoments."""
 
-    statistics_key = "moments"
+    max_samples = 0
 
-    def statistics(self, num_features: int) -> FeatureMoments:
-        return FeatureMoments(num_features)
-
-
-class FrechetDistance(MomentsMetric):
-    """Frechet distance between real and generated images."""
-
-    def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
+    def __call__(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Return the distance under an empty suffix: it has the metric's own name."""
-        return {"": float(frechet_distance(*real, *generated))}
+        return {"": float(frechet_distance(real[0], real[1:], generated[0], generated[1:]))}
 
 
-class Diversity(MomentsMetric):
+class Diversity:
     """Diversity of generated images as a fraction of that of real ones; 0 if all generated images are alike.
 
     The value is the ratio of their spreads; `_dimension` is that of their effective dimensions, which also falls when
     there are few kinds of images far from each other.
     """
 
-    def __call__(self, real: Statistics, generated: Statistics) -> dict[str, float]:
+    max_samples = 0
+
+    def __call__(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Return both values under the suffixes of their names."""
         ratios = {
-            "": spread(generated[1]) / spread(real[1]),
-            "_dimension": effective_dimension(generated[1]) / effective_dimension(real[1]),
+            suffix: measure(generated[1:]) / measure(real[1:])
+            for suffix, measure in {"": spread, "_dimension": effective_dimension}.items()
         }
         return {suffix: float(ratio.nan_to_num(0.0)) for suffix, ratio in ratios.items()}

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from src.metrics.kernel import unbiased_mmd
 
-ACTIVE_VARIANCE = 0.01
 BINS = 20
 SMALLEST = 1e-9
 Values = NDArray[np.floating]
@@ -19,7 +18,7 @@ def active_units(means: Tensor) -> int:
 
     Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", section 5.2.
     """
-    return int((means.var(dim=0) > ACTIVE_VARIANCE).sum())
+    return int((means.var(dim=0) > 0.01).sum())
 
 
 def inverse_multiquadric_mmd(latents: Tensor, prior: Tensor) -> Tensor:
@@ -35,20 +34,21 @@ def inverse_multiquadric_mmd(latents: Tensor, prior: Tensor) -> Tensor:
         squared_distance = torch.cdist(a, b).square()
         return torch.stack([scale / (scale + squared_distance) for scale in scales]).sum(dim=0)
 
-    return unbiased_mmd(kernel(latents, latents), kernel(prior, prior), kernel(latents, prior))
+    return unbiased_mmd(kernel, latents, prior)
 
 
 def mutual_information_gap(latents: Values, factors: Values) -> float:
     """MIG (Chen et al., 2018, "Isolating sources of disentanglement"): 0 to 1, higher is better.
 
-    latents: (N, D). factors: (N, F). For each factor, how much more the most informative dimension knows of it than
-    the second, in units of the factor's entropy; then the mean over the factors. Continuous values are cut into 20
-    bins of equal width (Locatello et al., 2019).
+    latents: (N, D). factors: (N, F). The mean over the factors of how much more the most informative dimension knows
+    of one than the second, in units of its entropy. Continuous values are cut into 20 bins of equal width (Locatello
+    et al., 2019).
     """
     binned_latents = [binned(column) for column in latents.T]
     gaps = []
     for factor in factors.T:
-        states = np.unique(factor, return_inverse=True)[1] if is_discrete(factor) else binned(factor)
+        classes = classes_of(factor)
+        states = binned(factor) if classes is None else classes
         entropy = mutual_information(states, states)
         if entropy < SMALLEST:  # a factor that never changes
             continue
@@ -69,9 +69,9 @@ def dci(latents: Values, factors: Values, seed: int = 0) -> dict[str, float]:
     held_out = np.random.default_rng(seed).permutation(len(latents)) < len(latents) // 10
     options = {"n_estimators": 10, "max_depth": 12, "min_samples_leaf": 2, "random_state": seed}
     for factor in factors.T:
-        discrete = is_discrete(factor)
-        forest = (RandomForestClassifier if discrete else RandomForestRegressor)(**options)
-        target = np.unique(factor, return_inverse=True)[1] if discrete else factor
+        classes = classes_of(factor)
+        forest = RandomForestRegressor(**options) if classes is None else RandomForestClassifier(**options)
+        target = factor if classes is None else classes
         forest.fit(latents[~held_out], target[~held_out])
         importances.append(forest.feature_importances_)
         scores.append(max(forest.score(latents[held_out], target[held_out]), 0.0))
@@ -83,15 +83,15 @@ def dci(latents: Values, factors: Values, seed: int = 0) -> dict[str, float]:
     }
 
 
-def is_discrete(factor: Values) -> bool:
-    """Tell whether a factor, (N,), has so few values that each is a class of its own."""
-    return len(np.unique(factor)) <= BINS
+def classes_of(factor: Values) -> NDArray[np.integer] | None:
+    """Return the class of each value, (N,) -> (N,); None for more values than bins, which are no classes."""
+    values, classes = np.unique(factor, return_inverse=True)
+    return classes if len(values) <= BINS else None
 
 
 def binned(values: Values) -> NDArray[np.integer]:
     """Return the bin of each value, 0 to 19: (N,) -> (N,)."""
-    inner_edges = np.histogram_bin_edges(values, BINS)[1:-1]
-    return np.digitize(values, inner_edges)
+    return np.digitize(values, np.histogram_bin_edges(values, BINS)[1:-1])
 
 
 def mutual_information(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
@@ -104,10 +104,7 @@ def mutual_information(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
 
 
 def one_minus_entropy(rows: Values) -> Values:
-    """Return one minus the entropy of each row, normalized to sum to 1, in units of the largest entropy possible.
-
-    (A, B) -> (A,); a row of zeros gives 0.
-    """
+    """Return 1 - entropy / log B of each row, scaled to a sum of 1: (A, B) -> (A,); a row of zeros gives 0."""
     total = rows.sum(axis=1, keepdims=True)
     fractions = np.where(total > 0, rows / np.maximum(total, SMALLEST), 1 / rows.shape[1])
     entropy = -(fractions * np.log(np.maximum(fractions, SMALLEST))).sum(axis=1)

@@ -12,7 +12,7 @@ from src.core.files import write_atomic
 from src.core.image_files import save_grid
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.memorization import NEIGHBORS, memorization
-from src.evaluation.representation import Representation
+from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
 
 
@@ -21,7 +21,7 @@ def write_evaluation(
 ) -> None:
     """Write metrics.json and neighbors_<network>.png, and print the metrics that are numbers. For one process only.
 
-    neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see Representation.
+    neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see representation.
     """
     torch.manual_seed(evaluator.seed)
     results: dict[str, Any] = evaluator.losses(evaluator.reference) | evaluator.sample_metrics()
@@ -30,7 +30,7 @@ def write_evaluation(
         values, grids[folder / f"neighbors_{metrics.features.name}.png"] = memorization(evaluator, metrics, neighbors)
         results |= values
     if isinstance(evaluator.model, EncodingModel):
-        results |= Representation(evaluator, evaluator.model, max_bound_images, importance_samples).metrics()
+        results |= representation(evaluator, evaluator.model, max_bound_images, importance_samples)
     facts = {
         "num_images": evaluator.num_images,
         "seed": evaluator.seed,

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,16 @@ from src.core.files import write_atomic
 from src.core.image_files import animation_bytes, save_grid, save_placed
 from src.core.images import tile
 from src.data.dataset import ImageDataset
-from src.evaluation.latent_space import around, closed_path, decode, encode, linear, most_active, project, snap_to_grid
-from src.evaluation.latent_space import spherical as great_circle
+from src.evaluation.latent_space import (
+    closed_path,
+    decode,
+    encode,
+    linear,
+    most_active,
+    project,
+    snap_to_grid,
+    spherical,
+)
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
 
@@ -85,8 +94,8 @@ class LatentImages:
         center: of the spherical paths. images: those of the latents, uint8 (2 x rows, 3, S, S), for both ends of a row.
         """
         starts, ends = latents.chunk(2)
-        spherical = around(center, great_circle)
-        for path_name, path in {"linear": linear, "spherical": spherical}.items():
+        on_a_sphere = partial(spherical, center=center)
+        for path_name, path in (("linear", linear), ("spherical", on_a_sphere)):
             rows = decode(self.model, path(starts, ends, self.steps))
             if images is not None:
                 first, last = images[:, None].chunk(2)
@@ -98,7 +107,7 @@ class LatentImages:
         stops = latents[: len(latents) // count * count].unflatten(0, (count, -1))
         frames = [
             tile(decode(self.model, frame), columns=min(len(frame), 6))
-            for frame in closed_path(stops, spherical, self.frames)
+            for frame in closed_path(stops, on_a_sphere, self.frames)
         ]
         file = f"{name}.{self.animation}"
         (self.folder / file).write_bytes(animation_bytes(frames, f".{self.animation}"))

@@ -1,6 +1,7 @@
 """Directions, paths and maps against what geometry says they must be."""
 
 import math
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -10,7 +11,6 @@ from torch import Tensor
 from src.evaluation.latent_space import (
     Path,
     active_axes,
-    around,
     closed_path,
     decode,
     encode,
@@ -74,7 +74,7 @@ def test_a_traversal_moves_one_coordinate_and_keeps_the_others() -> None:
     torch.testing.assert_close(along[0, :, 1], still.expand(5))
 
 
-@pytest.mark.parametrize("path", [linear, spherical, around(torch.tensor([3.0, 4.0, 5.0]), spherical)])
+@pytest.mark.parametrize("path", [linear, spherical, partial(spherical, center=torch.tensor([3.0, 4.0, 5.0]))])
 def test_paths_begin_and_end_at_their_ends(path: Path) -> None:
     start, end = normal(2, 3), normal(2, 3, seed=1)
     way = path(start, end, 7)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from src.core.files import user_cache_dir
-from src.metrics.cache import cache_name, cached_statistics
 from src.metrics.feature_metrics import Distance, FeatureMetrics
 from src.metrics.frechet import FrechetDistance
 from src.metrics.kernel import KernelDistance
@@ -32,7 +31,7 @@ class Source:
 
 def test_second_call_reads_no_image(tmp_path: Path) -> None:
     source = Source()
-    results = [cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path)) for _ in range(2)]
+    results = [metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path)) for _ in range(2)]
     assert source.reads == 1
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
@@ -41,10 +40,10 @@ def test_second_call_reads_no_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped", "other"])
 def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     source = Source()
-    first = cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
+    first = metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path))
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    features = first["sample-10000"][0].numpy().tobytes()
+    features = first["sample-10000"].numpy().tobytes()
     contents = {
         "empty": b"",
         "text": b"not an archive",
@@ -56,10 +55,10 @@ def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     if damage == "other":
         np.savez(path, other=np.zeros(3))
     with pytest.warns(UserWarning, match="damaged"):
-        again = cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
+        again = metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path))
     assert source.reads == 2
     torch.testing.assert_close(first, again)
-    cached_statistics(metrics_of(), source, "digest", 64, 20, str(tmp_path))
+    metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path))
     assert source.reads == 2
 
 
@@ -71,14 +70,14 @@ def test_every_part_changes_the_key() -> None:
         name = "other"
 
     names = [
-        cache_name(metrics_of(), "digest", 64, 20),
-        cache_name(metrics_of(), "other", 64, 20),
-        cache_name(metrics_of(), "digest", 32, 20),
-        cache_name(metrics_of(), "digest", 64, 21),
-        cache_name(metrics_of(OtherWeights()), "digest", 64, 20),
-        cache_name(metrics_of(OtherNetwork()), "digest", 64, 20),
-        cache_name(metrics_of(fd=FrechetDistance()), "digest", 64, 20),
-        cache_name(metrics_of(fd=FrechetDistance(), kd=KernelDistance(max_samples=5)), "digest", 64, 20),
+        metrics_of().cache_name("digest", 64, 20),
+        metrics_of().cache_name("other", 64, 20),
+        metrics_of().cache_name("digest", 32, 20),
+        metrics_of().cache_name("digest", 64, 21),
+        metrics_of(OtherWeights()).cache_name("digest", 64, 20),
+        metrics_of(OtherNetwork()).cache_name("digest", 64, 20),
+        metrics_of(fd=FrechetDistance()).cache_name("digest", 64, 20),
+        metrics_of(fd=FrechetDistance(), kd=KernelDistance(max_samples=5)).cache_name("digest", 64, 20),
     ]
     assert len(set(names)) == len(names)
 
@@ -86,7 +85,7 @@ def test_every_part_changes_the_key() -> None:
 def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="not cached"):
-        statistics = cached_statistics(metrics_of(), Source(), "digest", 64, 20, str(tmp_path / "file" / "folder"))
+        statistics = metrics_of().cached_statistics(Source(), "digest", 64, 20, str(tmp_path / "file" / "folder"))
     assert set(statistics) == {"moments", "sample-10000"}
 
 
@@ -94,5 +93,5 @@ def test_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert user_cache_dir() == Path.home() / ".cache/cat-faces"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cached_statistics(metrics_of(), Source(), "digest", 64, 20)
+    metrics_of().cached_statistics(Source(), "digest", 64, 20)
     assert len(list((tmp_path / "cat-faces" / "statistics").glob("*.npz"))) == 1

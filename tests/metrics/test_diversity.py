@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.frechet import Diversity, FrechetDistance, Statistics, effective_dimension, spread
+from src.metrics.frechet import Diversity, FrechetDistance, effective_dimension, spread
 from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
 
 
-def moments(sample: Tensor) -> Statistics:
-    return sample.mean(dim=0), sample.T.cov()
+def moments(sample: Tensor) -> Tensor:
+    return torch.cat([sample.mean(dim=0)[None], sample.T.cov()])
 
 
 def test_spread_is_the_root_mean_squared_distance_of_pairs() -> None:

@@ -9,7 +9,6 @@ from torch.multiprocessing.spawn import spawn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from src.core.errors import UserError
-from src.metrics.cache import cached_statistics
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
 from src.metrics.kernel import KernelDistance
@@ -80,7 +79,7 @@ def on_one_of_two_ranks(rank: int, folder: Path) -> None:
         return [REAL[:20] if rank == 0 else REAL[20:]]
 
     for _ in range(2):
-        cached = cached_statistics(metrics, share, "digest", 64, 40, str(folder / f"cache{rank}"))
+        cached = metrics.cached_statistics(share, "digest", 64, 40, str(folder / f"cache{rank}"))
     torch.save(cached, folder / f"cached{rank}.pt")
     distributed.destroy_process_group()
 

@@ -31,21 +31,21 @@ def test_matches_torchmetrics_kid_where_a_subset_is_everything() -> None:
     theirs.update(real, real=True)
     theirs.update(generated, real=False)
     features = PatchMeans()
-    ours = KernelDistance(subset_size=1000)((features(real),), (features(generated),))
+    ours = KernelDistance(subset_size=1000)(features(real), features(generated))
     assert ours[""] == pytest.approx(theirs.compute()[0].item(), rel=1e-3)
     assert ours["_std"] == 0
 
 
 def test_mean_over_subsets_is_near_the_whole() -> None:
     real, generated = gaussian_sample(400, 4, 1), gaussian_sample(300, 4, 1) * 1.2
-    values = KernelDistance(subsets=200, subset_size=100)((real,), (generated,))
+    values = KernelDistance(subsets=200, subset_size=100)(real, generated)
     error = values["_std"] / 200**0.5
     assert values["_std"] > 0
     assert values[""] == pytest.approx(polynomial_mmd(real, generated).item(), abs=5 * error)
 
 
 def test_seed_decides_the_subsets() -> None:
-    real, generated = (gaussian_sample(50, 4, 1),), (gaussian_sample(50, 4, 2),)
+    real, generated = gaussian_sample(50, 4, 1), gaussian_sample(50, 4, 2)
     first, again, other = (KernelDistance(subsets=2, subset_size=10, seed=seed)(real, generated) for seed in (0, 0, 1))
     assert first == again
     assert first != other
@@ -56,10 +56,9 @@ def test_sample_keeps_the_first_features() -> None:
     sample = FeatureSample(max_samples=7)
     for batch in features.split(4):
         sample.update(batch)
-    (kept,) = sample.compute()
-    torch.testing.assert_close(kept, features[:7])
+    torch.testing.assert_close(sample.compute(), features[:7])
 
 
 def test_one_image_is_too_few() -> None:
     with pytest.raises(UserError, match="at least two images"):
-        KernelDistance()((torch.ones(1, 4),), (torch.ones(9, 4),))
+        KernelDistance()(torch.ones(1, 4), torch.ones(9, 4))

@@ -91,10 +91,11 @@ def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> 
 
     A model without encoder has great circles between samples. The animation goes from stop to stop and back.
     """
-    path, latents = spherical, model.sample_prior(PATHS * STOPS, torch.Generator().manual_seed(seed))
     if isinstance(model, EncodingModel):
         some = held_out[: PATHS * STOPS]
         path, latents = linear, encode(model, some).repeat(PATHS * STOPS, 1)[: PATHS * STOPS]
+    else:
+        path, latents = spherical, model.sample_prior(PATHS * STOPS, torch.Generator().manual_seed(seed))
     stops = latents.unflatten(0, (STOPS, PATHS))
     still = decode(model, path(stops[0], stops[1], STEPS)).flatten(0, 1)
     frames = [tile(decode(model, frame), PATHS) for frame in closed_path(stops, path, FRAMES)]
