@@ -1,5 +1,6 @@
 """The length of a run, in images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from src.core.errors import UserError
 from src.core.types import PositiveInt
 
 
+@dataclass(eq=False)
 class RunLength(Callback):
     """Stops after max_images, rounded up to a batch. It must be the first callback."""
 
-    def __init__(self, max_images: PositiveInt) -> None:
-        self.max_images = max_images
+    max_images: PositiveInt
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
         if model.images_seen < self.max_images:

@@ -1,6 +1,7 @@
 """Averages what training steps return and logs it at an interval; the device is waited for only then."""
 
 import time
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -12,7 +13,6 @@ from src.callbacks.checkpoints import describe_last_checkpoint
 from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.distributed import all_gather
 from src.core.errors import UserError
-from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 
 NEVER = torch.iinfo(torch.int64).max
@@ -20,6 +20,7 @@ NEVER = torch.iinfo(torch.int64).max
 SAVED = ("numbers", "counts", "seconds", "wait_seconds", "images", "total_seconds", "total_images")
 
 
+@dataclass(eq=False)
 class TrainingScalars(PeriodicCallback):
     """Logs the mean over steps and ranks of each value as train/<name>, and how fast training is.
 
@@ -32,8 +33,7 @@ class TrainingScalars(PeriodicCallback):
     Lightning's scaler. The sums since the last log are part of the checkpoint.
     """
 
-    def __init__(self, every_images: PositiveInt) -> None:
-        super().__init__(every_images)
+    def __post_init__(self) -> None:
         self.total_seconds, self.total_images = 0.0, 0
         self._clear()
 
