@@ -11,7 +11,6 @@ from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.types import Fraction, NonNegativeInt, PositiveFloat
 from src.models.base import GenerativeModel
 
-# Each says what it means and what to try.
 MESSAGES = {
     "discriminator_has_won": "the discriminator has won: it tells real from generated images nearly always, and the "
     "generator learns little. Try a higher r1_gamma and r2_gamma in model.gradient_penalty, model/augmentation=ada, or "
@@ -104,8 +103,7 @@ class TrainingWarnings(PeriodicCallback):
     def update_highest(self, name: str, value: float) -> float:
         """Return the highest finite value of a metric so far, this one among it."""
         # A gradient under 16-mixed may be infinite.
-        finite_value = value if isfinite(value) else 0.0
-        self.highest[name] = max(finite_value, self.highest.get(name, finite_value))
+        self.highest[name] = max(self.highest.get(name, 0.0), value if isfinite(value) else 0.0)
         return self.highest[name]
 
     def state_dict(self) -> dict[str, Any]:
