@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -54,6 +55,7 @@ class SafetensorsIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+@dataclass(eq=False)
 class Checkpoints(Checkpoint):
     """Writes images_<images seen>.safetensors every so many images and every so many minutes, and keeps the newest.
 
@@ -62,33 +64,29 @@ class Checkpoints(Checkpoint):
     It runs after all other callbacks.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        every_images: PositiveInt,
-        monitor: str | None,
-        every_minutes: PositiveFloat | None = None,
-        keep: PositiveInt = 3,
-    ) -> None:
-        self.folder, self.every_images, self.monitor = Path(folder), every_images, monitor
-        self.every_seconds = 60 * every_minutes if every_minutes else math.inf
-        self.keep = keep
+    folder: str
+    every_images: PositiveInt
+    monitor: str | None
+    every_minutes: PositiveFloat | None = None
+    keep: PositiveInt = 3
+
+    def __post_init__(self) -> None:
+        # The metrics of the best checkpoint, and the newest of all.
         self.best: dict[str, float] = {}
+        self.logged: dict[str, float] = {}
         self.newest: Path | None = None
         self.signals, self.largest_of_ranks, self.io = StopSignals(), LargestOfRanks(), SafetensorsIO()
-        self.started_at, self.seconds_before = time.monotonic(), 0.0
-        self.logged: dict[str, float] = {}
-        self.monitored: torch.Tensor | None = None
+        self.started_at = time.monotonic()
 
     @property
     def wall_seconds(self) -> float:
         """The seconds that the run has taken, its parts before it was resumed included."""
-        return self.seconds_before + time.monotonic() - self.started_at
+        return time.monotonic() - self.started_at
 
-    def setup(self, trainer: Trainer, model: GenerativeModel, stage: str) -> None:  # type: ignore[override]
+    def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         trainer.strategy.checkpoint_io = self.io
 
-    def on_train_start(self, trainer: Trainer, model: GenerativeModel) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, model: Any) -> None:
         # Lightning would wait for the device at every step to tell the other ranks of a SIGTERM.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         self.saved_at = time.monotonic()
@@ -96,52 +94,44 @@ class Checkpoints(Checkpoint):
         self.monitored = trainer.callback_metrics.get(self.monitor or "")
         if model.images_seen and trainer.ckpt_path:
             self.newest = Path(trainer.ckpt_path)
-        if self.best and not trainer.strategy.broadcast((self.folder / BEST).exists()):
+        if self.best and not trainer.strategy.broadcast(Path(self.folder, BEST).exists()):
             self.best = {}  # the search for the best begins again
         self.signals.in_steps = True
 
-    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
-        is_time = trainer.is_global_zero and time.monotonic() - self.saved_at >= self.every_seconds
+    def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        is_time = trainer.is_global_zero and time.monotonic() - self.saved_at >= 60 * (self.every_minutes or math.inf)
         request = self.largest_of_ranks(self.signals.received or (SAVE if is_time else NO_REQUEST))
-        improved = self.has_improved(trainer)
+        # Whether the monitored metric was logged after this step, lower than ever.
+        value, lowest = trainer.callback_metrics.get(self.monitor or ""), self.best.get(str(self.monitor), math.inf)
+        improved = value is not None and value is not self.monitored and value.item() < lowest
+        self.monitored = value
         if request or improved or should_run(trainer, model, self.every_images):
-            self.save(trainer, model, improved)
+            self.save(trainer, model, improved or self.monitor is None)
         if request > SAVE and not trainer.should_stop:
             raise RunStopped(Signals(request).name)
 
-    def has_improved(self, trainer: Trainer) -> bool:
-        """Tell whether the monitored metric was logged after this step, lower than ever."""
-        monitored = trainer.callback_metrics.get(self.monitor or "")
-        is_new, self.monitored = monitored is not self.monitored, monitored
-        return monitored is not None and is_new and monitored.item() < self.best.get(str(self.monitor), math.inf)
-
-    def save(self, trainer: Trainer, model: GenerativeModel, improved: bool) -> None:
+    def save(self, trainer: Trainer, model: GenerativeModel, is_best: bool) -> None:
         """Write a checkpoint with its other names. Raises UserError on all ranks where that fails on any."""
         self.logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        is_best = improved or self.monitor is None
         if is_best:
             self.best = {"images_seen": model.images_seen, **self.logged}
-        path = self.folder / checkpoint_name(model.images_seen)
+        path = Path(self.folder, checkpoint_name(model.images_seen))
         trainer.save_checkpoint(path)
         failure = trainer.strategy.broadcast(self.io.failure)
         if failure:
             raise UserError(f"{failure}; {describe_last_checkpoint(trainer)}")
         self.newest, self.saved_at = path, time.monotonic()
         if trainer.is_global_zero:
-            link_or_copy(path, self.folder / LAST)
+            link_or_copy(path, path.with_name(LAST))
             if is_best or not self.best:
-                link_or_copy(path, self.folder / BEST)
-            self.delete_old(model.images_seen)
+                link_or_copy(path, path.with_name(BEST))
+            files = numbered_checkpoints(path.parent)
+            # Files beyond the images seen belong to a part of the run that is repeated.
+            kept = [number for number in files if number <= model.images_seen][-self.keep :]
+            for number in files.keys() - set(kept):
+                files[number].unlink()
 
-    def delete_old(self, images_seen: int) -> None:
-        """Delete all but the newest `keep`, and those beyond the images seen: that part of the run is repeated."""
-        files = numbered_checkpoints(self.folder)
-        current = [path for number, path in files.items() if number <= images_seen]
-        for path in files.values():
-            if path not in current[-self.keep :]:
-                path.unlink()
-
-    def on_save_checkpoint(self, trainer: Trainer, model: GenerativeModel, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         check_finite(trainer, model)  # after TrainingScalars, which names the loss that broke them
         versions = {str(logger.name): str(logger.version) for logger in trainer.loggers if logger.version}
         checkpoint["logger_versions"] = versions
@@ -151,13 +141,12 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.logged = state_dict["best"], state_dict["logged"]
-        self.seconds_before = state_dict["wall_seconds"]
+        self.started_at -= state_dict["wall_seconds"]
 
     def on_exception(self, *args: Any) -> None:
         self.signals.in_steps = False
 
-    def on_train_end(self, *args: Any) -> None:
-        self.signals.in_steps = False
+    on_train_end = on_exception  # type: ignore[assignment]
 
 
 def check_finite(trainer: Trainer, model: GenerativeModel) -> None:

@@ -1,6 +1,6 @@
 """Evaluates the model at an interval and at the end of a run; training is the same without it."""
 
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from src.metrics.feature_metrics import FeatureMetrics
 from src.models.base import GenerativeModel
 
 
+@dataclass(eq=False)
 class Evaluation(PeriodicCallback):
     """Logs val/<name>, the losses on held-out images, and the distances of samples by each of the feature_metrics.
 
@@ -20,39 +21,34 @@ class Evaluation(PeriodicCallback):
     images (reference), of which at most max_reference_images are used.
     """
 
-    def __init__(
-        self,
-        every_images: PositiveInt,
-        feature_metrics: dict[str, FeatureMetrics],
-        num_images: PositiveInt,
-        reference: Literal["train", "val"] = "train",
-        batch_size: PositiveInt = 64,
-        seed: Seed = 0,
-        cache_dir: str | None = None,
-        max_reference_images: PositiveInt = 50_000,
-    ) -> None:
-        super().__init__(every_images)
-        self.make_evaluator = partial(
-            Evaluator,
-            feature_metrics=list(feature_metrics.values()),
-            num_images=num_images,
-            reference=reference,
-            batch_size=batch_size,
-            seed=seed,
-            cache_dir=cache_dir,
-            max_reference_images=max_reference_images,
-        )
+    feature_metrics: dict[str, FeatureMetrics]
+    num_images: PositiveInt
+    reference: Literal["train", "val"] = "train"
+    batch_size: PositiveInt = 64
+    seed: Seed = 0
+    cache_dir: str | None = None
+    max_reference_images: PositiveInt = 50_000
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
-        self.evaluator = self.make_evaluator(model, trainer.datamodule)  # type: ignore[attr-defined]
-        if self.evaluator.feature_metrics:
-            self.evaluator.data.images(self.evaluator.reference)  # raises UserError now if there are none
+        self.evaluator = Evaluator(
+            model,
+            trainer.datamodule,  # type: ignore[attr-defined]
+            list(self.feature_metrics.values()),
+            self.num_images,
+            self.reference,
+            self.seed,
+            self.batch_size,
+            self.max_reference_images,
+            self.cache_dir,
+        )
+        if self.feature_metrics:
+            self.evaluator.data.images(self.reference)  # raises UserError now if there are none
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         model.eval()
         model.broadcast_buffers()
         # Held-out losses may draw noise, always the same. The next training step seeds anew.
-        torch.manual_seed(self.evaluator.seed)
+        torch.manual_seed(self.seed)
         metrics = {}
         if len(self.evaluator.data.val):
             held_out = self.evaluator.losses("val") | self.evaluator.posterior("val")

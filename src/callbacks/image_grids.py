@@ -1,18 +1,21 @@
 """Sample grids from fixed noise over time, of each prior, and reconstructions for models that encode."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from src.callbacks.periodic import PeriodicCallback, log_image
+from src.callbacks.periodic import PeriodicCallback
 from src.core.image_files import save_grid
 from src.core.images import from_uint8, to_uint8
 from src.core.types import PositiveInt, Seed
 from src.models.base import GenerativeModel
 
 
+@dataclass(eq=False)
 class ImageGrids(PeriodicCallback):
     """Writes samples_<images seen>.png and, for models that encode, reconstructions_<images seen>.png.
 
@@ -20,16 +23,12 @@ class ImageGrids(PeriodicCallback):
     latents, samples_mixture_<images seen>.png is written too. seed: of the samples' noise.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        every_images: PositiveInt,
-        num_images: PositiveInt = 64,
-        columns: PositiveInt = 8,
-        seed: Seed = 0,
-    ) -> None:
-        super().__init__(every_images)
-        self.folder, self.num_images, self.columns, self.seed = Path(folder), num_images, columns, seed
+    folder: str
+    num_images: PositiveInt = 64
+    columns: PositiveInt = 8
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
         self.written: list[Path] = []
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
@@ -58,6 +57,11 @@ class ImageGrids(PeriodicCallback):
         model.train()
         self.written = []
         for name, (images, columns) in grids.items():
-            path = self.folder / f"{name}_{model.images_seen:09d}.png"
-            log_image(trainer, name, save_grid(to_uint8(images), path, columns), model.images_seen)
+            path = Path(self.folder, f"{name}_{model.images_seen:09d}.png")
+            grid = save_grid(to_uint8(images), path, columns)
             self.written.append(path)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image(name, [grid.permute(1, 2, 0).numpy()], step=model.images_seen)
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(name, grid, model.images_seen)

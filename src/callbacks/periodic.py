@@ -1,22 +1,44 @@
-"""Callbacks that act at an interval in images seen, and the one way from them to the loggers."""
+"""The length of a run and intervals in images seen, and the way from callbacks to the loggers."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
+from src.core.errors import UserError
 from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 
 
+@dataclass(eq=False)
+class RunLength(Callback):
+    """Stops after max_images, rounded up to a batch. It must be the first callback."""
+
+    max_images: PositiveInt
+
+    def on_train_start(self, trainer: Trainer, model: Any) -> None:
+        if model.images_seen < self.max_images:
+            return
+        finished = f"the checkpoint has seen {model.images_seen:,} images already; give max_images above that to go on"
+        if Path(trainer.ckpt_path or "").absolute().parent.parent != Path(trainer.default_root_dir).absolute():
+            raise UserError(finished)
+        # The run may have been killed between its last checkpoint and its summary.
+        trainer.should_stop = True
+        if trainer.is_global_zero:
+            print(f"nothing left to do: {finished}", flush=True)
+
+    def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        trainer.should_stop = model.images_seen >= self.max_images
+
+
+@dataclass(eq=False)
 class PeriodicCallback(Callback):
     """Calls `run` after every batch that crosses a multiple of every_images, and after the last one of the run."""
 
-    def __init__(self, every_images: PositiveInt) -> None:
-        self.every_images = every_images
+    every_images: PositiveInt
 
     @abstractmethod
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
@@ -39,12 +61,3 @@ def log_metrics(trainer: Trainer, metrics: dict[str, float], images_seen: int) -
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_metrics({"images_seen": images_seen, **metrics}, step=images_seen)
-
-
-def log_image(trainer: Trainer, name: str, image: Tensor, images_seen: int) -> None:
-    """Send an image, uint8 (3, H, W), to the loggers that take images."""
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            logger.log_image(name, [image.permute(1, 2, 0).numpy()], step=images_seen)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, image, images_seen)

@@ -6,27 +6,23 @@ import signal
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
 
 class StopSignals:
     """While steps are taken, remembers that a signal came, for the training loop to look at; a second SIGINT ends the
     process at once. Before and after, a signal ends the process with the status 128 + its number."""
 
-    def __init__(self) -> None:
-        self.received = 0
-        self.in_steps = False
-        self.previous: dict[int, Any] = {}
+    received, in_steps = 0, False
 
     def install(self) -> None:
+        self.previous: dict[int, Any] = {}
         # Python lets only the main thread do this; elsewhere signals keep their meaning.
         with contextlib.suppress(ValueError):
-            self.previous = {number: signal.signal(number, self.receive) for number in SIGNALS}
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                self.previous[number] = signal.signal(number, self.receive)
 
     def uninstall(self) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-        self.previous = {}
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         if not self.in_steps:

@@ -1,7 +1,7 @@
 """Averages what training steps return and logs it at an interval; the device is waited for only then."""
 
 import time
-from collections import Counter, defaultdict
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -13,12 +13,14 @@ from src.callbacks.checkpoints import describe_last_checkpoint
 from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.distributed import all_gather
 from src.core.errors import UserError
-from src.core.types import PositiveInt
 from src.models.base import GenerativeModel
 
 NEVER = torch.iinfo(torch.int64).max
+# The plain values that a checkpoint holds, besides the sums of tensors.
+SAVED = ("numbers", "counts", "seconds", "wait_seconds", "images", "total_seconds", "total_images")
 
 
+@dataclass(eq=False)
 class TrainingScalars(PeriodicCallback):
     """Logs the mean over steps and ranks of each value as train/<name>, and how fast training is.
 
@@ -31,19 +33,17 @@ class TrainingScalars(PeriodicCallback):
     Lightning's scaler. The sums since the last log are part of the checkpoint.
     """
 
-    def __init__(self, every_images: PositiveInt) -> None:
-        super().__init__(every_images)
+    def __post_init__(self) -> None:
         self.total_seconds, self.total_images = 0.0, 0
         self._clear()
 
     def _clear(self) -> None:
         # One step's names, joined by commas -> the sums of their values (N,), and the images seen when each first was
         # not finite.
-        self.sums: dict[str, Tensor] = {}
-        self.broken_at: dict[str, Tensor] = {}
+        self.groups: dict[str, tuple[Tensor, Tensor]] = {}
         # Plain numbers, such as a schedule's value, are the same on all ranks.
-        self.numbers: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = Counter()
+        self.numbers: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
         self.seconds, self.wait_seconds, self.images = 0.0, 0.0, 0
 
     def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
@@ -57,18 +57,20 @@ class TrainingScalars(PeriodicCallback):
         super().on_train_batch_end(trainer, model)
 
     def _add(self, outputs: dict[str, Tensor | float], images_seen: int) -> None:
-        # In bfloat16 a sum soon stops growing.
-        tensors = {name: value.detach().float() for name, value in outputs.items() if isinstance(value, Tensor)}
-        for name in outputs:
-            self.counts[name] += 1
-        for name in outputs.keys() - tensors.keys():
-            self.numbers[name] += float(outputs[name])
+        tensors: dict[str, Tensor] = {}
+        for name, value in outputs.items():
+            self.counts[name] = self.counts.get(name, 0) + 1
+            if isinstance(value, Tensor):
+                tensors[name] = value.detach().float()  # in bfloat16 a sum soon stops growing
+            else:
+                self.numbers[name] = self.numbers.get(name, 0.0) + value
         if tensors:
             names, values = ",".join(tensors), torch.stack(list(tensors.values()))
             broken_at = torch.full_like(values, images_seen, dtype=torch.int64).masked_fill(values.isfinite(), NEVER)
-            is_first = names not in self.sums
-            self.sums[names] = values if is_first else self.sums[names] + values
-            self.broken_at[names] = broken_at if is_first else torch.minimum(self.broken_at[names], broken_at)
+            if names in self.groups:
+                sums, before = self.groups[names]
+                values, broken_at = sums + values, torch.minimum(before, broken_at)
+            self.groups[names] = values, broken_at
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         started_at = time.perf_counter()
@@ -84,56 +86,40 @@ class TrainingScalars(PeriodicCallback):
 
     def finite_means(self, trainer: Trainer, images_seen: int) -> dict[str, float]:
         """Return the means since the last log; UserError if one is not finite. Every rank must call it."""
-        sums: dict[str, float] = defaultdict(float, self.numbers)
-        names = [name for group in self.sums for name in group.split(",")]
+        totals, names = dict(self.numbers), [name for group in self.groups for name in group.split(",")]
         if names:
-            totals = all_gather(torch.cat(list(self.sums.values()))[None]).mean(dim=0).tolist()
-            for name, total in zip(names, totals, strict=True):
-                sums[name] += total
-        unchecked = "gradient_norm" if trainer.precision == "16-mixed" else None
-        broken = [name for name in names if not isfinite(sums[name]) and not (unchecked and name.endswith(unchecked))]
-        if broken:
-            all_broken_at = all_gather(torch.cat(list(self.broken_at.values()))[None]).amin(dim=0).tolist()
-            # A sum may have overflowed without any value that is not finite.
-            broken_at = dict.fromkeys(broken, images_seen)
-            for name, at in zip(names, all_broken_at, strict=True):
-                if name in broken_at:
-                    broken_at[name] = min(broken_at[name], at)
-            first = [name for name in broken_at if broken_at[name] == min(broken_at.values())]
+            sums, broken_at = (torch.cat(tensors)[None] for tensors in zip(*self.groups.values(), strict=True))
+            for name, total in zip(names, all_gather(sums).mean(dim=0).tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + total
+        unchecked = ("gradient_norm",) if trainer.precision == "16-mixed" else ()
+        # A sum may have overflowed without any value that is not finite.
+        first_at = {name: images_seen for name in names if not (isfinite(totals[name]) or name.endswith(unchecked))}
+        if first_at:
+            for name, at in zip(names, all_gather(broken_at).amin(dim=0).tolist(), strict=True):
+                if name in first_at:
+                    first_at[name] = min(at, first_at[name])
+            first = [name for name, at in first_at.items() if at == min(first_at.values())]
             raise UserError(
                 f"{' and '.join(first)} {'are' if len(first) > 1 else 'is'} not finite after "
-                f"{broken_at[first[0]]:,} images; {describe_last_checkpoint(trainer)}"
+                f"{first_at[first[0]]:,} images; {describe_last_checkpoint(trainer)}"
             )
-        return {name: value / self.counts[name] for name, value in sums.items()}
+        return {name: total / self.counts[name] for name, total in totals.items()}
 
     def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         """Every rank calls it: the sums of all of them are kept."""
         self.finite_means(trainer, model.images_seen)
-        checkpoint["training_scalars"] = {
-            "groups": {names: all_gather(sums[None]).cpu() for names, sums in self.sums.items()},
-            "numbers": dict(self.numbers),
-            "counts": dict(self.counts),
-            "clock": [self.seconds, self.wait_seconds],
-            "images": self.images,
-        }
+        groups = {names: all_gather(sums[None]).cpu() for names, (sums, _) in self.groups.items()}
+        checkpoint["training_scalars"] = {"groups": groups, **{name: getattr(self, name) for name in SAVED}}
 
     def on_load_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get("training_scalars")
-        if not state:
-            return
-        self.numbers, self.counts = defaultdict(float, state["numbers"]), Counter(state["counts"])
-        (self.seconds, self.wait_seconds), self.images = state["clock"], state["images"]
-        for names, sums in state["groups"].items():
-            # On another number of ranks each takes the mean of all.
-            mine = sums[trainer.global_rank] if len(sums) == trainer.world_size else sums.mean(dim=0)
-            self.sums[names] = mine.to(trainer.strategy.root_device)
-            self.broken_at[names] = torch.full_like(self.sums[names], NEVER, dtype=torch.int64)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"total_seconds": self.total_seconds, "total_images": self.total_images}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.total_seconds, self.total_images = state_dict["total_seconds"], state_dict["total_images"]
+        if state := checkpoint.get("training_scalars"):
+            for name in SAVED:
+                setattr(self, name, type(getattr(self, name))(state[name]))
+            for names, sums in state["groups"].items():
+                # On another number of ranks each takes the mean of all.
+                mine = sums[trainer.global_rank] if len(sums) == trainer.world_size else sums.mean(dim=0)
+                mine = mine.to(trainer.strategy.root_device)
+                self.groups[names] = mine, torch.full_like(mine, NEVER, dtype=torch.int64)
 
     @property
     def images_per_second(self) -> float:

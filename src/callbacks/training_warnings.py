@@ -8,10 +8,9 @@ from typing import Any
 from lightning import Trainer
 
 from src.callbacks.periodic import PeriodicCallback, log_metrics
-from src.core.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from src.core.types import Fraction, NonNegativeInt, PositiveFloat
 from src.models.base import GenerativeModel
 
-# Each says what it means and what to try.
 MESSAGES = {
     "discriminator_has_won": "the discriminator has won: it tells real from generated images nearly always, and the "
     "generator learns little. Try a higher r1_gamma and r2_gamma in model.gradient_penalty, model/augmentation=ada, or "
@@ -24,25 +23,7 @@ MESSAGES = {
 }
 
 
-@dataclass
-class Symptom:
-    """A warning's state: given once the symptom has lasted patience_images, and again only after it was gone."""
-
-    patience_images: int
-    since: int | None = None
-    warned: bool = False
-
-    def update(self, is_there: bool, is_gone: bool, images_seen: int) -> None:
-        """Take in the newest measurement; between there and gone, a warning that was given stays."""
-        if is_gone:
-            self.since, self.warned = None, False
-        elif is_there:
-            self.since = images_seen if self.since is None else self.since
-            self.warned |= images_seen - self.since >= self.patience_images
-        elif not self.warned:
-            self.since = None
-
-
+@dataclass(eq=False)
 class TrainingWarnings(PeriodicCallback):
     """Prints one warning a kind, and logs warnings/<kind>: 1 where it begins, 0 where it has passed.
 
@@ -57,23 +38,20 @@ class TrainingWarnings(PeriodicCallback):
     after TrainingScalars and Evaluation, whose values it reads.
     """
 
-    def __init__(
-        self,
-        every_images: PositiveInt,
-        patience_images: NonNegativeInt = 10_000,
-        warmup_images: NonNegativeInt = 20_000,
-        accuracy: Fraction = 0.99,
-        gap: PositiveFloat = 10.0,
-        vanished: PositiveFloat = 0.01,
-        diversity: PositiveFloat = 0.4,
-        fallen: PositiveFloat = 0.6,
-        explosion: PositiveFloat = 100.0,
-    ) -> None:
-        super().__init__(every_images)
-        self.warmup_images, self.accuracy, self.gap, self.vanished = warmup_images, accuracy, gap, vanished
-        self.diversity, self.fallen, self.explosion = diversity, fallen, explosion
-        self.symptoms = {kind: Symptom(patience_images if kind == "discriminator_has_won" else 0) for kind in MESSAGES}
-        # The highest value so far of each metric that is compared with its own best.
+    patience_images: NonNegativeInt = 10_000
+    warmup_images: NonNegativeInt = 20_000
+    accuracy: Fraction = 0.99
+    gap: PositiveFloat = 10.0
+    vanished: PositiveFloat = 0.01
+    diversity: PositiveFloat = 0.4
+    fallen: PositiveFloat = 0.6
+    explosion: PositiveFloat = 100.0
+
+    def __post_init__(self) -> None:
+        # The images seen when each symptom that is there began, whether it has been warned of, and the highest value so
+        # far of each metric that is compared with its own best.
+        self.since: dict[str, int] = {}
+        self.warned = dict.fromkeys(MESSAGES, False)
         self.highest: dict[str, float] = {}
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
@@ -82,7 +60,7 @@ class TrainingWarnings(PeriodicCallback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         changes = self.update_symptoms(values, model.images_seen)
         if trainer.is_global_zero:
-            for kind in [kind for kind, begins in changes.items() if begins]:
+            for kind in filter(changes.get, changes):
                 print(f"warning after {model.images_seen:,} images: {MESSAGES[kind]}", file=sys.stderr, flush=True)
         if changes:
             metrics = {f"warnings/{kind}": float(begins) for kind, begins in changes.items()}
@@ -90,17 +68,27 @@ class TrainingWarnings(PeriodicCallback):
 
     def update_symptoms(self, values: dict[str, float], images_seen: int) -> dict[str, bool]:
         """Return the warnings that begin (True) and those that have passed, given the newest value of each metric."""
-        before = {kind: symptom.warned for kind, symptom in self.symptoms.items()}
-        gap = values["train/real_logits"] - values["train/fake_logits"]
-        accuracy = values["train/discriminator_auroc"]
+        before = dict(self.warned)
+        for kind, (is_there, is_gone) in self.symptoms(values, images_seen).items():
+            # Between there and gone, a warning that was given stays.
+            if is_gone or not (is_there or self.warned[kind]):
+                self.since.pop(kind, None)
+                self.warned[kind] = False
+            elif is_there:
+                patience = self.patience_images if kind == "discriminator_has_won" else 0
+                self.warned[kind] |= images_seen - self.since.setdefault(kind, images_seen) >= patience
+        return {kind: warned for kind, warned in self.warned.items() if warned != before[kind]}
+
+    def symptoms(self, values: dict[str, float], images_seen: int) -> dict[str, tuple[bool, bool]]:
+        """Return whether each symptom is there, and whether it is gone."""
+        gap, accuracy = values["train/real_logits"] - values["train/fake_logits"], values["train/discriminator_auroc"]
         gradient = values.get("train/generator_gradient_norm", self.vanished)
-        largest = self.update_highest("train/generator_gradient_norm", gradient)
-        self.symptoms["discriminator_has_won"].update(
-            accuracy >= self.accuracy and (gap >= self.gap or gradient < self.vanished * largest),
-            accuracy < 0.95 * self.accuracy,
-            images_seen,
-        )
-        self.symptoms["logits_explode"].update(abs(gap) >= self.explosion, abs(gap) < 0.5 * self.explosion, images_seen)
+        has_vanished = gradient < self.vanished * self.update_highest("train/generator_gradient_norm", gradient)
+        has_won = accuracy >= self.accuracy and (gap >= self.gap or has_vanished)
+        symptoms = {
+            "discriminator_has_won": (has_won, accuracy < 0.95 * self.accuracy),
+            "logits_explode": (abs(gap) >= self.explosion, abs(gap) < 0.5 * self.explosion),
+        }
         if images_seen >= self.warmup_images:
             # Relative to the value below which the warning is given.
             diversities = [
@@ -109,21 +97,17 @@ class TrainingWarnings(PeriodicCallback):
                 if name.startswith("diversity_")
             ]
             lowest = min(diversities, default=1.0)
-            self.symptoms["modes_collapse"].update(lowest < 1, lowest >= 1.2, images_seen)
-        return {kind: symptom.warned for kind, symptom in self.symptoms.items() if symptom.warned != before[kind]}
+            symptoms["modes_collapse"] = lowest < 1, lowest >= 1.2
+        return symptoms
 
     def update_highest(self, name: str, value: float) -> float:
         """Return the highest finite value of a metric so far, this one among it."""
         # A gradient under 16-mixed may be infinite.
-        finite_value = value if isfinite(value) else 0.0
-        self.highest[name] = max(finite_value, self.highest.get(name, finite_value))
+        self.highest[name] = max(self.highest.get(name, 0.0), value if isfinite(value) else 0.0)
         return self.highest[name]
 
     def state_dict(self) -> dict[str, Any]:
-        symptoms = {kind: [symptom.since, symptom.warned] for kind, symptom in self.symptoms.items()}
-        return {"symptoms": symptoms, "highest": self.highest}
+        return {"since": self.since, "warned": self.warned, "highest": self.highest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.highest = state_dict["highest"]
-        for kind, (since, warned) in state_dict["symptoms"].items():
-            self.symptoms[kind].since, self.symptoms[kind].warned = since, warned
+        vars(self).update({name: dict(state_dict[name]) for name in self.state_dict()})

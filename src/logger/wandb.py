@@ -31,14 +31,14 @@ class WandbLogger(LightningWandbLogger):
     def __init__(self, save_dir: str, project: str, name: str | None = None, tags: list[str] | None = None) -> None:
         super().__init__(name=name, save_dir=save_dir, project=project, tags=tags, resume=None, reinit="create_new")
         # The images seen of each name's newest value that W&B was sent, for a run that is killed and resumed.
-        self._sent: dict[str, int] = {}
+        self.sent: dict[str, int] = {}
 
     @property
     @rank_zero_experiment
     def experiment(self) -> wandb.Run:
         """The W&B run, begun when first asked for; on other ranks a stand-in, as Lightning asks on all."""
         if self._experiment is None:
-            Path(str(self._save_dir)).mkdir(parents=True, exist_ok=True)
+            Path(str(self.save_dir)).mkdir(parents=True, exist_ok=True)
             self._experiment = wandb.init(mode=choose_mode(), **self._wandb_init)
             self._experiment.define_metric("images_seen")
             self._experiment.define_metric("*", step_metric="images_seen")
@@ -53,27 +53,27 @@ class WandbLogger(LightningWandbLogger):
             raise UserError(f"the checkpoint's W&B run is called {run_id!r:.80}, which is no id: refused")
         self._id = run_id
         self._wandb_init |= {"id": run_id, "resume": "allow"}
-        for folder in (run_dir, Path(str(self._save_dir))):
+        for folder in (run_dir, self.save_dir):
             with suppress(OSError, ValueError):
-                for name, images_seen in json.loads(self._sent_file(folder).read_text()).items():
-                    self._sent[name] = max(images_seen, self._sent.get(name, -1))
-        self._write_sent()
+                for name, images_seen in json.loads(self.sent_file(folder).read_text()).items():
+                    self.sent[name] = max(images_seen, self.sent.get(name, -1))
+        self.note_sent({})
 
-    def _sent_file(self, run_dir: Path) -> Path:
-        return run_dir / "wandb" / f"sent-{self.version}.json"
+    def sent_file(self, run_dir: str | Path | None) -> Path:
+        return Path(str(run_dir), "wandb", f"sent-{self.version}.json")
 
-    def _write_sent(self) -> None:
-        write_atomic(self._sent_file(Path(str(self._save_dir))), json.dumps(self._sent))
+    def note_sent(self, sent: dict[str, int]) -> None:
+        self.sent |= sent
+        write_atomic(self.sent_file(self.save_dir), json.dumps(self.sent))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Send the values that W&B lacks; step is the images seen, unless the metrics say so. log_image calls it."""
         images_seen = int(metrics.get("images_seen", step))
-        new = {name: value for name, value in metrics.items() if images_seen > self._sent.get(name, -1)}
+        new = {name: value for name, value in metrics.items() if images_seen > self.sent.get(name, -1)}
         if new.keys() - {"images_seen"}:
             self.experiment.log(new | {"images_seen": images_seen})
-            self._sent |= dict.fromkeys(new, images_seen)
-            self._write_sent()
+            self.note_sent(dict.fromkeys(new, images_seen))
 
     @rank_zero_only
     def log_summary(self, summary: dict[str, Any]) -> None:

@@ -108,9 +108,11 @@ def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any
         if config["accelerator"] == "auto" and not torch.cuda.is_available():
             config["accelerator"] = "cpu"
     try:
-        return instantiate(config, **options)
-    except InstantiationException as error:
-        raise UserError(f"trainer: {error.__cause__ or error}") from error
+        # Called by us, as Hydra would copy callbacks that are dataclasses.
+        return instantiate({**config, "_partial_": True})(**options)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        raise UserError(f"trainer: {cause or error}") from error
 
 
 @contextmanager

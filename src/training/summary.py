@@ -67,6 +67,6 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
     if table.rows:
         console.print(table)
     grids, checkpoint = find_callback(trainer, ImageGrids), find_callback(trainer, Checkpoints)
-    best = [checkpoint.folder / BEST] if checkpoint else []
+    best = [Path(checkpoint.folder, BEST)] if checkpoint else []
     for path in [*(grids.written if grids else []), *best, run_dir / SUMMARY]:
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -48,7 +48,7 @@ def gan_with_batch_normalization() -> GAN:
 @pytest.mark.parametrize("build", [tiny_vae, tiny_gan, gan_with_batch_normalization])
 def test_evaluated_training_gives_bit_identical_weights(build: Callable[[], GenerativeModel], tmp_path: Path) -> None:
     track, alone = build(), build()
-    observers = [ImageGrids(str(tmp_path), every_images=4, num_images=4), evaluation(tmp_path)]
+    observers = [ImageGrids(folder=str(tmp_path), every_images=4, num_images=4), evaluation(tmp_path)]
     train(track, tiny_data(), 20, [StepSeeds(0), *observers])
     train(alone, tiny_data(), 20, [StepSeeds(0)])
     # But for the mixture, which only evaluations fit.

@@ -24,18 +24,18 @@ def names(folder: Path) -> list[str]:
 
 
 def test_grids_are_written_at_the_start_at_the_interval_and_at_the_end(tmp_path: Path) -> None:
-    train(ScriptedModel(), tiny_data(), 20, [ImageGrids(str(tmp_path), every_images=8, num_images=4)])
+    train(ScriptedModel(), tiny_data(), 20, [ImageGrids(folder=str(tmp_path), every_images=8, num_images=4)])
     assert names(tmp_path) == [f"samples_{seen:09d}.png" for seen in (0, 8, 16, 20)]
 
 
 def test_models_that_encode_show_reconstructions_too(tmp_path: Path) -> None:
-    train(tiny_vae(), tiny_data(), 4, [ImageGrids(str(tmp_path), every_images=8, num_images=4)])
+    train(tiny_vae(), tiny_data(), 4, [ImageGrids(folder=str(tmp_path), every_images=8, num_images=4)])
     assert names(tmp_path) == [f"{kind}_{seen:09d}.png" for kind in ("reconstructions", "samples") for seen in (0, 4)]
 
 
 def test_samples_are_the_models_from_fixed_noise(tmp_path: Path) -> None:
     model = tiny_gan()
-    train(model, tiny_data(), 8, [ImageGrids(str(tmp_path), every_images=8, num_images=6, columns=3, seed=5)])
+    train(model, tiny_data(), 8, [ImageGrids(folder=str(tmp_path), every_images=8, num_images=6, columns=3, seed=5)])
     samples = to_uint8(model.sample(6, torch.Generator().manual_seed(5)))
     assert torch.equal(cells(tmp_path / "samples_000000008.png").flatten(0, 1), samples)
     assert not torch.equal(cells(tmp_path / "samples_000000000.png").flatten(0, 1), samples)
@@ -43,14 +43,14 @@ def test_samples_are_the_models_from_fixed_noise(tmp_path: Path) -> None:
 
 def test_same_weights_give_the_same_grid(tmp_path: Path) -> None:
     """The scripted model never learns, but the noise of training goes on."""
-    train(ScriptedModel(), tiny_data(), 8, [ImageGrids(str(tmp_path), every_images=4, num_images=4)])
+    train(ScriptedModel(), tiny_data(), 8, [ImageGrids(folder=str(tmp_path), every_images=4, num_images=4)])
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 @pytest.mark.parametrize("num_val", [3, 8, 10])
 def test_each_reconstruction_stands_below_its_held_out_image(num_val: int, tmp_path: Path) -> None:
     data, model = tiny_data(40, val_fraction=num_val / 40), tiny_vae()
-    train(model, data, 4, [ImageGrids(str(tmp_path), every_images=4, num_images=16, columns=4)])
+    train(model, data, 4, [ImageGrids(folder=str(tmp_path), every_images=4, num_images=16, columns=4)])
     grid = cells(tmp_path / "reconstructions_000000004.png")
     originals, reconstructions = grid[::2].flatten(0, 1), grid[1::2].flatten(0, 1)
     shown = min(num_val, 8) if num_val >= 4 else num_val
@@ -63,6 +63,6 @@ def test_writing_draws_no_random_numbers_and_leaves_training_mode(tmp_path: Path
     trainer = train(model, data, 4)
     state = torch.get_rng_state()
     model.train()
-    ImageGrids(str(tmp_path), every_images=4).run(trainer, model)
+    ImageGrids(folder=str(tmp_path), every_images=4).run(trainer, model)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training

@@ -5,7 +5,8 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from src.callbacks.step_seeds import StepSeeds, step_seed
+from src.callbacks.step_seeds import StepSeeds
+from src.core.seeds import mixed_seed
 from src.models.base import GenerativeModel
 from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
@@ -31,7 +32,7 @@ def test_noise_depends_on_nothing_else() -> None:
 
 def test_seeds_of_neighbours_never_meet() -> None:
     """Seed 1 of rank 0 is not seed 0 of rank 1, nor is 11 images at rank 1 one image at rank 11."""
-    seeds = {step_seed(seed, rank, images) for seed in range(20) for rank in range(20) for images in range(20)}
+    seeds = {mixed_seed(seed, rank, images) for seed in range(20) for rank in range(20) for images in range(20)}
     assert len(seeds) == 20**3
     assert all(0 <= seed < 2**64 for seed in seeds)
 

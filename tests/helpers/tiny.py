@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
-from src.callbacks.run_length import RunLength
+from src.callbacks.periodic import RunLength
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.models.autoencoder import Autoencoder

@@ -18,7 +18,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
     """Return the events of a run of 12 images, as TensorBoard reads them."""
     folder = tmp_path_factory.mktemp("run")
     logger = TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
-    callbacks = [TrainingScalars(4), ImageGrids(str(folder / "images"), every_images=8, num_images=1)]
+    callbacks = [TrainingScalars(4), ImageGrids(folder=str(folder / "images"), every_images=8, num_images=1)]
     train(ScriptedModel(), tiny_data(batch_size=4), 12, callbacks, [logger])
     logger.finalize("success")
     accumulator = EventAccumulator(str(folder / "tensorboard"))

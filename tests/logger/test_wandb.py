@@ -94,7 +94,7 @@ def test_run_keeps_config_scalars_and_images_against_images_seen(
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = WandbLogger(str(tmp_path), project="cats", name="first", tags=["tiny"])
     logger.log_hyperparams({"model": {"latent_dim": 3}})
-    callbacks = [TrainingScalars(4), ImageGrids(str(tmp_path / "images"), every_images=1000, num_images=1)]
+    callbacks = [TrainingScalars(4), ImageGrids(folder=str(tmp_path / "images"), every_images=1000, num_images=1)]
     train(ScriptedModel(), tiny_data(batch_size=4), 12, callbacks, [logger])
     logger.log_summary({"best/fd": 2.5})
     logger.finish(0)
