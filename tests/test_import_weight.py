@@ -23,6 +23,7 @@ def test_drawing_from_a_gan_loads_few_of_our_files(tmp_path: Path) -> None:
         from src.sample import sample
         sys.argv[1:] = ["checkpoint=gan.safetensors", "num_images=2", "output=cats", "device=cpu"]
         run(sample)
+        assert not {{"sklearn", "threadpoolctl"}} & sys.modules.keys()
         files = sorted({{m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "src" and m.__file__}})
         print(*[file for file in files if file.startswith({str(REPOSITORY / "src")!r})], sep="\\n", file=sys.stderr)"""
     command, environment = [sys.executable, "-c", code], {"PYTHONPATH": str(REPOSITORY)}

@@ -32,7 +32,7 @@ class AdversarialModel(GenerativeModel):
     ) -> None:
         """Set up the discriminator and its objectives; constructors call it once."""
         self.automatic_optimization = False
-        self.discriminator = discriminator
+        self.discriminator = discriminator.to(memory_format=self.memory_format)
         self.adversarial_loss, self.gradient_penalty = adversarial_loss, gradient_penalty
         self.augmentation = augmentation
         self.scheduled |= gradient_penalty.scheduled
@@ -57,6 +57,7 @@ class AdversarialModel(GenerativeModel):
 
         step: the number of steps before this one.
         """
+        self.gradient_penalty.set_weights(self.images_seen)
         penalize = self.gradient_penalty.should_run(step)
         discriminate = self.discriminate_for_penalty if penalize else self.discriminate
         real, fake = real.detach().requires_grad_(penalize), fake.detach().requires_grad_(penalize)
@@ -82,15 +83,15 @@ class AdversarialModel(GenerativeModel):
         }
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the generator's loss: as many real as generated images, (N, 3, H, W) each -> (N,).
-
-        The caller first turns off the gradients of the discriminator's weights.
-        """
+        """Return the generator's loss: as many real as generated images, (N, 3, H, W) each -> (N,)."""
+        # The discriminator only passes gradients on; its own weights accumulate none.
+        self.discriminator.requires_grad_(False)
         fake_logits = self.discriminate(fake)
         real_logits = torch.zeros_like(fake_logits)
         if self.adversarial_loss.relativistic:
             with torch.no_grad():
                 real_logits = self.discriminate(real)
+        self.discriminator.requires_grad_(True)
         return self.adversarial_loss.generator(real_logits, fake_logits)
 
     def take_step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:

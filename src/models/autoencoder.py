@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.core.schedules import Schedule, as_schedule
-from src.core.types import NonNegativeFloat, PositiveInt
+from src.core.types import PositiveInt
 from src.models.base import GenerativeModel, OptimizerFactory
 from src.models.priors import GaussianMixture, Prior
 from src.objectives.likelihood import Likelihood
@@ -16,10 +15,12 @@ from src.objectives.likelihood import Likelihood
 class EncodingModel(GenerativeModel):
     """The base class of models with an encoder, a decoder and a likelihood of images given the decoder's logits.
 
-    learning_rate_factor: multiplies the learning rate of the optimizer.
     mixture_components: number of Gaussians in the mixture that evaluations fit on latents of training images.
-    channels_last: the memory layout of images and weights; faster on a CPU, and on a GPU in bf16.
+    options: learning_rate_factor and channels_last of GenerativeModel.
     """
+
+    # Numbers that the head computes from the encoder's features for each latent dimension.
+    head_outputs_per_latent = 1
 
     def __init__(
         self,
@@ -28,18 +29,16 @@ class EncodingModel(GenerativeModel):
         likelihood: Likelihood,
         optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
-        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
         mixture_components: PositiveInt = 10,
-        channels_last: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        super().__init__(**options)
         self.encoder = encoder.to(memory_format=self.memory_format)
         self.decoder = decoder.to(memory_format=self.memory_format)
         self.likelihood, self.optimizer = likelihood, optimizer
         self.latent_dim = latent_dim
-        self.scheduled["learning_rate_factor"] = as_schedule(learning_rate_factor)
         self.mixture = GaussianMixture(mixture_components, latent_dim)
+        self.head = nn.Linear(encoder.num_features, self.head_outputs_per_latent * latent_dim)  # type: ignore[arg-type]
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -97,23 +96,10 @@ class Autoencoder(EncodingModel):
     """An autoencoder: it minimizes the reconstruction error alone.
 
     Nothing shapes the distribution of its latents, so it decodes N(0, I) to images that are not like the data.
-    options: learning_rate_factor, mixture_components and channels_last of EncodingModel.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        likelihood: Likelihood,
-        optimizer: OptimizerFactory,
-        latent_dim: PositiveInt,
-        **options: Any,
-    ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
-        self.to_latent = nn.Linear(encoder.num_features, latent_dim)  # type: ignore[arg-type]
-
     def encode(self, images: Tensor) -> Tensor:
-        return self.to_latent(self.encoder(images)).to(images.dtype)
+        return self.head(self.encoder(images)).to(images.dtype)
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         reconstruction = self.reconstruction_nats(images, self.encode(images))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from src.core.errors import UserError
 from src.core.images import to_uint8
-from src.core.schedules import Schedule
+from src.core.schedules import Schedule, as_schedule
+from src.core.types import NonNegativeFloat
 from src.models.priors import Prior
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -19,7 +20,11 @@ DECODE_BATCH_SIZE = 32
 
 
 class GenerativeModel(LightningModule):
-    """A model of images (N, 3, H, W) in [-1, 1] that it decodes from latents (N, latent_dim)."""
+    """A model of images (N, 3, H, W) in [-1, 1] that it decodes from latents (N, latent_dim).
+
+    learning_rate_factor: multiplies the learning rate of each optimizer.
+    channels_last: the memory layout of images and weights; faster on a CPU, and on a GPU in bf16.
+    """
 
     latent_dim: int
     # Images that all ranks together have trained on: the unit of every schedule, interval and axis.
@@ -28,14 +33,14 @@ class GenerativeModel(LightningModule):
     ddp_strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
     # The part of the run's config that its checkpoints hold; see portable_config.
     config: dict[str, Any]
-    # Values that change over the run, by the names they are logged under; see apply_schedules.
-    scheduled: dict[str, Schedule]
     # time.perf_counter() when training last continued. Evaluations, images and checkpoints are not training time.
     training_since: float = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, learning_rate_factor: NonNegativeFloat | Schedule = 1.0, channels_last: bool = False) -> None:
         super().__init__()
-        self.scheduled = {}
+        # Values that change over the run, by the names they are logged under; see apply_schedules.
+        self.scheduled = {"learning_rate_factor": as_schedule(learning_rate_factor)}
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     @property  # type: ignore[misc]
     def dtype(self) -> torch.dtype:
@@ -84,16 +89,13 @@ class GenerativeModel(LightningModule):
         different sizes, so images are always decoded in batches of DECODE_BATCH_SIZE, at the same positions.
         """
         generator = torch.Generator().manual_seed(seed)
-        ready = torch.empty(0, dtype=torch.uint8)
+        rest: list[Tensor] = []
         for start in range(0, num_images, DECODE_BATCH_SIZE):
-            latents = self.sample_prior(min(DECODE_BATCH_SIZE, num_images - start), generator, prior)
-            padded = torch.cat([latents, latents.new_zeros(DECODE_BATCH_SIZE - len(latents), self.latent_dim)])
-            with torch.no_grad():
-                images = to_uint8(self.decode(padded.to(self.device, self.dtype)))[: len(latents)]
-            ready = torch.cat([ready, images]) if len(ready) else images
-            while len(ready) >= batch_size or (len(ready) and start + DECODE_BATCH_SIZE >= num_images):
-                yield ready[:batch_size]
-                ready = ready[batch_size:]
+            images = to_uint8(self.sample(DECODE_BATCH_SIZE, generator, prior))[: num_images - start]
+            *batches, last = torch.cat([*rest, images]).split(batch_size)
+            yield from batches
+            rest = [last]
+        yield from rest
 
     def broadcast_buffers(self) -> None:
         """Copy rank zero's buffers, such as batch normalization's running statistics, to all ranks."""
@@ -111,8 +113,7 @@ class GenerativeModel(LightningModule):
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
-                if "learning_rate_factor" in now:
-                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * now["learning_rate_factor"]
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * now["learning_rate_factor"]
                 if "beta2" in now and "betas" in group:
                     group["betas"] = (group["betas"][0], now["beta2"])
         return now
@@ -122,8 +123,15 @@ class GenerativeModel(LightningModule):
         self.images_seen += len(images) * self.trainer.world_size
 
     def on_train_start(self) -> None:
+        # torch would notice too late.
         for optimizer in self.trainer.optimizers:
-            check_optimizer_state(optimizer)
+            for weight, state in optimizer.state.items():
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
+                        raise UserError(
+                            f"the checkpoint's optimizer has a state {name} of shape {list(value.shape)} for a weight "
+                            f"of shape {list(weight.shape)}; give another checkpoint"
+                        )
         self.training_since = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -144,14 +152,3 @@ class GenerativeModel(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
-
-
-def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Raise UserError if the state from a checkpoint does not fit the weights, which torch would notice too late."""
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
-                raise UserError(
-                    f"the checkpoint's optimizer has a state {name} of shape {list(value.shape)} for a weight of shape "
-                    f"{list(weight.shape)}; give another checkpoint"
-                )

@@ -1,6 +1,7 @@
 """The generative adversarial network (Goodfellow et al., 2014): a generator trained against a discriminator."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,9 @@ class GAN(AdversarialModel):
     ema_halflife_images: memory of the averaged generator, which generates all images shown and evaluated; 0: no
     averaging. At first it is ema_rampup times the images seen (Karras et al., 2020).
     augmentation: transforms of real and generated images before the discriminator.
-    learning_rate_factor: multiplies the learning rates of both optimizers.
     beta2: replaces the second beta of both optimizers.
-    channels_last: the memory layout of images and weights. compile_networks: use torch.compile, from the first step.
+    compile_networks: use torch.compile, from the first step.
+    options: learning_rate_factor and channels_last of GenerativeModel.
     """
 
     def __init__(
@@ -41,13 +42,11 @@ class GAN(AdversarialModel):
         ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
         ema_rampup: PositiveFloat = 0.05,
         augmentation: Augmentation | None = None,
-        learning_rate_factor: NonNegativeFloat | Schedule = 1.0,
         beta2: Fraction | Schedule | None = None,
-        channels_last: bool = False,
         compile_networks: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        super().__init__(**options)
         self.compile_networks = compile_networks
         self.generator = generator.to(memory_format=self.memory_format)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False)
@@ -55,11 +54,7 @@ class GAN(AdversarialModel):
         self.latent_dim = latent_dim
         self.discriminator_steps = discriminator_steps
         self.ema_rampup = ema_rampup
-        self.scheduled |= {
-            "learning_rate_factor": as_schedule(learning_rate_factor),
-            "ema_halflife_images": as_schedule(ema_halflife_images),
-        }
-        discriminator = discriminator.to(memory_format=self.memory_format)
+        self.scheduled["ema_halflife_images"] = as_schedule(ema_halflife_images)
         self.add_discriminator(discriminator, adversarial_loss, gradient_penalty, augmentation)
         if beta2 is not None:
             self.scheduled["beta2"] = as_schedule(beta2)
@@ -75,7 +70,6 @@ class GAN(AdversarialModel):
     def training_step(self, real: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
         real = real.contiguous(memory_format=self.memory_format)
         scheduled = self.apply_schedules()
-        self.gradient_penalty.set_weights(scheduled)
         step = self.images_seen // (len(real) * self.trainer.world_size)
         scalars = self.discriminator_step(real, step)
         if (step + 1) % self.discriminator_steps == 0:
@@ -93,11 +87,8 @@ class GAN(AdversarialModel):
     def generator_step(self, real: Tensor, step: int) -> dict[str, Tensor | float]:
         """Update the generator and its average, with as many images as real (N, 3, H, W); return scalars to log."""
         optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
-        # The discriminator only passes gradients on; its own weights accumulate none.
-        self.discriminator.requires_grad_(False)
         loss = self.generator_loss(real, self.generate(real)).mean()
         self.take_step(optimizer, loss)
-        self.discriminator.requires_grad_(True)
 
         batch_images = len(real) * self.trainer.world_size
         halflife = self.scheduled["ema_halflife_images"](self.images_seen)

@@ -9,9 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture as ScikitGaussianMixture
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 Prior = Literal["normal", "mixture"]
@@ -49,6 +46,11 @@ class GaussianMixture(nn.Module):
         Few latents get fewer components; the weights of the others are zero. A single latent, or one that is not
         finite, leaves the mixture as it was.
         """
+        # Imported here, because sampling needs neither.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture as ScikitGaussianMixture
+        from threadpoolctl import threadpool_limits
+
         values = latents.detach().double().cpu().numpy()
         if len(values) < 2 or not np.isfinite(values).all():
             return

@@ -19,8 +19,10 @@ class VAE(EncodingModel):
 
     beta: a number, a schedule in images seen, or a TargetKL.
     free_bits: nats per latent dimension, on average over a batch, that cost the same whether used or not.
-    options: learning_rate_factor, mixture_components and channels_last of EncodingModel.
+    options: mixture_components, learning_rate_factor and channels_last of EncodingModel.
     """
+
+    head_outputs_per_latent = 2  # the posterior's mean and log-variance
 
     def __init__(
         self,
@@ -34,12 +36,11 @@ class VAE(EncodingModel):
         **options: Any,
     ) -> None:
         super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
-        self.to_posterior = nn.Linear(encoder.num_features, 2 * latent_dim)  # type: ignore[arg-type]
         self.beta, self.free_bits = as_schedule(beta), free_bits
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's mean and log-variance: (N, 3, H, W) -> (N, latent_dim) each."""
-        mean, log_variance = self.to_posterior(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
+        mean, log_variance = self.head(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
         return mean, log_variance
 
     def encode(self, images: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class VAEGAN(VAE, AdversarialModel):
     augmentation: transforms of real and generated images before the discriminator.
     ema_halflife_images: memory of the averaged decoder, which generates all images shown and evaluated; 0: no
     averaging. At first it is ema_rampup times the images seen.
-    options: beta and free_bits of VAE, learning_rate_factor, mixture_components and channels_last of EncodingModel.
+    options: beta and free_bits of VAE, mixture_components, learning_rate_factor and channels_last of EncodingModel.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class VAEGAN(VAE, AdversarialModel):
         **options: Any,
     ) -> None:
         super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
-        discriminator = discriminator.to(memory_format=self.memory_format)
         self.add_discriminator(discriminator, adversarial_loss, gradient_penalty, augmentation)
         self.discriminator_optimizer = discriminator_optimizer
         self.decoder_ema = copy.deepcopy(decoder).requires_grad_(False)
@@ -66,7 +65,6 @@ class VAEGAN(VAE, AdversarialModel):
     def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
         real = images.contiguous(memory_format=self.memory_format)
         scheduled = self.apply_schedules()
-        self.gradient_penalty.set_weights(scheduled)
         optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]
         step = self.images_seen // (len(real) * self.trainer.world_size)
 
@@ -76,8 +74,6 @@ class VAEGAN(VAE, AdversarialModel):
         fake = self.likelihood.mean(generated_logits)
         scalars = self.train_discriminator(discriminator_optimizer, real, fake, step)
 
-        # The discriminator only passes gradients on; its own weights accumulate none.
-        self.discriminator.requires_grad_(False)
         adversarial = self.generator_loss(real, fake).mean()
         (adversarial_gradient,) = torch.autograd.grad(adversarial, generated_logits)
         likelihood_loss = losses["reconstruction_nats"].mean()
@@ -87,7 +83,6 @@ class VAEGAN(VAE, AdversarialModel):
         # The gradient of factor x adversarial, without going through the discriminator again.
         loss = losses["loss"].mean() + (factor * adversarial_gradient * generated_logits).sum()
         self.take_step(optimizer, loss)
-        self.discriminator.requires_grad_(True)
 
         scalars |= self.training_scalars(losses)
         self.count_images(real)
@@ -103,7 +98,7 @@ class VAEGAN(VAE, AdversarialModel):
         }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
-        own = [*self.encoder.parameters(), *self.decoder.parameters(), *self.to_posterior.parameters()]
+        own = [*self.encoder.parameters(), *self.decoder.parameters(), *self.head.parameters()]
         return [
             self.optimizer([*own, *self.likelihood.parameters()]),
             self.discriminator_optimizer(self.discriminator.parameters()),

@@ -1,10 +1,9 @@
 """The networks of a course notebook of 2021: 3x3 convolutions of stride 2, all of one width, with ReLU."""
 
-import math
-
 from torch import nn
 
 from src.core.types import ImageSize, PositiveInt
+from src.networks.layers import channels_by_resolution
 
 
 class NotebookGenerator(nn.Sequential):
@@ -12,8 +11,9 @@ class NotebookGenerator(nn.Sequential):
 
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
         layers: list[nn.Module] = [nn.Linear(latent_dim, width * 4 * 4), nn.Unflatten(1, (width, 4, 4)), nn.ReLU()]
-        for _ in range(num_doublings(image_size) - 1):
-            layers += [nn.ConvTranspose2d(width, width, 3, 2, 1, output_padding=1), nn.ReLU()]
+        _, *narrowing = channels_by_resolution(image_size, width, width)
+        for channels in narrowing:
+            layers += [nn.ConvTranspose2d(channels, channels, 3, 2, 1, output_padding=1), nn.ReLU()]
         super().__init__(*layers, nn.ConvTranspose2d(width, 3, 3, 2, 1, output_padding=1), nn.Tanh())
 
 
@@ -44,11 +44,8 @@ class NotebookDecoder(nn.Sequential):
 def strided_convolutions(image_size: int, width: int) -> list[nn.Module]:
     """Return the layers from images (N, 3, image_size, image_size) down to (N, width, 4, 4)."""
     layers: list[nn.Module] = []
-    for channels in [3] + [width] * (num_doublings(image_size) - 1):
-        layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU()]
+    channels = 3
+    for wider in channels_by_resolution(image_size, width, width):
+        layers += [nn.Conv2d(channels, wider, 3, 2, 1), nn.ReLU()]
+        channels = wider
     return layers
-
-
-def num_doublings(image_size: int) -> int:
-    """Return how often 4 pixels are doubled to reach image_size."""
-    return int(math.log2(image_size)) - 2

@@ -78,7 +78,7 @@ class R3GANGenerator(nn.Module):
         patch_size: Literal[1, 2, 4] = 1,
     ) -> None:
         super().__init__()
-        channels, *narrowing = reversed(widths(image_size // patch_size, width, max_width))
+        channels, *narrowing = reversed(channels_by_resolution(2 * image_size // patch_size, width, max_width))
         self.basis = nn.Parameter(torch.randn(channels, 4, 4))
         self.weigh_basis = nn.Linear(latent_dim, channels, bias=False)
         layers: list[nn.Module] = [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
@@ -111,11 +111,9 @@ class R3GANDiscriminator(nn.Sequential):
         group_size: PositiveInt = 16,
         patch_size: Literal[1, 2, 4] = 1,
     ) -> None:
-        channels, *widening = widths(image_size // patch_size, width, max_width)
-        if patch_size == 1:
-            layers: list[nn.Module] = [nn.Conv2d(3, channels, 1, bias=False)]
-        else:
-            layers = [nn.Conv2d(3, channels, 2 * patch_size, patch_size, patch_size // 2, bias=False)]
+        channels, *widening = channels_by_resolution(2 * image_size // patch_size, width, max_width)
+        kernel_size = 2 * patch_size if patch_size > 1 else 1
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, kernel_size, patch_size, patch_size // 2, bias=False)]
         for wider in widening:
             layers += [ResidualBlock(channels, expansion, group_size) for _ in range(blocks)]
             layers += [Resample(channels, up=False), change_width(channels, wider)]
@@ -124,11 +122,6 @@ class R3GANDiscriminator(nn.Sequential):
         head = [nn.Conv2d(channels, channels, 4, groups=channels, bias=False), nn.Flatten()]
         super().__init__(*layers, *head, nn.Linear(channels, 1, bias=False), nn.Flatten(0))
         initialize(self)
-
-
-def widths(size: int, width: int, max_width: int) -> list[int]:
-    """Return the channels at `size`, half of it, ... down to 4 pixels: `width`, doubling up to `max_width`."""
-    return channels_by_resolution(2 * size, width, max_width)
 
 
 def change_width(in_channels: int, out_channels: int) -> nn.Module:
@@ -144,7 +137,11 @@ def initialize(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(module.weight, std=fan_in(module) ** -0.5)
+            fan_in = module.weight[0].numel()
+            if isinstance(module, nn.ConvTranspose2d):
+                # An output sums over the input channels, as often as kernels overlap there.
+                fan_in = module.in_channels * math.prod(module.kernel_size) // math.prod(module.stride)
+            nn.init.normal_(module.weight, std=fan_in**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
@@ -155,11 +152,3 @@ def initialize(network: nn.Module) -> None:
             first.weight.mul_(gain)  # type: ignore[operator]
             grouped.weight.mul_(gain)  # type: ignore[operator]
             last.weight.zero_()  # type: ignore[operator]
-
-
-def fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
-    """Return the number of inputs in the sum that gives one output."""
-    if isinstance(layer, nn.ConvTranspose2d):
-        overlap = math.prod(layer.kernel_size) // math.prod(layer.stride)
-        return layer.in_channels * overlap
-    return layer.weight[0].numel()

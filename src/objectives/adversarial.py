@@ -63,42 +63,36 @@ class Wasserstein(AdversarialLoss):
         return -fake_logits
 
 
-class RelativisticPairing(AdversarialLoss):
-    """RpGAN: compares each real image with a generated one (Jolicoeur-Martineau, 2019; as in Huang et al., 2024)."""
+class Relativistic(AdversarialLoss):
+    """The base class of losses that compare real with generated images; the generator's has their roles exchanged."""
 
     relativistic = True
+
+    def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self.discriminator(fake_logits, real_logits)
+
+
+class RelativisticPairing(Relativistic):
+    """RpGAN: compares each real image with a generated one (Jolicoeur-Martineau, 2019; as in Huang et al., 2024)."""
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits - real_logits)
 
-    def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return softplus(real_logits - fake_logits)
 
-
-class RelativisticAverage(AdversarialLoss):
+class RelativisticAverage(Relativistic):
     """RaSGAN: compares each image with the average of the other kind (Jolicoeur-Martineau, 2019)."""
-
-    relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_advantage, fake_advantage = advantages(real_logits, fake_logits)
         return 0.5 * (softplus(-real_advantage) + softplus(fake_advantage))
 
-    def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return self.discriminator(fake_logits, real_logits)
 
-
-class RelativisticAverageLeastSquares(AdversarialLoss):
+class RelativisticAverageLeastSquares(Relativistic):
     """RaLSGAN: target 1 for a real image's advantage, -1 for a generated one's (Jolicoeur-Martineau, 2019)."""
-
-    relativistic = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_advantage, fake_advantage = advantages(real_logits, fake_logits)
         return 0.5 * ((real_advantage - 1).square() + (fake_advantage + 1).square())
-
-    def generator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return self.discriminator(fake_logits, real_logits)
 
 
 def advantages(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:

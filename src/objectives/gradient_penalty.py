@@ -39,11 +39,11 @@ class GradientPenalty(ABC):
     def __init__(self, interval: int, **scheduled: float | Schedule) -> None:
         self.interval = interval
         self.scheduled = {name: as_schedule(value) for name, value in scheduled.items()}
-        self.set_weights({name: schedule(0) for name, schedule in self.scheduled.items()})
+        self.set_weights(images_seen=0)
 
     @abstractmethod
-    def set_weights(self, now: dict[str, float]) -> None:
-        """Compute the weights from the current value of each schedule; further values are ignored."""
+    def set_weights(self, images_seen: int) -> None:
+        """Compute the weights from the current value of each schedule."""
 
     def should_run(self, step: int) -> bool:
         """Return True in steps with a penalty."""
@@ -60,9 +60,8 @@ class GradientPenalty(ABC):
 
     def total(self, penalties: dict[str, Tensor]) -> Tensor:
         """Return the weighted mean of the penalties over the images, to add to the loss: a scalar."""
-        return torch.stack(
-            [self.interval * self.weights[name] * value.mean() for name, value in penalties.items()]
-        ).sum()
+        weighted = [self.interval * self.weights[name] * value.mean() for name, value in penalties.items()]
+        return torch.stack(weighted).sum()
 
 
 class ZeroCentered(GradientPenalty):
@@ -73,8 +72,8 @@ class ZeroCentered(GradientPenalty):
     ) -> None:
         super().__init__(interval, r1_gamma=r1_gamma, r2_gamma=r2_gamma)
 
-    def set_weights(self, now: dict[str, float]) -> None:
-        self.weights = {"r1": now["r1_gamma"] / 2, "r2": now["r2_gamma"] / 2}
+    def set_weights(self, images_seen: int) -> None:
+        self.weights = {name: self.scheduled[f"{name}_gamma"](images_seen) / 2 for name in ("r1", "r2")}
 
     def __call__(
         self, discriminator: Discriminator, real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
@@ -89,8 +88,8 @@ class Interpolated(GradientPenalty):
     def __init__(self, weight: NonNegativeFloat | Schedule, interval: PositiveInt = 1) -> None:
         super().__init__(interval, gradient_penalty_weight=weight)
 
-    def set_weights(self, now: dict[str, float]) -> None:
-        self.weights = {"gradient_penalty": now["gradient_penalty_weight"]}
+    def set_weights(self, images_seen: int) -> None:
+        self.weights = {"gradient_penalty": self.scheduled["gradient_penalty_weight"](images_seen)}
 
     def __call__(
         self, discriminator: Discriminator, real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor

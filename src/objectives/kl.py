@@ -17,11 +17,6 @@ def kl_per_dimension(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(mean, exp(log_variance)) || N(0, I)) in nats: two (N, D) -> (N,)."""
-    return kl_per_dimension(mean, log_variance).sum(dim=1)
-
-
 def free_bits_kl(kl_nats: Tensor, free_bits: float) -> Tensor:
     """Return the KL with free bits: (N, D) in nats -> (N,).
 

@@ -9,7 +9,7 @@ from src.core.images import from_uint8
 from src.core.schedules import Linear
 from src.models.autoencoder import Autoencoder
 from src.models.vae import VAE
-from src.objectives.kl import TargetKL, kl_to_standard_normal
+from src.objectives.kl import TargetKL, kl_per_dimension
 from src.objectives.likelihood import (
     Bernoulli,
     DiscretizedLogistic,
@@ -53,7 +53,7 @@ def test_parts_of_the_loss_match_the_encoder_and_the_decoder() -> None:
     torch.manual_seed(3)
     mean, log_variance = vae.posterior(IMAGES)
     latents = torch.normal(mean, (log_variance / 2).exp())
-    torch.testing.assert_close(losses["kl_nats"], kl_to_standard_normal(mean, log_variance))
+    torch.testing.assert_close(losses["kl_nats"], kl_per_dimension(mean, log_variance).sum(dim=1))
     torch.testing.assert_close(
         losses["reconstruction_nats"], -Gaussian(Optimal()).log_prob(IMAGES, vae.decoder(latents))
     )
@@ -124,9 +124,9 @@ def linear_vae(posterior_error: float) -> tuple[VAE, MultivariateNormal]:
         affine.weight.copy_(torch.linalg.qr(torch.randn(12, 2)).Q * torch.tensor([1.0, 0.3]))
         weight, precision = affine.weight, affine.weight.square().sum(0) / standard_deviation**2 + 1
         to_mean = weight.T / (standard_deviation**2 * precision[:, None])
-        vae.to_posterior.weight.copy_(torch.cat([to_mean, torch.zeros(2, 12)]))
+        vae.head.weight.copy_(torch.cat([to_mean, torch.zeros(2, 12)]))
         log_variance = posterior_error - precision.log()
-        vae.to_posterior.bias.copy_(torch.cat([-to_mean @ affine.bias, log_variance]))
+        vae.head.bias.copy_(torch.cat([-to_mean @ affine.bias, log_variance]))
         covariance = weight @ weight.T + standard_deviation**2 * torch.eye(12)
         return vae, MultivariateNormal(affine.bias.detach(), covariance)
 

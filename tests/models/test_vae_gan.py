@@ -37,7 +37,7 @@ def take_step(model: VAEGAN) -> dict[str, Any]:
 def test_without_adversarial_weight_the_step_is_the_vaes() -> None:
     model, vae = tiny_vae_gan(SteppedVAEGAN, adversarial_weight=0.0), tiny_vae()
     with torch.no_grad():
-        for ours, theirs in zip(model.to_posterior.parameters(), vae.to_posterior.parameters(), strict=True):
+        for ours, theirs in zip(model.head.parameters(), vae.head.parameters(), strict=True):
             theirs.copy_(ours)
     take_step(model)
     torch.manual_seed(7)
@@ -73,7 +73,7 @@ def test_training_moves_every_part_and_the_average_follows_the_decoder() -> None
     model = tiny_vae_gan(ema_halflife_images=4.0, ema_rampup=100.0)
     before = snapshot(model)
     train(model, tiny_data(batch_size=4), 24, [StepSeeds(0)])
-    for part in ("encoder", "decoder", "discriminator", "to_posterior", "decoder_ema"):
+    for part in ("encoder", "decoder", "discriminator", "head", "decoder_ema"):
         mine = {name.removeprefix(f"{part}."): value for name, value in before.items() if name.startswith(f"{part}.")}
         assert not identical(getattr(model, part), mine)
     for average, weight in zip(model.decoder_ema.parameters(), model.decoder.parameters(), strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from src.objectives.kl import TargetKL, free_bits_kl, kl_to_standard_normal, nats_to_bits_per_dimension
+from src.objectives.kl import TargetKL, free_bits_kl, kl_per_dimension, nats_to_bits_per_dimension
 
 
 def test_kl_matches_torch_distributions() -> None:
@@ -12,7 +12,7 @@ def test_kl_matches_torch_distributions() -> None:
     mean, log_variance = torch.randn(5, 7, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
     posterior = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
     prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
-    kl = kl_to_standard_normal(mean, log_variance)
+    kl = kl_per_dimension(mean, log_variance).sum(dim=1)
     assert kl.shape == (5,)
     torch.testing.assert_close(kl, kl_divergence(posterior, prior))
 
@@ -22,7 +22,7 @@ def test_kl_matches_numerical_integration(mean: float, log_variance: float) -> N
     x = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
     posterior, prior = Normal(mean, math.exp(log_variance / 2)), Normal(0.0, 1.0)
     integrand = posterior.log_prob(x).exp() * (posterior.log_prob(x) - prior.log_prob(x))
-    kl = kl_to_standard_normal(torch.tensor([[mean]]), torch.tensor([[log_variance]]))
+    kl = kl_per_dimension(torch.tensor(mean), torch.tensor(log_variance))
     assert kl.item() == pytest.approx(torch.trapezoid(integrand, x).item(), abs=1e-6)
 
 

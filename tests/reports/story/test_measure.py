@@ -56,7 +56,7 @@ def test_models_are_measured_by_what_they_offer() -> None:
 def test_aggregate_posterior_has_the_noise_of_the_posteriors() -> None:
     vae, images = tiny_vae(), random_images(1).repeat(2000, 1, 1, 1)
     with torch.no_grad():
-        vae.to_posterior.bias[LATENT_DIM:] = 2.0  # log-variances of nearly 2
+        vae.head.bias[LATENT_DIM:] = 2.0  # log-variances of nearly 2
     result = measure(fitted(vae), images, images[:2], feature_distance(), seed=0)
     assert result.latents is not None
     _, log_variance = vae.posterior(images[:1] / 127.5 - 1)
