@@ -1,9 +1,6 @@
-"""A run folder: the names of its files, its checkpoints and its curves. Needs no torch."""
+"""A run folder: the names of its files, its checkpoints and its config. Needs no torch."""
 
-import csv
-import io
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +45,9 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         raise UserError(f"can't read the checkpoint {path}: there is no such file or run folder")
     folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
-    names = [BEST, LAST, *(file.name for file in reversed(numbered_checkpoints(folder).values()))]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
+    for file in (folder / BEST, folder / LAST, *reversed(numbered_checkpoints(folder).values())):
+        if file.is_file():
+            return file
     if folder.is_dir() or (path / CONFIG).is_file():
         raise UserError(f"the run {path} has no checkpoint yet; wait for its first one, or give another run folder")
     what = "is no run folder" if any(path.iterdir()) else "is an empty folder"
@@ -65,24 +61,3 @@ def read_config(run_dir: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         config = None
     return config if isinstance(config, dict) else {}
-
-
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns and rows of a file of curves, without a last line that has no end."""
-    if not path.exists():
-        return [], []
-    with path.open(newline="") as file:
-        text = file.read()
-    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    rows = list(reader)
-    return list(reader.fieldnames or []), rows
-
-
-def rows_text(columns: list[str], rows: Iterable[dict[str, Any]], header: bool = True) -> str:
-    """Return rows as the text of a file of curves, or of a part to be appended to one."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

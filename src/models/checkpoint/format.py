@@ -109,14 +109,14 @@ def read_content(file: BinaryIO) -> tuple[bytes, str]:
 
 
 def decode(tree: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the checkpoint that a tree stands for. Raises ValueError where its values or the tensors are none of ours."""
+    """Return the checkpoint that a tree stands for. Raises ValueError for what to_bytes does not write."""
 
     def number(text: str) -> int | float:
         value = int(text) if text.lstrip("-").isdecimal() else float(text)
-        if isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise ValueError(f"one of its numbers has {value.bit_length():,} bits")
         if not math.isfinite(value):
             raise ValueError("one of its numbers is too large")
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise ValueError(f"one of its numbers has {value.bit_length():,} bits")
         return value
 
     def special(node: dict[str, Any]) -> Any:
