@@ -74,7 +74,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as file:
             content, tree = read_content(file)
-            return decode(tree, safetensors.torch.load(content))
+        return decode(tree, safetensors.torch.load(content))
     except OSError as error:
         reason = error.strerror or str(error)
     except MemoryError:
@@ -143,8 +143,6 @@ def decode(tree: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         raise ValueError(f"its values are nested more than {MAX_DEPTH} deep")
     if tensors:
         raise ValueError(f"its tensor {min(tensors)} belongs to nothing")
-    if not isinstance(checkpoint, dict):
-        raise ValueError("it is no checkpoint of this project")
     return checkpoint
 
 
