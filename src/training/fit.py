@@ -1,32 +1,42 @@
 """Trains one run in one process (of perhaps several): builds what the config names, fits, sums up."""
 
 import errno
+import json
 import logging
+import platform
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from hydra.errors import InstantiationException
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Column, Table
 
 from src.callbacks.checkpoints import Checkpoints, SafetensorsIO, describe_last_checkpoint
+from src.callbacks.image_grids import ImageGrids
 from src.callbacks.stop_signals import StopSignals
+from src.callbacks.training_scalars import TrainingScalars
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
-from src.core.run_folder import CONFIG, run_dir_of
+from src.core.run_folder import BEST, CONFIG, SUMMARY, run_dir_of
 from src.data.datamodule import ImageDataModule
+from src.evaluation.evaluator import KL_SPECTRUM
 from src.models.base import GenerativeModel
 from src.models.checkpoint.loading import portable_config, read_checkpoint
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
-from src.training.summary import find_callback, print_summary, write_summary
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
 
 def fit(config: dict[str, Any]) -> None:
@@ -130,6 +140,53 @@ def explained_errors(config: dict[str, Any], trainer: Trainer, model: Generative
         raise UserError(
             f"the checkpoint {config['resume']} holds a state that can't be restored ({reason}); give another"
         ) from error
+
+
+def find_callback(trainer: Trainer, kind: type[Callback]) -> Any:
+    """Return the run's callback of a class, or None."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]
+
+
+def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, started_at: float) -> dict[str, Any]:
+    """Write summary.json and return its content. started_at: time.time() of the run's beginning."""
+    checkpoints, scalars = find_callback(trainer, Checkpoints), find_callback(trainer, TrainingScalars)
+    summary: dict[str, Any] = {
+        "images_seen": model.images_seen,
+        "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
+        "wall_time_seconds": round(checkpoints.wall_seconds if checkpoints else time.time() - started_at, 1),
+        "final": nan_to_none({name: value.item() for name, value in sorted(trainer.callback_metrics.items())}),
+        "best": nan_to_none({"monitor": checkpoints.monitor, **checkpoints.best}) if checkpoints else {},
+        "parameters": {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()},
+        "ranks": trainer.world_size,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+    write_atomic(run_dir / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_summary"):
+            logger.log_summary({f"best/{name}": value for name, value in summary["best"].items()})
+    return summary
+
+
+def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinities, which JSON lacks, by None."""
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
+
+
+def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> None:
+    """Print the run's length, a table of its metrics (training scalars and spectra only in the file), its files."""
+    console = Console()
+    console.print(f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", highlight=False)
+    table = Table("metric", *(Column(name, justify="right") for name in ("final", "best checkpoint")))
+    for name, value in summary["final"].items():
+        if (not name.startswith("train/") or name == "train/loss") and KL_SPECTRUM not in name:
+            numbers = (value, summary["best"].get(name))
+            table.add_row(name, *("" if number is None else f"{number:,.4g}" for number in numbers))
+    if table.rows:
+        console.print(table)
+    grids, checkpoint = find_callback(trainer, ImageGrids), find_callback(trainer, Checkpoints)
+    best = [checkpoint.folder / BEST] if checkpoint else []
+    for path in [*(grids.written if grids else []), *best, run_dir / SUMMARY]:
+        console.print(str(path), soft_wrap=True, highlight=False)
 
 
 def quieten_lightning() -> None:

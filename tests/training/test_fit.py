@@ -10,7 +10,7 @@ from lightning import Trainer
 
 from src.config.validation import instantiate
 from src.core.errors import UserError
-from src.training.summary import print_summary
+from src.training.fit import print_summary
 
 
 def raise_user_error() -> None:
