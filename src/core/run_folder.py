@@ -1,4 +1,4 @@
-"""A run folder: the names of its files, its checkpoints and its curves. Needs no torch."""
+"""A run folder: the names of its files, its checkpoints and its config. Needs no torch."""
 
 import csv
 import io
@@ -48,10 +48,9 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         raise UserError(f"can't read the checkpoint {path}: there is no such file or run folder")
     folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
-    names = [BEST, LAST, *(file.name for file in reversed(numbered_checkpoints(folder).values()))]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
+    for file in (folder / BEST, folder / LAST, *reversed(numbered_checkpoints(folder).values())):
+        if file.is_file():
+            return file
     if folder.is_dir() or (path / CONFIG).is_file():
         raise UserError(f"the run {path} has no checkpoint yet; wait for its first one, or give another run folder")
     what = "is no run folder" if any(path.iterdir()) else "is an empty folder"

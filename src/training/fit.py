@@ -23,9 +23,9 @@ from src.core.files import write_atomic
 from src.core.run_folder import CONFIG, run_dir_of
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
-from src.models.checkpoint.loading import load_weights, portable_config, read_checkpoint
+from src.models.checkpoint.loading import portable_config, read_checkpoint
 from src.training.launcher import count_ranks
-from src.training.resume import nested_value, restore_run_dir
+from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
 
 
@@ -43,9 +43,9 @@ def fit(config: dict[str, Any]) -> None:
     model.config = portable_config(config)
     checkpoint: dict[str, Any] = {"images_seen": 0}
     if config["resume"]:
-        # A file that does not fit is refused before anything is written; Lightning restores the rest.
+        # Lightning restores the rest, the weights among it.
         checkpoint = read_checkpoint(config["resume"])
-        load_weights(model, checkpoint)
+        model.images_seen = checkpoint["images_seen"]
     data: ImageDataModule = instantiate(config["data"])
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
@@ -84,16 +84,14 @@ def fit(config: dict[str, Any]) -> None:
 
 def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:
     """Build the run's loggers; those of a resumed run continue after the checkpoint's last row."""
-    configs = [dict(logger) for logger in config["logger"].values() if logger]
-    if config["resume"]:
-        for logger in configs:
-            if logger["_target_"].endswith(".TensorBoardLogger"):
-                logger["purge_step"] = checkpoint["images_seen"] + 1
-    loggers = [instantiate(logger) for logger in configs]
-    for logger in loggers:
-        if config["resume"] and hasattr(logger, "resume"):
-            run_id = nested_value(checkpoint, str, "logger_versions", logger.name)
-            logger.resume(run_id, run_dir_of(Path(config["resume"])) or Path(config["run_dir"]))
+    loggers = []
+    for options in filter(None, config["logger"].values()):
+        if config["resume"] and options["_target_"].endswith(".TensorBoardLogger"):
+            options = options | {"purge_step": checkpoint["images_seen"] + 1}
+        loggers.append(logger := instantiate(options))
+        match checkpoint:
+            case {"logger_versions": {logger.name: str(run_id)}} if hasattr(logger, "resume"):
+                logger.resume(run_id, run_dir_of(Path(config["resume"])) or Path(config["run_dir"]))
     return loggers
 
 

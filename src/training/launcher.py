@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -28,13 +28,6 @@ END_WITHIN_S = 20.0  # after another rank failed
 SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a checkpoint
 # Windows has the first two.
 FORWARDED = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
-
-
-class ExitStatus(NamedTuple):
-    """The exit status of a run's ranks, as a shell counts, and the signal that asked them to stop (0: none)."""
-
-    status: int
-    signal_number: int = 0
 
 
 def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None:
@@ -65,14 +58,10 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
         return
     write_atomic(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / "config.yaml")]
-    port = free_port()
-    environments = [rank_environment(rank, num_ranks, port) for rank in range(num_ranks)]
-    # In a process group of their own they get a terminal's signal once, from here.
+    # In process groups of their own they get a terminal's signal once, from here.
+    environments = rank_environments(num_ranks)
     ranks = [subprocess.Popen(command, env=environment, process_group=0) for environment in environments]
-    ended = wait_for(ranks)
-    if ended.status:
-        reason = explain(ended, [rank.returncode for rank in ranks], run_dir)
-        raise RunFailed(ended.status, reason, requested=ended.signal_number > 0)
+    wait_for(ranks, run_dir / "error.txt")
 
 
 def count_ranks(trainer: dict[str, Any]) -> int:
@@ -84,31 +73,25 @@ def count_ranks(trainer: dict[str, Any]) -> int:
         import torch
 
         return max(torch.cuda.device_count(), 1) if trainer["accelerator"] != "cpu" else 1
-    try:
-        return int(devices)
-    except ValueError as error:
-        raise UserError(f"trainer.devices={devices}: give a number of devices, a list of them or auto") from error
+    return int(devices)
 
 
-def rank_environment(rank: int, num_ranks: int, port: int) -> dict[str, str]:
-    """Return a rank's environment variables, those of this process among them."""
+def rank_environments(num_ranks: int) -> list[dict[str, str]]:
+    """Return the environment variables of each rank, those of this process among them, and a port that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address, port = server.getsockname()
     # Without a share of the cores each, ranks on one CPU fight for all of them.
     threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // num_ranks, 1))}
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(num_ranks)}
-    return {**threads, **os.environ, **shared, "LOCAL_RANK": str(rank), "RANK": str(rank)}
+    shared = {"MASTER_ADDR": address, "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(num_ranks)}
+    common = {**threads, **os.environ, **shared}
+    return [common | {"LOCAL_RANK": str(rank), "RANK": str(rank)} for rank in range(num_ranks)]
 
 
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(ranks: list[subprocess.Popen]) -> ExitStatus:
+def wait_for(ranks: list[subprocess.Popen], error_file: Path) -> None:
     """Wait until all ranks have ended; if one fails, end the others instead of leaving them to wait for it.
 
     A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint.
+    Raises RunFailed with the reason, which is printed for a rank that was killed and could not say it itself.
     """
     signal_number, deadline = 0, math.inf
 
@@ -118,26 +101,32 @@ def wait_for(ranks: list[subprocess.Popen]) -> ExitStatus:
         for rank in ranks:
             rank.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
-        while (running := [rank for rank in ranks if rank.poll() is None]) and time.monotonic() < deadline:
-            if first_failure(ranks) and not signal_number:
+    with ExitStack() as stack:
+        for number in FORWARDED:
+            stack.callback(signal.signal, number, signal.signal(number, forward))
+        stack.callback(terminate, ranks)
+        while None in [rank.poll() for rank in ranks] and time.monotonic() < deadline:
+            if any(rank.returncode for rank in ranks) and not signal_number:
                 # If one was killed, others lose their connection to it: a moment later it is clear which.
                 time.sleep(0.5)
                 break
             time.sleep(0.1)
-        too_late = 128 + signal_number if running and signal_number else 0
-        return ExitStatus(first_failure(ranks) or too_late, signal_number)
-    finally:
-        terminate(ranks)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        statuses = [rank.poll() for rank in ranks]
 
-
-def first_failure(ranks: list[subprocess.Popen]) -> int:
-    """Return 128 + the signal that killed a rank, else the first status that is not 0, else 0."""
-    failed = [status for rank in ranks if (status := rank.poll())]
-    return next((128 - status for status in failed if status < 0), failed[0] if failed else 0)
+    killed = {rank: -status for rank, status in enumerate(statuses) if status and status < 0}
+    status = next((128 + number for number in killed.values()), next(filter(None, statuses), 0))
+    if signal_number:
+        reason = f"ended by {signal.Signals(signal_number).name}"
+        status = status or (128 + signal_number if None in statuses else 0)
+    elif killed:
+        which = f"rank {next(iter(killed))} of {len(ranks)}" if len(ranks) > 1 else "the process"
+        reason = f"{which} was killed by {signal.Signals(status - 128).name}"
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        error_file.write_text(reason + "\n")
+    else:
+        reason = error_file.read_text().strip() if error_file.exists() else f"exit status {status}"
+    if status:
+        raise RunFailed(status, reason, requested=signal_number > 0)
 
 
 def terminate(ranks: list[subprocess.Popen]) -> None:
@@ -150,21 +139,6 @@ def terminate(ranks: list[subprocess.Popen]) -> None:
             rank.wait(max(deadline - time.monotonic(), 0))
         rank.kill()
         rank.wait()
-
-
-def explain(ended: ExitStatus, statuses: list[int], run_dir: Path) -> str:
-    """Return in a sentence why a run ended; print it for a rank that was killed and could not say it itself."""
-    if ended.signal_number:
-        return f"ended by {signal.Signals(ended.signal_number).name}"
-    error = run_dir / "error.txt"
-    killed = [rank for rank, status in enumerate(statuses) if status < 0 and 128 - status == ended.status]
-    if not killed:
-        return error.read_text().strip() if error.exists() else f"exit status {ended.status}"
-    which = f"rank {killed[0]} of {len(statuses)}" if len(statuses) > 1 else "the process"
-    reason = f"{which} was killed by {signal.Signals(ended.status - 128).name}"
-    print(f"error: {reason}", file=sys.stderr, flush=True)
-    error.write_text(reason + "\n")
-    return reason
 
 
 def run_rank(fit: str, config: dict[str, Any], rank: int, world_size: int) -> None:
@@ -201,12 +175,8 @@ def end_with(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    """Run one rank: `python -m src.training.launcher FUNCTION CONFIG.yaml`, with its rank in the environment."""
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    config = yaml.safe_load(Path(sys.argv[2]).read_text())
-    run_rank(sys.argv[1], config, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-
-
 if __name__ == "__main__":
-    main()
+    # One rank, which the environment names: `python -m src.training.launcher FUNCTION CONFIG.yaml`.
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    rank_config = yaml.safe_load(Path(sys.argv[2]).read_text())
+    run_rank(sys.argv[1], rank_config, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))

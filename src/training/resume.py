@@ -1,11 +1,12 @@
 """Resuming a run: which checkpoint and config it continues with, and its folder as it was at that checkpoint."""
 
+import csv
 import re
 import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from src.config.validation import check, check_value
 from src.core import run_folder
@@ -13,8 +14,6 @@ from src.core.errors import UserError
 from src.core.files import copy_atomic, link_or_copy, write_atomic
 from src.core.types import Seed
 from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
-
-T = TypeVar("T")
 
 
 def latest_valid_checkpoint(run_dir: Path) -> Path | None:
@@ -27,10 +26,9 @@ def latest_valid_checkpoint(run_dir: Path) -> Path | None:
     for path in files:
         try:
             read_checkpoint(path)
+            return path
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr, flush=True)
-        else:
-            return path
     if files:
         raise UserError(f"resume=last: no checkpoint in {folder} is valid; give another run_dir, or another checkpoint")
     return None
@@ -44,13 +42,14 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     other data or another seed is typed.
     """
     given = config["resume"]
-    path = Path(config["run_dir"]) if given == "last" else run_folder.resolve_checkpoint(given)
-    if Path(given).is_dir() or given == "last":
-        newest = latest_valid_checkpoint(path if given == "last" else path.parents[1])
-        print(f"resume={given}: {newest or 'no checkpoint yet, from the beginning'}", flush=True)
-        if newest is None:
+    if given == "last" or Path(given).is_dir():
+        run_dir = Path(config["run_dir"]) if given == "last" else run_folder.resolve_checkpoint(given).parents[1]
+        path = latest_valid_checkpoint(run_dir)
+        print(f"resume={given}: {path or 'no checkpoint yet, from the beginning'}", flush=True)
+        if path is None:
             return config | {"resume": None}
-        path = newest
+    else:
+        path = run_folder.resolve_checkpoint(given)
     checkpoint = read_checkpoint(path)
     stored, today = checkpoint["config"], portable_config(config)
     check_value("the checkpoint's seed", stored.get("seed"), Seed)
@@ -75,8 +74,7 @@ def differences(ours: Any, theirs: Any, path: str) -> list[str]:
     our_class, their_class = (str(config.get("_target_")).rpartition(".")[2] for config in (ours, theirs))
     if our_class != their_class:
         return [f"{path} ({our_class} instead of {their_class})"]
-    keys = [*ours, *(key for key in theirs if key not in ours)]
-    return [found for key in keys for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
+    return [item for key in ours | theirs for item in differences(ours.get(key), theirs.get(key), f"{path}.{key}")]
 
 
 def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any]) -> None:
@@ -115,11 +113,12 @@ def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any
 
 def restore_best(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
     """Make best.safetensors the file that was the best at the checkpoint; delete it if that file is gone."""
-    best = nested_value(checkpoint, int, "callbacks", "Checkpoints", "best", "images_seen")
-    if best is None:  # until one is evaluated, the newest
-        link_or_copy(resume, folder / run_folder.BEST)
-        return
-    names = (run_folder.BEST, run_folder.checkpoint_name(best))
+    match checkpoint:
+        case {"callbacks": {"Checkpoints": {"best": {"images_seen": int(best)}}}}:
+            names = (run_folder.BEST, run_folder.checkpoint_name(best))
+        case _:  # until one is evaluated, the newest
+            link_or_copy(resume, folder / run_folder.BEST)
+            return
     for path in (*(folder / name for name in names), *(resume.with_name(name) for name in names), resume):
         with suppress(UserError):
             if read_checkpoint(path)["images_seen"] == best:
@@ -128,33 +127,24 @@ def restore_best(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None
     (folder / run_folder.BEST).unlink(missing_ok=True)
 
 
-def nested_value(checkpoint: Any, kind: type[T], *keys: str) -> T | None:
-    """Return a value deep in a checkpoint, None where there is none of this kind."""
-    for key in keys:
-        checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
-    return checkpoint if isinstance(checkpoint, kind) else None
-
-
 def restore_rows(source: Path, target: Path, images_seen: int) -> None:
     """Copy a file of curves up to the images seen, without later rows and a row that was cut short."""
-    columns, rows = run_folder.read_rows(source)
-    kept = [row for row in rows if int(row["images_seen"]) <= images_seen]
+    text = source.read_bytes().decode() if source.exists() else ""
+    header, *lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")] or [""]
+    rows = csv.DictReader([header, *lines])
+    kept = [line for line, row in zip(lines, rows, strict=True) if int(row["images_seen"]) <= images_seen]
     if kept:
-        write_atomic(target, run_folder.rows_text(columns, kept))
+        write_atomic(target, "".join([header, *kept]))
     else:
         target.unlink(missing_ok=True)
 
 
 def restore_images(source: Path, target: Path, images_seen: int) -> None:
     """Copy image grids up to the images seen that the target lacks, and delete later ones there."""
-
-    def drawn_at(image: Path) -> int:
-        match = re.search(r"_(\d+)\.png$", image.name)
-        return int(match[1]) if match else -1
-
-    for path in target.glob("*.png"):
-        if drawn_at(path) > images_seen:
-            path.unlink()
-    for path in sorted(source.glob("*.png")):
-        if drawn_at(path) <= images_seen and not (target / path.name).exists():
+    for path in sorted([*target.glob("*.png"), *source.glob("*.png")]):
+        drawn_at = re.search(r"_(\d+)\.png$", path.name)
+        is_later = drawn_at is not None and int(drawn_at[1]) > images_seen
+        if is_later and path.parent == target:
+            path.unlink(missing_ok=True)
+        elif not is_later and not (target / path.name).exists():
             copy_atomic(path, target / path.name)

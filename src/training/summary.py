@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.image_grids import ImageGrids
@@ -57,9 +57,7 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
     """Print the run's length, a table of its metrics (training scalars and spectra only in the file), its files."""
     console = Console()
     console.print(f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", highlight=False)
-    table = Table("metric")
-    table.add_column("final", justify="right")
-    table.add_column("best checkpoint", justify="right")
+    table = Table("metric", *(Column(name, justify="right") for name in ("final", "best checkpoint")))
     for name, value in summary["final"].items():
         if (not name.startswith("train/") or name == "train/loss") and KL_SPECTRUM not in name:
             numbers = (value, summary["best"].get(name))

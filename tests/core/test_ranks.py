@@ -12,7 +12,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.core.ranks import RankInfo, agree_on_run_dir, get_rank_info
-from src.training.launcher import free_port, launch
+from src.training.launcher import launch, rank_environments
 from tests.helpers.commands import REPOSITORY, config_of, tiny
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE")
@@ -50,10 +50,14 @@ def test_processes_know_who_started_them(
     assert get_rank_info() == expected
 
 
+def free_port() -> str:
+    return rank_environments(1)[0]["MASTER_PORT"]
+
+
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    monkeypatch.setenv("MASTER_PORT", free_port())
 
 
 @pytest.mark.usefixtures("address")
@@ -117,7 +121,7 @@ def test_two_tasks_of_srun_make_one_run(tmp_path: Path) -> None:
     of_the_job = {"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "cats", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
     of_the_step = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2"}
     environments = [
-        {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         | of_the_job
         | of_the_step
         for port in [free_port()]

@@ -1,4 +1,4 @@
-"""Paths as checkpoints, and curves that a killed run left."""
+"""Paths as checkpoints, and configs that can't be read."""
 
 from pathlib import Path
 
@@ -10,9 +10,7 @@ from src.core.run_folder import (
     has_checkpoints,
     numbered_checkpoints,
     read_config,
-    read_rows,
     resolve_checkpoint,
-    rows_text,
     run_dir_of,
 )
 
@@ -53,15 +51,6 @@ def test_path_that_is_no_checkpoint_says_what_it_is(run: Path) -> None:
         with pytest.raises(UserError, match=sentence):
             resolve_checkpoint(path)
     assert run_dir_of(run / "model.safetensors") is None
-
-
-def test_rows_come_back_without_a_line_that_was_cut_short(tmp_path: Path) -> None:
-    rows = [{"images_seen": "10", "loss": "1.5"}, {"images_seen": "20", "loss": ""}]
-    text = rows_text(["images_seen", "loss"], rows)
-    (tmp_path / "metrics.csv").write_text(text + "30,2", newline="")
-    assert read_rows(tmp_path / "metrics.csv") == (["images_seen", "loss"], rows)
-    assert text.endswith(rows_text(["images_seen", "loss"], rows[1:], header=False))
-    assert read_rows(tmp_path / "nothing.csv") == ([], [])
 
 
 @pytest.mark.parametrize("text", [None, "", "a: [", "- 1", "\x00", "!!python/object/apply:os.getcwd []"])

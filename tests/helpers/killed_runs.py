@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.core.errors import UserError
 from src.models.base import GenerativeModel
-from src.training.launcher import free_port
+from src.training.launcher import rank_environments
 from tests.helpers.commands import TINY_NETWORKS, config_of
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -136,12 +136,7 @@ def begin() -> BaseProcess:
 def start(config: dict[str, Any], resume: str | None = "last") -> list[BaseProcess]:
     """The processes of a run."""
     count = int(config["trainer"]["devices"])
-    ranks: list[dict[str, str]] = [{}]
-    if count > 1:
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
-        ranks = [
-            shared | {"WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "RANK": str(rank)} for rank in range(count)
-        ]
+    ranks: list[dict[str, str]] = rank_environments(count) if count > 1 else [{}]
     started: list[BaseProcess] = [FORKS.Process(target=run_rank, args=(config | {"resume": resume}, r)) for r in ranks]
     for process in started:
         process.start()

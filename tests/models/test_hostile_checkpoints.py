@@ -17,7 +17,7 @@ import torch
 from src.core.errors import UserError
 from src.evaluate import evaluate
 from src.latents import latents
-from src.models.checkpoint.format import CHECKSUM_KEY, MAX_HEADER_BYTES, NO_CHECKSUM, _sha256, read_file, to_bytes
+from src.models.checkpoint.format import CHECKSUM_KEY, MAX_HEADER_BYTES, NO_CHECKSUM, read_file, to_bytes, with_checksum
 from src.models.checkpoint.loading import load_model, read_checkpoint
 from src.sample import sample
 from src.training.fit import fit
@@ -85,10 +85,7 @@ def refusal(path: Path, use: Callable[[Path], Any] = read_checkpoint) -> str:
 def file_of(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
     """A file of any header and data; where there is a checksum in the header, it is set to the right one."""
     content = (len(header) if length is None else length).to_bytes(8, "little") + header + data
-    start = content.find(CHECKSUM_KEY) + len(CHECKSUM_KEY)
-    if start < len(CHECKSUM_KEY):
-        return content
-    return content[:start] + _sha256(content, start) + content[start + len(NO_CHECKSUM) :]
+    return bytes(with_checksum(content)) if CHECKSUM_KEY in content else content
 
 
 def header_of(tree: str | Any, **tensors: Any) -> bytes:

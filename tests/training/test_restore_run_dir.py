@@ -1,5 +1,6 @@
 """A run that goes on begins with a folder as it was at its checkpoint, wherever its beginning is killed."""
 
+import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from src.core.files import link_or_copy, write_atomic
-from src.core.run_folder import checkpoint_name, read_rows
+from src.core.run_folder import checkpoint_name
 from src.models.checkpoint.format import to_bytes
 from src.models.checkpoint.loading import read_checkpoint
-from src.training.resume import latest_valid_checkpoint, restore_run_dir
+from src.training.resume import latest_valid_checkpoint, restore_rows, restore_run_dir
 
 BEST = {50: 50, 100: 50, 150: 150}  # which checkpoint was the best when one was written
 
@@ -62,7 +63,8 @@ def run_until(last: int, folder: Path) -> Path:
 
 
 def assert_is_as_it_was_at(seen: int, run: Path) -> None:
-    assert [int(row["images_seen"]) for row in read_rows(run / "metrics.csv")[1]] == list(range(0, seen + 1, 10))
+    with (run / "metrics.csv").open(newline="") as file:
+        assert [int(row["images_seen"]) for row in csv.DictReader(file)] == list(range(0, seen + 1, 10))
     images = sorted((run / "images").iterdir())
     assert [path.read_text() for path in images] == [f"cats at {at}" for at in range(0, seen + 1, 50)]
     assert (run / "tensorboard" / "events").read_text() == "curves"
@@ -163,3 +165,15 @@ def test_without_a_checkpoint_nothing_of_an_earlier_attempt_stays(tmp_path: Path
         path.unlink()
     restore_run_dir(None, run, {"images_seen": 0})
     assert [path.name for path in run.rglob("*") if path.is_file()] == []
+
+
+def test_rows_come_back_without_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    text = "images_seen,loss\r\n10,1.5\r\n20,\r\n"
+    (tmp_path / "metrics.csv").write_text(text + "30,2", newline="")
+    restore_rows(tmp_path / "metrics.csv", tmp_path / "copy.csv", images_seen=40)
+    assert (tmp_path / "copy.csv").read_bytes().decode() == text
+    restore_rows(tmp_path / "metrics.csv", tmp_path / "copy.csv", images_seen=10)
+    assert (tmp_path / "copy.csv").read_bytes().decode() == "images_seen,loss\r\n10,1.5\r\n"
+    for source in ("metrics.csv", "nothing.csv"):
+        restore_rows(tmp_path / source, tmp_path / "copy.csv", images_seen=5)
+        assert not (tmp_path / "copy.csv").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.training.launcher import free_port, rank_environment
+from src.training.launcher import rank_environments
 from tests.helpers.commands import REPOSITORY
 from tests.helpers.parity import MODELS, STEPS, train_all
 
@@ -23,14 +23,13 @@ OTHERS = ("val/", "discriminator_auroc", "images_per_second", "seconds", "data_w
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return the folders of the runs of one rank and of two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    port = free_port()
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.parity", str(two)],
             cwd=REPOSITORY,
-            env=rank_environment(rank, 2, port) | {"OMP_NUM_THREADS": "1"},
+            env=environment | {"OMP_NUM_THREADS": "1"},
         )
-        for rank in range(2)
+        for environment in rank_environments(2)
     ]
     train_all(one)
     assert [rank.wait(800) for rank in ranks] == [0, 0]

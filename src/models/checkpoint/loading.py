@@ -3,19 +3,17 @@
 import ast
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn.modules import module as nn_module
 
 from src.config.signatures import find_definition, signature_of
-from src.config.validation import OPTIMIZERS, check
+from src.config.validation import OPTIMIZERS, check, instantiate
 from src.core.errors import UserError
 from src.core.run_folder import read_config
 from src.models.base import GenerativeModel
@@ -25,15 +23,8 @@ from src.models.checkpoint.format import read_file
 ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule.", "src.core.schedules.")
 # Options of data that belong to a machine or a user: no checkpoint holds them.
 LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
-MAX_TEXT = 4096
+MAX_TEXT, MAX_IMAGES_SEEN = 4096, 10**15
 MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
-MAX_IMAGES_SEEN = 10**15
-# torch's hooks on every buffer, module and parameter that any module gets.
-REGISTRATIONS = (
-    nn_module.register_module_buffer_registration_hook,
-    nn_module.register_module_module_registration_hook,
-    nn_module.register_module_parameter_registration_hook,
-)
 Built = TypeVar("Built")
 
 
@@ -101,26 +92,31 @@ def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -
     """Return the model that read_checkpoint found, in evaluation mode. Raises UserError where weights do not fit."""
     check_weights(checkpoint)
     model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
-    load_weights(model, checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    model.images_seen = checkpoint["images_seen"]
     return model.eval().to(device)
 
 
 def check_weights(checkpoint: dict[str, Any]) -> None:
-    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
-    with torch.device("meta"), at_most_parts(100 + 20 * len(checkpoint["state_dict"])):
+    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model.
+
+    It names the first tensor that is missing, unknown, or of another shape or kind of numbers.
+    """
+    state, parts = checkpoint["state_dict"], itertools.count()
+
+    def count(*args: Any) -> None:
+        if next(parts) >= 100 + 20 * len(state):
+            raise UserError(
+                "the checkpoint's weights do not fit the model of the config: it has far more than the file"
+            )
+
+    with (
+        torch.device("meta"),
+        nn_module.register_module_buffer_registration_hook(count),
+        nn_module.register_module_module_registration_hook(count),
+        nn_module.register_module_parameter_registration_hook(count),
+    ):
         model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
-    compare_weights(model, checkpoint["state_dict"])
-
-
-def load_weights(model: GenerativeModel, checkpoint: dict[str, Any]) -> None:
-    """Give a model the weights and the images seen of a checkpoint. Raises UserError where they do not fit."""
-    compare_weights(model, checkpoint["state_dict"])
-    model.load_state_dict(checkpoint["state_dict"])
-    model.images_seen = checkpoint["images_seen"]
-
-
-def compare_weights(model: GenerativeModel, state: dict[str, Tensor]) -> None:
-    """Raise UserError with the first tensor that is missing, unknown, or of another shape or kind of numbers."""
 
     def shape_and_kind(tensor: Tensor) -> str:
         kind = str(tensor.dtype).removeprefix("torch.").replace("bfloat", "float").rstrip("0123456789")
@@ -135,35 +131,14 @@ def compare_weights(model: GenerativeModel, state: dict[str, Tensor]) -> None:
             )
 
 
-@contextmanager
-def at_most_parts(maximum: int) -> Iterator[None]:
-    """A context in which UserError is raised once more modules and tensors than that have been built."""
-    parts = itertools.count(1)
-
-    def count(*args: Any) -> None:
-        if next(parts) > maximum:
-            raise UserError(
-                "the checkpoint's weights do not fit the model of the config: it has far more than the file"
-            )
-
-    hooks = [register(count) for register in REGISTRATIONS]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
     """Return the object that a part of a checkpoint's config describes. Raises UserError unless it is a `kind`."""
     validate_config(config, path)
     try:
-        built = instantiate(check(config, path), _convert_="all")
+        built = instantiate(check(config, path))
     except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from error
-        raise UserError(f"the checkpoint's {path} can't be built: {' '.join(str(cause).split())[:200]}") from error
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(f"the checkpoint's {path} can't be built: {reason}") from error
     if not isinstance(built, kind):
         raise UserError(f"the checkpoint's {path} is no {kind.__name__}: refused")
     return built
