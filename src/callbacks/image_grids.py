@@ -7,8 +7,7 @@ import torch
 from lightning import Trainer
 
 from src.callbacks.periodic import PeriodicCallback, log_image
-from src.core.image_files import save_grid
-from src.core.images import from_uint8, to_uint8
+from src.core.images import from_uint8, save_grid, to_uint8
 from src.core.types import PositiveInt, Seed
 from src.models.base import GenerativeModel
 

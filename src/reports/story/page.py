@@ -10,8 +10,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from src.core.image_files import animation_bytes
-from src.core.images import tile
+from src.core.images import animation_bytes, tile
 from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.from_checkpoint import load_run
