@@ -6,8 +6,9 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -81,20 +82,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def locked(path: Path, message: str = "", patience_s: float = 2.0) -> Iterator[None]:
+def locked(path: Path, message: str = "", patience_s: float = 2.0) -> AbstractContextManager[Any]:
     """Hold the lock of a file; it ends with its process. The message is printed by whoever waits longer than that."""
     lock = FileLock(path, mode=0o666)
     try:
-        lock.acquire(timeout=patience_s)
+        return lock.acquire(timeout=patience_s)
     except Timeout:
         if message:
             print(message, file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def is_locked(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -57,7 +58,7 @@ def save_placed(images: Mapping[tuple[int, int], Tensor], path: Path) -> None:
 def animation_bytes(frames: Sequence[Tensor], suffix: str, frames_per_second: float = 12) -> bytes:
     """Return the content of a .webp, .gif or .apng of the frames, uint8 (3, H, W) each, that loops for ever."""
     first, *others = map(to_pillow, frames)
-    options = {"quality": 80, "method": 4} if suffix == ".webp" else {}
+    options: dict[str, Any] = {"quality": 80, "method": 4} if suffix == ".webp" else {}
     kind = {".webp": "WEBP", ".gif": "GIF", ".apng": "PNG"}[suffix]
     options |= {"save_all": True, "append_images": others, "duration": round(1000 / frames_per_second), "loop": 0}
     with io.BytesIO() as file:
