@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, Resize, ToTensor
 
-from src.core.image_files import save_image
-from src.core.images import from_uint8
+from src.core.images import from_uint8, to_pillow
 from src.data.datamodule import FolderDataModule
 from src.data.drawn_cats.source import DrawnCats
 
@@ -36,7 +35,7 @@ def unpack(root: str | None, folder: Path) -> None:
         return
     images = DrawnCats(8_500, seed=0).load(IMAGE_SIZE, folder.parent.parent / "drawn")
     for index, name in enumerate(images.names):
-        save_image(images[[index]][0], folder / f"{name}.png")
+        to_pillow(images[[index]][0]).save(folder / f"{name}.png")
 
 
 def build(folder: str, cache_dir: Path) -> FolderDataModule:

@@ -22,14 +22,14 @@ def sample(
     import re
     from pathlib import Path
 
-    from src.core.image_files import save_grid, save_image
+    from src.core.images import save_grid, to_pillow
     from src.evaluation.from_checkpoint import load_run
 
     model, folder, on_grid = load_run(checkpoint, device).model, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
     batches = model.sample_uint8(num_images, seed, batch_size, prior)
     for index, image in enumerate(image for batch in batches for image in batch):
-        save_image(image, folder / f"{index:05d}.png")
+        to_pillow(image).save(folder / f"{index:05d}.png")
         on_grid += [image] if index < MAX_ON_GRID else []
     # What an earlier, longer call left would count as images of this one.
     for path in folder.glob("*.png"):

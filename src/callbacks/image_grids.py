@@ -9,8 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.callbacks.periodic import PeriodicCallback
-from src.core.image_files import save_grid
-from src.core.images import from_uint8, to_uint8
+from src.core.images import from_uint8, save_grid, to_uint8
 from src.core.types import PositiveInt, Seed
 from src.models.base import GenerativeModel
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +18,6 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from src.config.explain import explain, written_at
-from src.config.sweep import Sweep
 from src.config.validation import Mismatch, check, listed
 from src.core.errors import UserError
 from src.core.ranks import agree_on_run_dir, get_rank_info
@@ -37,47 +36,46 @@ def run(job: Callable[..., None]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra then lets errors through to here instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sweep: Sweep | None = None
     has_folder = False
 
-    def task(config: DictConfig) -> None:
-        nonlocal has_folder
-        has_folder = True
-        if sweep:
-            sweep.attempt(lambda: job(**checked(config, name)))
-            return
+    def run_alone(call: Callable[[], None]) -> None:
         try:
-            job(**checked(config, name))
+            call()
         except UserError as error:
             if wants_traceback:
                 raise
             fail(str(error))
 
+    def task(config: DictConfig) -> None:
+        nonlocal has_folder
+        has_folder = True
+        run_job(lambda: job(**checked(config, name)))
+
     try:
         overrides, flags = split_flags(sys.argv[1:])
         config = check_ahead(name, overrides, flags)
-        if is_sweep(overrides, flags) and not any(item.startswith(RUN_ELSEWHERE) for item in overrides):
-            sweep = Sweep()
         # Hydra itself reads no overrides on both sides of a flag.
         sys.argv[1:] = [*overrides, *run_dir_overrides(config, overrides, flags), *flags]
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+        jobs: AbstractContextManager[Callable[[Callable[[], None]], None]] = nullcontext(run_alone)
+        if is_sweep(overrides, flags) and not any(item.startswith(RUN_ELSEWHERE) for item in overrides):
+            from src.config.sweep import sweep
+
+            jobs = sweep()
+        with jobs as run_job:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback or isinstance(error, InstantiationException):
             raise
+        from src.config.explain import explain
+
         fail(explain(error, sys.argv[1:], lambda given: compose(name, given)))
     except OSError as error:
         if wants_traceback or has_folder or not error.filename:
             raise
-        fail(
-            f"can't make the folder {error.filename}: {error.strerror}; give another run_dir=... or hydra.sweep.dir=..."
-        )
-    finally:
-        if sweep:
-            sweep.show()
-    if sweep and sweep.failed:
-        raise SystemExit(1)
+        sentence = f"can't make the folder {error.filename}: {error.strerror}"
+        fail(f"{sentence}; give another run_dir=... or hydra.sweep.dir=...")
 
 
 def fail(sentence: str) -> NoReturn:
@@ -156,15 +154,15 @@ def checked(config: DictConfig, name: str) -> dict[str, Any]:
     """Return a config in plain values that the command's signature accepts."""
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        checked_values: dict[str, Any] = check({"_target_": f"src.{name}.{name}", **values})  # type: ignore[dict-item]
+        accepted: dict[str, Any] = check({"_target_": f"src.{name}.{name}", **values})  # type: ignore[dict-item]
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} must be given: add {error.full_key}=...") from error
-    except OmegaConfBaseException as error:
-        raise UserError(" ".join(str(error).split())) from error
     except Mismatch as mismatch:
         if not mismatch.complaint.startswith("="):
             raise
+        from src.config.explain import written_at
+
         key = written_at(mismatch.key, OmegaConf.to_container(config, resolve=False))
         raise Mismatch(key, mismatch.complaint) from mismatch
-    del checked_values["_target_"]
-    return checked_values
+    del accepted["_target_"]
+    return accepted

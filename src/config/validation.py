@@ -3,8 +3,8 @@
 A constructor's signature is the schema; pydantic validates the values. What does not fit ends in a sentence at once.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -31,6 +31,9 @@ PLAIN_TYPES: dict[Any, str] = {Any: "anything", type(None): "null", dict: "a map
 PLAIN_TYPES |= dict.fromkeys((list, tuple, Sequence), "a list")
 
 
+adapter = cache(TypeAdapter)
+
+
 class Mismatch(UserError):
     """A key whose value does not fit, and why."""
 
@@ -50,12 +53,13 @@ def check(node: Any, path: str = "") -> Any:
         return node
     target = str(node.get("_target_", ""))
     signature = signature_of(target) if target else None
+    complaint = ""
     if signature is None and target and (target.startswith("src.") or "." not in target):
-        complaint = f"={target}: there is no such class; give one as src.models.vae.VAE."
-        raise Mismatch(f"{path}._target_".lstrip("."), complaint)
-    if target.startswith("torch.optim.") and target not in OPTIMIZERS:
-        complaint = f"={target}: not allowed here; give one of {listed(target, list(OPTIMIZERS))}."
-        raise Mismatch(f"{path}._target_".lstrip("."), complaint)
+        complaint = "there is no such class; give one as src.models.vae.VAE."
+    elif target.startswith("torch.optim.") and target not in OPTIMIZERS:
+        complaint = f"not allowed here; give one of {listed(target, list(OPTIMIZERS))}."
+    if complaint:
+        raise Mismatch(f"{path}._target_".lstrip("."), f"={target}: {complaint}")
     parameters = signature.parameters if signature else {}
     checked = {}
     for key, value in node.items():
@@ -88,12 +92,6 @@ def check_value(name: str, value: Any, annotation: Any) -> Any:
     raise Mismatch(name, f"{shown}: {reason}; give {' or '.join([*allowed, *others]) or 'an object (_target_)'}.")
 
 
-@cache
-def adapter(annotation: Any) -> TypeAdapter[Any]:
-    """Return pydantic's validator for an annotation."""
-    return TypeAdapter(annotation)
-
-
 def alternatives(annotation: Any) -> tuple[list[str], list[str]]:
     """Return the choices of an annotation and what else it allows, in words; objects go without saying."""
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -111,17 +109,13 @@ def alternatives(annotation: Any) -> tuple[list[str], list[str]]:
 
 
 def listed(word: str, choices: list[str]) -> str:
-    """Return the choices for a sentence: the nearest to a mistyped word first."""
-    names = nearest_first(str(word), choices)
+    """Return the choices for a sentence: numbers by their size, else the nearest to a mistyped word first."""
+    if all(choice.isdecimal() for choice in choices):
+        names = sorted(choices, key=int)
+    else:
+        names = sorted(choices, key=lambda name: -SequenceMatcher(None, word.lower(), name.lower()).ratio())
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more
-
-
-def nearest_first(word: str, choices: list[str]) -> list[str]:
-    """Return words sorted by their likeness to a word, and numbers by their size."""
-    if all(choice.isdecimal() for choice in choices):
-        return sorted(choices, key=int)
-    return sorted(choices, key=lambda choice: -difflib.SequenceMatcher(None, word.lower(), choice.lower()).ratio())
 
 
 def instantiate(config: Any, _convert_: str = "all", **options: Any) -> Any:

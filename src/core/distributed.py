@@ -19,28 +19,17 @@ def is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-@torch.no_grad()
 def all_reduce_mean(values: Tensor) -> tuple[Tensor, int]:
     """Return the mean (...) over all ranks' values (N, ...), and how many there are on all ranks together.
 
-    The result carries no gradient. Every rank must call it with the same N.
+    The mean is differentiable in each of them. Every rank must call it with the same N, and go backward through it
+    unless its values are detached.
     """
     mean, count = values.mean(dim=0), len(values)
-    if is_distributed():
-        distributed.all_reduce(mean)
-        mean, count = mean / distributed.get_world_size(), count * distributed.get_world_size()
-    return mean, count
-
-
-def differentiable_all_reduce_mean(values: Tensor) -> Tensor:
-    """Return the mean of all ranks' values (N,) as a scalar, differentiable in each of them.
-
-    Every rank must call it with the same N, and go backward through it.
-    """
     if not is_distributed():
-        return values.mean()
-    total: Tensor = all_reduce(values.mean())
-    return total / distributed.get_world_size()
+        return mean, count
+    ranks = distributed.get_world_size()
+    return all_reduce(mean) / ranks, count * ranks
 
 
 def all_gather(values: Tensor) -> Tensor:

@@ -46,7 +46,17 @@ def download(
         with nullcontext() if read_only else locked(path.with_name(f"{path.name}.lock"), message):
             if not path.exists():
                 logger.info("downloading %s from %s to %s", title, url, path)
-                _fetch_with_retries(url, path, title, alternatives, timeout_s, retries, backoff_s)
+            attempt = 0
+            while not path.exists():
+                try:
+                    _fetch(url, path, title, timeout_s)
+                except NETWORK_ERRORS as error:
+                    if attempt == retries or _is_permanent(error, attempt):
+                        raise UserError(f"can't download {title} from {url} ({error}); {alternatives}") from error
+                    wait_s = backoff_s * 2**attempt
+                    logger.warning("%s: %s; trying again in %g s", url, error, wait_s)
+                    time.sleep(wait_s)
+                    attempt += 1
             if check:
                 check(path)
     except OSError as error:
@@ -56,33 +66,16 @@ def download(
         ) from error
 
 
-def _fetch_with_retries(
-    url: str, path: Path, title: str, alternatives: str, timeout_s: float, retries: int, backoff_s: float
-) -> None:
-    part, version_file = (path.with_name(f"{path.name}.part{suffix}") for suffix in ("", ".validator"))
-    for attempt in range(retries + 1):
-        try:
-            _fetch(url, part, version_file, title, timeout_s)
-            break
-        except NETWORK_ERRORS as error:
-            if attempt == retries or not _is_temporary(error, attempt):
-                raise UserError(f"can't download {title} from {url} ({error}); {alternatives}") from error
-            wait_s = backoff_s * 2**attempt
-            logger.warning("%s: %s; trying again in %g s", url, error, wait_s)
-            time.sleep(wait_s)
-    os.replace(part, path)
-    version_file.unlink(missing_ok=True)
-
-
-def _is_temporary(error: Exception, attempt: int) -> bool:
-    """Tell whether a retry may help: not if the file does not exist, nor if no connection could ever be made."""
+def _is_permanent(error: Exception, attempt: int) -> bool:
+    """Tell whether no retry helps: the file does not exist, or no connection could ever be made."""
     if isinstance(error, HTTPError):
-        return error.code >= 500 or error.code in (408, 416, 429)
-    return attempt > 0 or not isinstance(error, URLError)
+        return error.code < 500 and error.code not in (408, 416, 429)
+    return attempt == 0 and isinstance(error, URLError)
 
 
-def _fetch(url: str, part: Path, version_file: Path, title: str, timeout_s: float) -> None:
-    """Send one request and write its body to the part, at its end if the server still has the same version."""
+def _fetch(url: str, path: Path, title: str, timeout_s: float) -> None:
+    """Send one request, write its body to the part (at its end if the server has the same version), and rename it."""
+    part, version_file = (path.with_name(f"{path.name}.part{suffix}") for suffix in ("", ".validator"))
     headers = {"User-Agent": "cat-faces"}
     version = version_file.read_text() if part.exists() and version_file.exists() else ""
     start = part.stat().st_size if version else 0
@@ -115,3 +108,5 @@ def _fetch(url: str, part: Path, version_file: Path, title: str, timeout_s: floa
     received = part.stat().st_size
     if length and received != start + int(length):
         raise ConnectionError(f"the connection was cut after {received} of {start + int(length)} bytes")
+    os.replace(part, path)
+    version_file.unlink(missing_ok=True)

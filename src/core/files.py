@@ -6,8 +6,9 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -17,56 +18,52 @@ def user_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cat-faces"
 
 
-def write_atomic(path: Path, content: bytes | str, sync: bool = False) -> None:
-    """Write a file under a temporary name beside it and rename it, so that no reader ever sees half of it.
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield a name beside a file or folder; what has that name at the end replaces it. The folder is made if absent.
 
-    With sync, the content and the folder's entry are on the disk when this returns. The folder is made if absent.
-    Raises OSError; the temporary file is then gone and the old content untouched.
+    The name ends in `.part`, by which what killed processes leave is recognized; after an error no file has it.
     """
-    partial = temporary_name(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
-        if sync:
-            sync_dir(path.parent)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
 
 
+def write_atomic(path: Path, content: bytes | str, sync: bool = False) -> None:
+    """Write a file so that no reader ever sees half of it; raises OSError and then leaves the old content untouched.
+
+    With sync, the content and the folder's entry are on the disk when this returns.
+    """
+    with replaced(path) as partial, partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    if sync:
+        sync_dir(path.parent)
+
+
 def copy_atomic(source: Path, target: Path) -> None:
     """Copy a file or a folder, which is then there as a whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary_name(target)
-    if source.is_dir():
-        shutil.copytree(source, partial)
-    else:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with replaced(target) as partial:
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, partial)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name (a copy where the file system has no links), replacing what has that name."""
     if target.exists() and target.samefile(source):
         return  # renaming one name of a file to another of its names would do nothing, and leave both
-    partial = temporary_name(target)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
-
-
-def temporary_name(path: Path) -> Path:
-    """Return a new name beside a file, ending in `.part`: what killed processes leave is recognized by it."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    with replaced(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
 
 
 def sync_dir(folder: Path) -> None:
@@ -85,20 +82,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def locked(path: Path, message: str = "", patience_s: float = 2.0) -> Iterator[None]:
+def locked(path: Path, message: str = "", patience_s: float = 2.0) -> AbstractContextManager[Any]:
     """Hold the lock of a file; it ends with its process. The message is printed by whoever waits longer than that."""
     lock = FileLock(path, mode=0o666)
     try:
-        lock.acquire(timeout=patience_s)
+        return lock.acquire(timeout=patience_s)
     except Timeout:
         if message:
             print(message, file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def is_locked(path: Path) -> bool:

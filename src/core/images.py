@@ -1,10 +1,14 @@
-"""Conversions between uint8 and the images used everywhere inside: float in [-1, 1], (N, 3, H, W); grids."""
+"""Images inside are float in [-1, 1], (N, 3, H, W); outside uint8, which become grids and files here."""
 
-import math
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 GAP = 2  # pixels between the images of a grid and around them
 
@@ -25,11 +29,38 @@ def tile(images: Sequence[Tensor] | Tensor, columns: int) -> Tensor:
     if len(images) == 1:
         return images[0].cpu()
     columns = min(columns, len(images))
-    channels, height, width = images[0].shape
-    step_down, step_right = height + GAP, width + GAP
-    size = channels, math.ceil(len(images) / columns) * step_down + GAP, columns * step_right + GAP
-    grid = torch.full(size, 255, dtype=torch.uint8)
-    for index, image in enumerate(images):
-        top, left = index // columns * step_down + GAP, index % columns * step_right + GAP
-        grid[:, top : top + height, left : left + width] = image
+    cells = torch.stack(list(images)).cpu()
+    cells = pad(cells, (0, GAP, 0, GAP, 0, 0, 0, -len(cells) % columns), value=255)
+    grid = cells.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return pad(grid, (GAP, 0, GAP, 0), value=255)
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """Convert an image, uint8 (3, H, W), to Pillow's."""
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def save_grid(images: Sequence[Tensor] | Tensor, path: Path, columns: int) -> Tensor:
+    """Write images, uint8 (3, H, W) each, as one PNG with `columns` a row; return that grid, uint8 (3, H', W')."""
+    grid = tile(images, columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pillow(grid).save(path)
     return grid
+
+
+def save_placed(images: Mapping[tuple[int, int], Tensor], path: Path) -> None:
+    """Write images, uint8 (3, H, W), each at its (row, column), as one PNG that is white where there is none."""
+    rows, columns = (max(place[axis] for place in images) + 1 for axis in (0, 1))
+    white = torch.full_like(next(iter(images.values())), 255)
+    save_grid([images.get((row, column), white) for row in range(rows) for column in range(columns)], path, columns)
+
+
+def animation_bytes(frames: Sequence[Tensor], suffix: str, frames_per_second: float = 12) -> bytes:
+    """Return the content of a .webp, .gif or .apng of the frames, uint8 (3, H, W) each, that loops for ever."""
+    first, *others = map(to_pillow, frames)
+    options: dict[str, Any] = {"quality": 80, "method": 4} if suffix == ".webp" else {}
+    kind = {".webp": "WEBP", ".gif": "GIF", ".apng": "PNG"}[suffix]
+    options |= {"save_all": True, "append_images": others, "duration": round(1000 / frames_per_second), "loop": 0}
+    with io.BytesIO() as file:
+        first.save(file, kind, **options)
+        return file.getvalue()

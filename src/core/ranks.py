@@ -44,16 +44,14 @@ def hide_slurm() -> None:
 
 def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
     """Return the first rank's run folder, on every rank; raise UserError if their command lines differ."""
-    from torch import distributed
+    from torch.distributed import DistError
+    from torch.distributed.rendezvous import rendezvous
 
     address, port = main_address(info)
-    # torchrun's agent keeps a store at the address; elsewhere the first rank does, and training shares it later.
-    is_master = info.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     key = f"cat_faces/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     try:
-        store = distributed.TCPStore(  # type: ignore[attr-defined]
-            address, port, is_master=is_master, timeout=TIMEOUT, multi_tenant=True
-        )
+        # torchrun's agent keeps a store at the address; elsewhere the first rank does, and training shares it later.
+        store, _, _ = next(rendezvous(f"tcp://{address}:{port}", info.rank, info.world_size, timeout=TIMEOUT))
         open_stores.append(store)
         if info.rank == 0:
             store.set(key, json.dumps([overrides, run_dir]))
@@ -62,7 +60,7 @@ def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
         if store.add(f"{key}/read", 1) == info.world_size:
             store.set(f"{key}/all", "")
         store.wait([f"{key}/all"], TIMEOUT)
-    except distributed.DistError as error:
+    except DistError as error:
         raise UserError(
             f"rank {info.rank} of {info.world_size} did not find the others at {address}:{port} within "
             f"{TIMEOUT.seconds} s ({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and the network"

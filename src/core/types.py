@@ -7,6 +7,7 @@ A description completes the sentence "give ...". The message of a validator's Va
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def refuse(is_wrong: Callable[[Any], bool], reason: str = "") -> BeforeValidator:
-    """A validator that raises ValueError(reason) for some values; without a reason, "not allowed here" is said."""
+    """Make a validator that raises ValueError(reason) for some values; "not allowed here" is said without a reason."""
 
     def validate(value: Any) -> Any:
         if is_wrong(value):
@@ -66,21 +67,14 @@ def checkpoint_path(value: str) -> str:
     return str(path)
 
 
-def folder_path(value: str) -> str:
-    """Return the path of a folder that is there or can be made: no file lies on the way to it."""
+def folder_path(value: str, writable: bool = False) -> str:
+    """Return the path of a folder that is there or can be made (and written to): no file lies on the way to it."""
     path = Path(value).expanduser()
-    file = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
-    if file or not value:
-        raise ValueError(f"{file} is a file, not a folder" if file else "")
-    return str(path)
-
-
-def output_path(value: str) -> str:
-    """Return the path of a folder that can also be written to."""
-    path = Path(folder_path(value))
-    parent = next(part for part in (path.absolute(), *path.absolute().parents) if part.is_dir())
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"no permission to write to {parent}")
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not value or not there.is_dir():
+        raise ValueError(f"{there} is a file, not a folder" if value else "")
+    if writable and not os.access(there, os.W_OK):
+        raise ValueError(f"no permission to write to {there}")
     return str(path)
 
 
@@ -107,7 +101,9 @@ ImagesPath = Annotated[
 ]
 CheckpointPath = Annotated[str, AfterValidator(checkpoint_path), Field(description="a checkpoint or its run folder")]
 FolderPath = Annotated[str, AfterValidator(folder_path), Field(description="the path of a folder")]
-OutputPath = Annotated[str, AfterValidator(output_path), Field(description="the path of a folder to write to")]
+OutputPath = Annotated[
+    str, AfterValidator(partial(folder_path, writable=True)), Field(description="the path of a folder to write to")
+]
 
 Devices = Annotated[
     Literal["auto", -1] | PositiveInt | list[NonNegativeInt],

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from src.core.distributed import differentiable_all_reduce_mean
+from src.core.distributed import all_reduce_mean
 
 
 class AdversarialLoss(ABC):
@@ -97,5 +97,5 @@ class RelativisticAverageLeastSquares(Relativistic):
 
 def advantages(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return each logit minus the mean of the other kind over the batch of all ranks: two (N,) -> two (N,)."""
-    real_advantage = real_logits - differentiable_all_reduce_mean(fake_logits)
-    return real_advantage, fake_logits - differentiable_all_reduce_mean(real_logits)
+    real_advantage = real_logits - all_reduce_mean(fake_logits)[0]
+    return real_advantage, fake_logits - all_reduce_mean(real_logits)[0]

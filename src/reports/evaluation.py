@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.core.files import write_atomic
-from src.core.image_files import save_grid
+from src.core.images import save_grid
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.memorization import NEIGHBORS, memorization
 from src.evaluation.representation import representation

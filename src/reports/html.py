@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from torch import Tensor
 
-from src.core.image_files import to_pillow
+from src.core.images import to_pillow
 
 
 def template(module: str) -> Template:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from src.core.files import write_atomic
-from src.core.image_files import animation_bytes, save_grid, save_placed
-from src.core.images import tile
+from src.core.images import animation_bytes, save_grid, save_placed, tile
 from src.data.dataset import ImageDataset
 from src.evaluation.latent_space import (
     closed_path,

@@ -1,13 +1,16 @@
 """A sweep runs exactly its jobs, each in a process tree of its own, and says what ended how."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
 
-from src.config.sweep import Sweep
+from src.config.sweep import sweep
 from src.core.errors import RunFailed, UserError
 from tests.helpers.commands import command, tiny
 
@@ -59,10 +62,11 @@ def test_sweep_gives_each_job_a_run_folder(devices: int, tmp_path: Path) -> None
     assert result.stdout.count("data: 64 drawn cats") == 3
 
 
-@pytest.fixture
-def sweep(monkeypatch: pytest.MonkeyPatch) -> Sweep:
-    monkeypatch.setattr(Sweep, "record", lambda self, how: self.results.append(([], how, ".")))
-    return Sweep()
+@pytest.fixture(autouse=True)
+def job_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand for what Hydra knows of a job."""
+    job = SimpleNamespace(overrides=SimpleNamespace(task=[]), runtime=SimpleNamespace(output_dir="."))
+    monkeypatch.setattr(HydraConfig, "get", lambda: job)
 
 
 def raising(error: BaseException) -> Any:
@@ -72,20 +76,22 @@ def raising(error: BaseException) -> Any:
     return job
 
 
-def test_failures_are_told_apart_and_counted(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.attempt(lambda: None)
-    assert not sweep.failed
-    sweep.attempt(raising(UserError("no such image")))
-    sweep.attempt(raising(RunFailed(137, "killed")))
-    sweep.attempt(raising(ValueError("wrong")))
-    assert [how for _, how, _ in sweep.results] == ["finished", "no such image", "killed", "ValueError: wrong"]
-    assert sweep.failed
-    sweep.show()
-    assert "ValueError: wrong" in capsys.readouterr().out
+def test_failures_are_told_apart_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with sweep() as attempt:
+        attempt(lambda: None)
+    with pytest.raises(SystemExit, match="1"), sweep() as attempt:  # noqa: PT012
+        attempt(lambda: None)
+        attempt(raising(UserError("no such image")))
+        attempt(raising(RunFailed(137, "killed")))
+        attempt(raising(ValueError("wrong")))
+    alone, table = capsys.readouterr().out.split("4 jobs")
+    assert "1 jobs" in alone
+    for number, how in enumerate(["finished", "no such image", "killed", "ValueError: wrong"]):
+        assert re.search(rf"\b{number} .* {how} ", table)
 
 
 @pytest.mark.parametrize("wish", [KeyboardInterrupt(), RunFailed(75, "ended by SIGINT", requested=True)], ids=str)
-def test_wish_to_end_ends_the_sweep(wish: BaseException, sweep: Sweep) -> None:
-    with pytest.raises(type(wish)):
-        sweep.attempt(raising(wish))
-    assert len(sweep.results) == 1
+def test_wish_to_end_ends_the_sweep(wish: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(type(wish)), sweep() as attempt:
+        attempt(raising(wish))
+    assert "1 jobs" in capsys.readouterr().out

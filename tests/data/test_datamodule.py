@@ -8,8 +8,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from src.core.errors import UserError
-from src.core.image_files import save_image
-from src.core.images import from_uint8
+from src.core.images import from_uint8, to_pillow
 from src.data.datamodule import DrawnCatsDataModule, FolderDataModule, ImageDataModule
 from src.data.drawn_cats.factors import draw_cats
 from src.models.base import GenerativeModel
@@ -120,7 +119,7 @@ def test_one_of_each_group_is_kept_on_request_and_groups_stay_on_one_side_anyway
     (tmp_path / "cats").mkdir()
     for number, image in enumerate(originals):
         for copy in ("a", "b"):
-            save_image(image, tmp_path / "cats" / f"{number}{copy}.png")
+            to_pillow(image).save(tmp_path / "cats" / f"{number}{copy}.png")
     whole = FolderDataModule(str(tmp_path / "cats"), image_size=32, val_fraction=0.25)
     assert [len(whole.images(side)) for side in ("train", "val")] == [30, 10]
     cats = [{name[:-5] for name in whole.images(side).names} for side in ("train", "val")]
@@ -136,7 +135,7 @@ def test_number_of_images_left_out_is_shown_by_one_rank(
 ) -> None:
     (tmp_path / "cats").mkdir()
     for number, image in enumerate(random_images(40, size=32)):
-        save_image(image, tmp_path / "cats" / f"{number}.png")
+        to_pillow(image).save(tmp_path / "cats" / f"{number}.png")
     (tmp_path / "cats" / "broken.png").write_bytes(b"")
     data = FolderDataModule(str(tmp_path / "cats"), image_size=32, batch_size=4)
     as_process(data, rank, 2).setup()

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from src.core.image_files import save_grid, save_placed
+from src.core.images import save_grid, save_placed
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.reports.html import image_uri, template

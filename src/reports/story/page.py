@@ -8,8 +8,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from src.core.image_files import animation_bytes
-from src.core.images import tile
+from src.core.images import animation_bytes, tile
 from src.core.run_folder import CHECKPOINTS, LAST, METRICS, SUMMARY
 from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
