@@ -11,7 +11,7 @@ from src.core.types import Seed
 
 @dataclass(eq=False)
 class StepSeeds(Callback):
-    """Seeds torch before every step. The seed is part of the checkpoint's config: a resumed run keeps it.
+    """Seeds torch before every step. The seed is part of the checkpoint: a resumed run keeps it.
 
     So each rank draws noise of its own, a resumed run draws what an uninterrupted one would have drawn, and whatever
     draws between steps (metrics, grids) changes nothing.
@@ -21,3 +21,9 @@ class StepSeeds(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
         seed_generators(mixed_seed(self.seed, trainer.global_rank, model.images_seen), model.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seed = state_dict["seed"]

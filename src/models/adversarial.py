@@ -1,5 +1,7 @@
 """The base class of models that train against a discriminator: its logits, and its training step."""
 
+import math
+
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
@@ -87,7 +89,7 @@ class AdversarialModel(GenerativeModel):
         # The discriminator only passes gradients on; its own weights accumulate none.
         self.discriminator.requires_grad_(False)
         fake_logits = self.discriminate(fake)
-        real_logits = torch.zeros_like(fake_logits)
+        real_logits = torch.full_like(fake_logits, math.nan)  # for losses that do not use them
         if self.adversarial_loss.relativistic:
             with torch.no_grad():
                 real_logits = self.discriminate(real)

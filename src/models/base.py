@@ -91,7 +91,10 @@ class GenerativeModel(LightningModule):
         generator = torch.Generator().manual_seed(seed)
         rest: list[Tensor] = []
         for start in range(0, num_images, DECODE_BATCH_SIZE):
-            images = to_uint8(self.sample(DECODE_BATCH_SIZE, generator, prior))[: num_images - start]
+            latents = self.sample_prior(min(DECODE_BATCH_SIZE, num_images - start), generator, prior)
+            filled = torch.cat([latents, latents.new_zeros(DECODE_BATCH_SIZE - len(latents), self.latent_dim)])
+            with torch.no_grad():
+                images = to_uint8(self.decode(filled.to(self.device, self.dtype)))[: len(latents)]
             *batches, last = torch.cat([*rest, images]).split(batch_size)
             yield from batches
             rest = [last]

@@ -16,7 +16,7 @@ from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import UserError
 from src.models.checkpoint.format import read_file
 from src.models.gan import GAN
-from src.objectives.adversarial import RelativisticPairing
+from src.objectives.adversarial import NonSaturating
 from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_gan, tiny_vae, train
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -134,7 +134,7 @@ class Breaking(ScriptedModel):
         return torch.optim.Adam(self.parameters(), lr=0.1, fused=self.fused)
 
 
-class BrokenOnce(RelativisticPairing):
+class BrokenOnce(NonSaturating):
     """A loss that is infinite for one player in the fourth step."""
 
     def __init__(self, player: str) -> None:
