@@ -70,7 +70,7 @@ def run(job: Callable[..., None]) -> None:
             raise
         from src.config.explain import explain
 
-        fail(explain(error, sys.argv[1:], lambda given: compose(name, given)))
+        fail(explain(error, sys.argv[1:], lambda given: compose(name, given), CONF))
     except OSError as error:
         if wants_traceback or has_folder or not error.filename:
             raise
@@ -145,7 +145,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     try:
         config = hydra.compose(name, [*overrides, *runtime], return_hydra_config=True)
     except ValueError as error:  # Hydra's word for data=null
-        raise UserError(f"a group takes the name of one of its choices ({error}).") from error
+        raise UserError(f"a group takes the name of a choice, a value takes a dot: model.beta=4 ({error}).") from error
     HydraConfig.instance().set_config(config)
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
@@ -160,9 +160,9 @@ def checked(config: DictConfig, name: str) -> dict[str, Any]:
     except Mismatch as mismatch:
         if not mismatch.complaint.startswith("="):
             raise
-        from src.config.explain import written_at
+        from src.config.explain import group_hint, written_at
 
         key = written_at(mismatch.key, OmegaConf.to_container(config, resolve=False))
-        raise Mismatch(key, mismatch.complaint) from mismatch
+        raise Mismatch(key, mismatch.complaint + group_hint(key, CONF)) from mismatch
     del accepted["_target_"]
     return accepted

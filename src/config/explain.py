@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,8 +15,8 @@ from src.config.validation import listed
 from src.core.errors import UserError
 
 
-def explain(error: Exception, arguments: list[str], compose: Callable[[list[str]], DictConfig]) -> str:
-    """Return the sentence for an error that a command line led to. compose: makes the config of overrides."""
+def explain(error: Exception, arguments: list[str], compose: Callable[[list[str]], DictConfig], conf: Path) -> str:
+    """Return the sentence for an error of a command line. compose: makes the config of overrides; conf: its folder."""
     message = str(error)
     unknown = re.search(r"Could not override '([^'@]+)", message)
     if isinstance(error, MissingConfigException) and error.options:
@@ -24,8 +25,10 @@ def explain(error: Exception, arguments: list[str], compose: Callable[[list[str]
     if isinstance(error, OverrideParseException):
         hint = corrected(error.override, arguments)
         return f"can't read {error.override!r}: options look like model=gan or seed=1; {hint}."
+    if several := re.match("Ambiguous value for argument '([^']+)'", message):
+        return f"{several[1]}: several values are a sweep, so add --multirun; one list is written in brackets, [a,b]."
     if unknown and not isinstance(error, UserError):
-        return explain_key(unknown[1], arguments, compose)
+        return explain_key(unknown[1], arguments, compose, conf)
     return " ".join(message.split("\nSee ")[0].split())
 
 
@@ -48,11 +51,11 @@ def quoted(option: str, value: str) -> str:
     return shlex.quote(typed) if set(typed) & set('"$`\\!') else f'"{typed}"'
 
 
-def explain_key(key: str, arguments: list[str], compose: Callable[[list[str]], DictConfig]) -> str:
+def explain_key(key: str, arguments: list[str], compose: Callable[[list[str]], DictConfig], conf: Path) -> str:
     """Return what there is in place of an unknown group (model/likelihod) or option (model.latnt_dim)."""
     kept = [item for item in arguments if re.match(r"[\w/.@]+=[^,]+$", item) and not item.startswith((key, "hydra"))]
     try:
-        node = compose(kept)
+        node = config = compose(kept)
     except (UserError, HydraException, OmegaConfBaseException):
         return f"{key}: there is no such option."
     choices = {group: choice for group, choice in HydraConfig.get().runtime.choices.items() if "hydra" not in group}
@@ -69,10 +72,29 @@ def explain_key(key: str, arguments: list[str], compose: Callable[[list[str]], D
         if name not in node:
             break
         node = node[name]
+    if hint := group_hint(key, conf):
+        return f"{key}: there is no such option.{hint}"
     options = {str(option) for option in node if not str(option).startswith("_")}
     options |= {group for group in choices if not parent and "/" not in group}
     where = f"{parent}={choices[parent]} has" if choices.get(parent) else f"{parent} has" if parent else "there are"
-    return f"{path}: there is no such option; {where} {listed(name, sorted(options))}."
+    elsewhere = " or ".join(f"{found}=..." for found in keys_named(name, config))
+    hint = f" Perhaps {elsewhere} is meant." if elsewhere else ""
+    return f"{path}: there is no such option; {where} {listed(name, sorted(options))}.{hint}"
+
+
+def group_hint(key: str, conf: Path) -> str:
+    """Return a sentence on how a choice is typed for a key that is the name of a group (model.likelihood), else ''."""
+    group = key.replace(".", "/")
+    choices = sorted(file.stem for file in (conf / group).glob("*.yaml")) if "/" in group else []
+    return f" To take a choice of this group, write {group}= and one of {', '.join(choices)}." if choices else ""
+
+
+def keys_named(name: str, node: Any, path: str = "") -> list[str]:
+    """Return the keys of a config, as they are typed, whose last part is this name."""
+    if not isinstance(node, DictConfig):
+        return []
+    inside = [found for key in node for found in keys_named(name, node._get_node(key), f"{path}{key!s}.")]
+    return [*([f"{path}{name}"] if path and name in node else []), *inside]
 
 
 def written_at(key: str, unresolved: Any) -> str:

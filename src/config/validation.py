@@ -113,7 +113,7 @@ def listed(word: str, choices: list[str]) -> str:
     if all(choice.isdecimal() for choice in choices):
         names = sorted(choices, key=int)
     else:
-        names = sorted(choices, key=lambda name: -SequenceMatcher(None, word.lower(), name.lower()).ratio())
+        names = sorted(choices, key=lambda name: (-SequenceMatcher(None, word.lower(), name.lower()).ratio(), name))
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more
 

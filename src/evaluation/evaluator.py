@@ -70,7 +70,7 @@ class Evaluator:
         means, kl = gathered.chunk(2, dim=1)
         spectrum = kl.mean(dim=0).sort(descending=True).values.tolist()
         values = {f"{KL_SPECTRUM}{index:03d}": value for index, value in enumerate(spectrum)}
-        return {"active_units": float(active_units(means))} | values
+        return ({"active_units": float(active_units(means))} if len(means) > 1 else {}) | values
 
     @torch.no_grad()
     def sample_metrics(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.cli import check_ahead, compose, split_flags
+from src.config.cli import CONF, check_ahead, compose, split_flags
 from src.config.explain import explain
 from src.core.errors import UserError
 from tests.helpers.commands import command, config_of
@@ -26,7 +26,7 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
     try:
         check_ahead(name, *split_flags(arguments))
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        return explain(error, arguments, lambda given: compose(name, given))
+        return explain(error, arguments, lambda given: compose(name, given), CONF)
     raise AssertionError(f"{arguments} were accepted")
 
 
@@ -90,7 +90,7 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
         # What can't be read.
         ("max_images", "can't read 'max_images': options look like model=gan or seed=1; "),
         ("data=[a", "can't read 'data=[a': options look like "),
-        ("model=gan,vae", "Ambiguous value for argument 'model=gan,vae'"),
+        ("model=gan,vae", "model=gan,vae: several values are a sweep, so add --multirun; "),
         ("--cgf job", "--cgf: there is no such flag; there are --cfg, "),
         ("--trainer.devices=2", "--trainer.devices: there is no such flag; "),
     ],
@@ -99,6 +99,26 @@ def test_mistake_is_answered_with_what_is_allowed(line: str, beginning: str) -> 
     sentence = answer(line)
     assert sentence.startswith(beginning), sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("model.likelihood=cauchy", "To take a choice of this group, write model/likelihood= and one of bernoulli, "),
+        ("model.beta=warm_up", "To take a choice of this group, write model/beta= and one of cyclical, "),
+        ("model.networks=dcgan", "To take a choice of this group, write model/networks= and one of conv_vae, dcgan, "),
+        ("model/beta=4", "a value takes a dot: model.beta=4"),
+        ("batch_size=8", "Perhaps data.batch_size=... is meant."),
+        ("lr=1e-3", "Perhaps model.optimizer.lr=... is meant."),
+    ],
+)
+def test_likely_mistakes_are_answered_with_what_to_type(line: str, hint: str) -> None:
+    assert hint in answer(line)
+
+
+def test_choices_come_in_the_same_order_every_time() -> None:
+    lines = {command("src.train", "modle=gan", PYTHONHASHSEED=seed).stderr for seed in ("1", "2", "3")}
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(
