@@ -3,7 +3,7 @@
 from typing import Literal
 
 from src.config.cli import run
-from src.core.types import CheckpointPath, OutputPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, NonNegativeFloat, OutputPath, PositiveInt, Seed
 
 MAX_ON_GRID = 256
 
@@ -15,6 +15,7 @@ def sample(
     output: OutputPath,
     batch_size: PositiveInt,
     prior: Literal["normal", "mixture"],
+    temperature: NonNegativeFloat,
     device: Literal["auto", "cpu", "cuda", "mps"],
 ) -> None:
     """Draw num_images images of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
@@ -27,7 +28,7 @@ def sample(
 
     model, folder, on_grid = load_run(checkpoint, device).model, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
-    batches = model.sample_uint8(num_images, seed, batch_size, prior)
+    batches = model.sample_uint8(num_images, seed, batch_size, prior, temperature)
     for index, image in enumerate(image for batch in batches for image in batch):
         to_pillow(image).save(folder / f"{index:05d}.png")
         on_grid += [image] if index < MAX_ON_GRID else []

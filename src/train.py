@@ -1,6 +1,5 @@
 """`python -m src.train model=gan trainer.devices=2`: trains a model; --help lists what can be chosen."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
@@ -8,8 +7,6 @@ from hydra.types import RunMode
 
 from src.config.cli import run
 from src.core.errors import UserError
-from src.core.ranks import get_rank_info
-from src.core.run_folder import has_checkpoints
 from src.core.types import CheckpointPath, ObjectConfig, OutputPath, PositiveInt, Seed
 
 RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
@@ -31,18 +28,9 @@ def train(
     config, overrides = locals(), HydraConfig.get().overrides
     if resume == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in [*overrides.task, *overrides.hydra]):
         raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
-    if not resume and has_checkpoints(Path(run_dir)):
-        raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
-    if resume:
-        from src.training.resume import resumed_config
+    from src.training.launcher import start
 
-        config = resumed_config(config, list(overrides.task))
-    from src.training.launcher import launch
-
-    info = get_rank_info()
-    if not info or info.rank == 0:
-        print(f"run folder: {run_dir}", flush=True)
-    launch("src.training.fit.fit", config, always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
+    start(config, list(overrides.task), always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":

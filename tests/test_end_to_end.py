@@ -111,7 +111,7 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
     one, other = tmp_path / "one", tmp_path / "other"
     options = [f"checkpoint={lone_checkpoint}", "num_images=10", "seed=3", "prior=mixture"]
     succeeded("src.sample", *options, "output=one", cwd=tmp_path)
-    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, prior="mixture", device="cpu")
+    sample(str(lone_checkpoint), 10, 3, str(other), batch_size=3, prior="mixture", temperature=1.0, device="cpu")
     names = [f"{index:05d}.png" for index in range(10)]
     assert sorted(path.name for path in one.iterdir()) == names
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
@@ -128,8 +128,10 @@ def test_samples_of_a_run_folder_are_those_of_its_best_checkpoint(
     kept = ["1.png", "0000001.png", "cat.png", "00000.jpg"]
     for name in ["00003.png", "00099.png", "100000.png", *kept]:
         (folder / name).touch()
-    sample(str(vae_run), 3, 0, str(folder), batch_size=3, prior="normal", device="cpu")
-    sample(str(lone_checkpoint), 3, 0, str(tmp_path / "other"), batch_size=3, prior="normal", device="cpu")
+    sample(str(vae_run), 3, 0, str(folder), batch_size=3, prior="normal", temperature=1.0, device="cpu")
+    sample(
+        str(lone_checkpoint), 3, 0, str(tmp_path / "other"), batch_size=3, prior="normal", temperature=1.0, device="cpu"
+    )
     drawn = ["00000.png", "00001.png", "00002.png"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(drawn + kept)
     assert all((folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in drawn)
@@ -155,7 +157,16 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
 
 
 def test_evaluation_takes_other_images(lone_checkpoint: Path, cache: str, tmp_path: Path) -> None:
-    sample(str(lone_checkpoint), 16, 0, str(tmp_path / "cats"), batch_size=16, prior="normal", device="cpu")
+    sample(
+        str(lone_checkpoint),
+        16,
+        0,
+        str(tmp_path / "cats"),
+        batch_size=16,
+        prior="normal",
+        temperature=1.0,
+        device="cpu",
+    )
     options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]
     evaluate(**config_of(*options, cache, name="evaluate"))
     report = load(lone_checkpoint.parent / "metrics.json")

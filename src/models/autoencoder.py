@@ -69,10 +69,12 @@ class EncodingModel(GenerativeModel):
     def priors(self) -> list[Prior]:
         return ["normal", "mixture"] if self.mixture.is_fitted else ["normal"]
 
-    def sample_prior(self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal") -> Tensor:
+    def sample_prior(
+        self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal", temperature: float = 1.0
+    ) -> Tensor:
         if prior == "mixture" and self.mixture.is_fitted:
-            return self.mixture.sample(num_images, generator)
-        return super().sample_prior(num_images, generator, prior)
+            return self.mixture.sample(num_images, generator, temperature)
+        return super().sample_prior(num_images, generator, prior, temperature)
 
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
         return self.losses(images)

@@ -64,25 +64,36 @@ class GenerativeModel(LightningModule):
         return ["normal"]
 
     @torch.no_grad()
-    def sample(self, num_images: int, generator: torch.Generator | None = None, prior: Prior = "normal") -> Tensor:
+    def sample(
+        self,
+        num_images: int,
+        generator: torch.Generator | None = None,
+        prior: Prior = "normal",
+        temperature: float = 1.0,
+    ) -> Tensor:
         """Return new images, (num_images, 3, H, W) in [-1, 1], decoded from latents of the prior.
 
         Latents are sampled image by image on the CPU, so a generator gives the same images on every device and for
         every split into calls. Raises UserError if the model does not have the prior.
         """
-        return self.decode(self.sample_prior(num_images, generator, prior).to(self.device, self.dtype))
+        return self.decode(self.sample_prior(num_images, generator, prior, temperature).to(self.device, self.dtype))
 
-    def sample_prior(self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal") -> Tensor:
+    def sample_prior(
+        self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal", temperature: float = 1.0
+    ) -> Tensor:
         """Return latents (num_images, latent_dim) in float32 on the CPU, sampled one after the other.
 
-        Raises UserError if the model does not have the prior.
+        temperature: multiplies the standard deviations; below 1 the images are more typical and less varied. Raises
+        UserError if the model does not have the prior.
         """
         if prior not in self.priors():
             raise UserError(f"this model has no prior={prior}; give prior={' or '.join(self.priors())}")
         latents = [torch.randn(self.latent_dim, generator=generator, dtype=torch.float32) for _ in range(num_images)]
-        return torch.stack(latents)
+        return temperature * torch.stack(latents)
 
-    def sample_uint8(self, num_images: int, seed: int, batch_size: int, prior: Prior = "normal") -> Iterator[Tensor]:
+    def sample_uint8(
+        self, num_images: int, seed: int, batch_size: int, prior: Prior = "normal", temperature: float = 1.0
+    ) -> Iterator[Tensor]:
         """Yield images 0 to num_images - 1 of a seed and a prior, in batches of uint8 (batch_size, 3, H, W).
 
         The bytes of an image do not depend on num_images and batch_size. Sums are rounded differently in batches of
@@ -91,7 +102,7 @@ class GenerativeModel(LightningModule):
         generator = torch.Generator().manual_seed(seed)
         rest: list[Tensor] = []
         for start in range(0, num_images, DECODE_BATCH_SIZE):
-            latents = self.sample_prior(min(DECODE_BATCH_SIZE, num_images - start), generator, prior)
+            latents = self.sample_prior(min(DECODE_BATCH_SIZE, num_images - start), generator, prior, temperature)
             filled = torch.cat([latents, latents.new_zeros(DECODE_BATCH_SIZE - len(latents), self.latent_dim)])
             with torch.no_grad():
                 images = to_uint8(self.decode(filled.to(self.device, self.dtype)))[: len(latents)]

@@ -72,11 +72,15 @@ class GaussianMixture(nn.Module):
             buffer[: len(fitted)] = torch.from_numpy(fitted)
         self.fitted_at.fill_(images_seen)
 
-    def sample(self, num_latents: int, generator: torch.Generator | None) -> Tensor:
-        """Return latents (num_latents, D) in float32 on the CPU, one after the other: a component, then a point."""
+    def sample(self, num_latents: int, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
+        """Return latents (num_latents, D) in float32 on the CPU, one after the other: a component, then a point.
+
+        temperature: multiplies the standard deviations within each component.
+        """
         weights, means, choleskies = (values.float().cpu() for values in (self.weights, self.means, self.choleskies))
         latents = []
         for _ in range(num_latents):
             component = int(torch.multinomial(weights, 1, generator=generator))
-            latents.append(means[component] + choleskies[component] @ torch.randn(means.shape[1], generator=generator))
+            noise = temperature * torch.randn(means.shape[1], generator=generator)
+            latents.append(means[component] + choleskies[component] @ noise)
         return torch.stack(latents)

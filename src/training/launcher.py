@@ -23,11 +23,30 @@ import yaml
 from src.core.errors import RunFailed, UserError
 from src.core.files import write_atomic
 from src.core.ranks import get_rank_info, hide_slurm
+from src.core.run_folder import has_checkpoints
 
 END_WITHIN_S = 20.0  # after another rank failed
 SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a checkpoint
 # Windows has the first two.
 FORWARDED = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+
+
+def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) -> None:
+    """Train as a checked config says, or resume. typed: the overrides of the command line; always_apart: see launch.
+
+    Raises UserError where the run folder holds a run that is not to be resumed, or a checkpoint does not fit.
+    """
+    run_dir, here = config["run_dir"], get_rank_info()
+    if config["resume"]:
+        # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
+        from src.training.resume import resumed_config
+
+        config = resumed_config(config, typed)
+    elif has_checkpoints(Path(run_dir)):
+        raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
+    if not here or here.rank == 0:
+        print(f"run folder: {run_dir}", flush=True)
+    launch("src.training.fit.fit", config, always_apart)
 
 
 def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None:

@@ -1,0 +1,200 @@
+"""The front for Python and notebooks, in a checkout of this project:
+
+    from src.api import open_run, train
+
+    run = train("model=vae", "max_images=20_000")       # or open_run("outputs/..."), open_run("best.safetensors")
+    run.sample(16, seed=0)                              # a notebook shows the images as a grid
+    run.interpolate(run.encode("cat.jpg"), run.encode("other.jpg"), steps=8).save("way.png")
+
+Errors are UserError, with the sentences of the command line.
+"""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from torch import Tensor
+
+from src.config import cli
+from src.config.explain import explain, quoted
+from src.core.errors import RunFailed, RunStopped, UserError
+from src.core.images import from_uint8, save_grid, tile, to_pillow, to_uint8
+from src.core.run_folder import METRICS, read_rows
+from src.data.archives import Unusable
+from src.data.decoding import Decoding
+from src.evaluation.from_checkpoint import LoadedRun, load_run
+from src.evaluation.latent_space import linear, spherical
+from src.models.autoencoder import EncodingModel
+from src.models.priors import Prior
+from src.training.launcher import start
+
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class Images:
+    """Images, uint8 (N, 3, H, W) in `pixels`; a notebook shows them as a grid."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels.cpu()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, positions: int | slice | Sequence[int]) -> "Images":
+        """Return some of the images."""
+        return Images(self.pixels[[positions] if isinstance(positions, int) else positions])
+
+    def numpy(self) -> np.ndarray:
+        """Return the images as uint8 (N, H, W, 3)."""
+        return self.pixels.permute(0, 2, 3, 1).numpy()
+
+    def pil(self) -> list[Image.Image]:
+        """Return the images as Pillow's."""
+        return [to_pillow(image) for image in self.pixels]
+
+    def save(self, path: str | Path, columns: int | None = None) -> Path:
+        """Write one PNG: the image, or a grid of all of them; return its path."""
+        save_grid(self.pixels, Path(path), columns or self._columns)
+        return Path(path)
+
+    @property
+    def _columns(self) -> int:
+        return min(8, math.ceil(math.sqrt(len(self))))
+
+    def _repr_png_(self) -> bytes:
+        with io.BytesIO() as file:
+            to_pillow(tile(self.pixels, self._columns)).save(file, "PNG")
+            return file.getvalue()
+
+
+class Run:
+    """A trained model, opened by open_run or train.
+
+    model: the model itself, in evaluation mode. config: its model, data and seed. folder: its run folder.
+    """
+
+    def __init__(self, loaded: LoadedRun) -> None:
+        self.loaded = loaded
+        self.model, self.config, self.folder = loaded.model, loaded.config, loaded.folder
+        self.image_size: int = loaded.config["data"]["image_size"]
+
+    def sample(self, num_images: int, seed: int = 0, prior: Prior = "normal", temperature: float = 1.0) -> Images:
+        """Return the images that src.sample draws. Raises UserError if the model does not have the prior."""
+        return Images(torch.cat(list(self.model.sample_uint8(num_images, seed, 64, prior, temperature))))
+
+    def encode(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """Return the latents of images, (N, latent_dim). Raises UserError if the model has no encoder.
+
+        Images are files, Pillow's, arrays (H, W, 3) or tensors (3, H, W) of uint8; each is cropped to its centered
+        square and resized as data.crop=center does.
+        """
+        if not isinstance(self.model, EncodingModel):
+            raise UserError(f"a {type(self.model).__name__} has no encoder; open an autoencoder, a VAE or a VAE-GAN")
+        with torch.no_grad():
+            return self.model.encode(self._inputs(images)).float().cpu()
+
+    def decode(self, latents: Tensor) -> Images:
+        """Return the images of latents, (latent_dim,) or (N, latent_dim)."""
+        with torch.no_grad():
+            return Images(
+                to_uint8(self.model.decode(torch.atleast_2d(latents).to(self.model.device, self.model.dtype)))
+            )
+
+    def reconstruct(self, images: ImageLike | Sequence[ImageLike]) -> Images:
+        """Return decode(encode(images))."""
+        return self.decode(self.encode(images))
+
+    def interpolate(self, start: Tensor, end: Tensor, steps: int = 8, path: str = "spherical") -> Images:
+        """Return images on the way from one latent, (latent_dim,) or (1, latent_dim), to another, both among them.
+
+        path: spherical, about the origin, where most of N(0, I) has the same distance from it; or linear.
+        """
+        if path not in ("linear", "spherical"):
+            raise UserError(f"path={path}: give linear or spherical")
+        return self.decode((linear if path == "linear" else spherical)(start.flatten(), end.flatten(), steps))
+
+    @property
+    def curves(self) -> dict[str, np.ndarray]:
+        """The curves of metrics.csv by name: float64 (K, 2), the images seen and the value."""
+        columns, rows = read_rows(self.folder / METRICS)
+        points = {name: [(row["images_seen"], row[name]) for row in rows if row.get(name)] for name in columns}
+        return {name: np.array(values, np.float64) for name, values in points.items() if name != "images_seen"}
+
+    def evaluate(self, *overrides: str) -> dict[str, Any]:
+        """Evaluate as `python -m src.evaluate checkpoint=... OVERRIDES` does; return the content of metrics.json."""
+        from src.evaluate import evaluate
+
+        path = quoted("checkpoint", str(self.loaded.path.absolute())).strip('"')
+        config = composed("evaluate", [path, *overrides])
+        evaluate(**config)
+        return json.loads(Path(config["output"] or self.folder, "metrics.json").read_text())
+
+    def _inputs(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """Return images as the model's input, (N, 3, S, S)."""
+        is_one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 0) == 3
+        several: list[Any] = [images] if is_one else [*images]  # type: ignore[misc]
+        pixels = torch.stack([as_pixels(image, self.image_size) for image in several])
+        return from_uint8(pixels).to(self.model.device, self.model.dtype)
+
+
+def as_pixels(image: Any, image_size: int) -> Tensor:
+    """Return an image as uint8 (3, image_size, image_size). Raises UserError if it is none."""
+    if isinstance(image, Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"an array of {image.dtype}, shape {image.shape}, is no image; give uint8 (H, W, 3)")
+        image = Image.fromarray(image)
+    try:
+        if isinstance(image, Image.Image):
+            with io.BytesIO() as file:
+                image.save(file, "PNG")
+                content = file.getvalue()
+        else:
+            content = Path(image).expanduser().read_bytes()
+        return torch.from_numpy(Decoding(image_size)(content)[0].copy())
+    except (OSError, Unusable) as error:
+        raise UserError(f"can't read the image {image}: {error}") from error
+
+
+def open_run(path: str | Path, device: str = "auto") -> Run:
+    """Open a run folder (its best checkpoint) or a checkpoint. Raises UserError where there is none to be used."""
+    return Run(load_run(path, device))
+
+
+def train(*overrides: str) -> Run:
+    """Train as `python -m src.train OVERRIDES` does, and open the run.
+
+    A run that is interrupted (Ctrl-C) is opened too, at its last checkpoint. Raises UserError for a mistake in the
+    overrides, RuntimeError where a run of several ranks fails.
+    """
+    typed = list(overrides)
+    if not any(override.startswith("run_dir=") for override in typed):
+        typed.append(f"run_dir=outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    config = composed("train", typed)
+    try:
+        start(config, typed)
+    except RunFailed as failure:
+        if not failure.requested:
+            raise RuntimeError(f"the run failed: {failure.reason}") from failure
+    except RunStopped:
+        pass
+    return open_run(config["run_dir"])
+
+
+def composed(command: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the checked config of a command. Raises UserError with the sentence of the command line."""
+    try:
+        return cli.check_ahead(command, overrides, [])
+    except (HydraException, OmegaConfBaseException) as error:
+        sentence = explain(error, overrides, lambda given: cli.compose(command, given), cli.CONF)
+        raise UserError(sentence) from error
