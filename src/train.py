@@ -16,6 +16,7 @@ def train(
     max_images: PositiveInt,
     seed: Seed,
     resume: CheckpointPath | Literal["last"] | None,
+    init_from: CheckpointPath | None,
     run_dir: OutputPath,
     model: ObjectConfig,
     data: ObjectConfig,

@@ -31,10 +31,18 @@ class AdversarialModel(GenerativeModel):
         adversarial_loss: AdversarialLoss,
         gradient_penalty: GradientPenalty,
         augmentation: Augmentation | None,
+        freeze_layers: int = 0,
     ) -> None:
-        """Set up the discriminator and its objectives; constructors call it once."""
+        """Set up the discriminator and its objectives; constructors call it once.
+
+        freeze_layers: its first layers with weights that are never trained (FreezeD: Mo et al., 2020).
+        """
         self.automatic_optimization = False
         self.discriminator = discriminator.to(memory_format=self.memory_format)
+        layers = [layer for layer in discriminator.children() if any(True for _ in layer.parameters())]
+        for layer in layers[:freeze_layers]:
+            layer.requires_grad_(False)
+        self.discriminator_weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
         self.adversarial_loss, self.gradient_penalty = adversarial_loss, gradient_penalty
         self.augmentation = augmentation
         self.scheduled |= gradient_penalty.scheduled
@@ -87,13 +95,15 @@ class AdversarialModel(GenerativeModel):
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the generator's loss: as many real as generated images, (N, 3, H, W) each -> (N,)."""
         # The discriminator only passes gradients on; its own weights accumulate none.
-        self.discriminator.requires_grad_(False)
+        for weight in self.discriminator_weights:
+            weight.requires_grad_(False)
         fake_logits = self.discriminate(fake)
         real_logits = torch.full_like(fake_logits, math.nan)  # for losses that do not use them
         if self.adversarial_loss.relativistic:
             with torch.no_grad():
                 real_logits = self.discriminate(real)
-        self.discriminator.requires_grad_(True)
+        for weight in self.discriminator_weights:
+            weight.requires_grad_(True)
         return self.adversarial_loss.generator(real_logits, fake_logits)
 
     def take_step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from src.core.errors import UserError
 from src.core.schedules import Schedule, as_schedule
-from src.core.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from src.core.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from src.models.adversarial import AdversarialModel, measure
 from src.models.base import OptimizerFactory
 from src.models.ema import update_ema
@@ -24,6 +24,8 @@ class GAN(AdversarialModel):
     ema_halflife_images: memory of the averaged generator, which generates all images shown and evaluated; 0: no
     averaging. At first it is ema_rampup times the images seen (Karras et al., 2020).
     augmentation: transforms of real and generated images before the discriminator.
+    freeze_discriminator_layers: its first layers with weights that are never trained, for fine-tuning on few images
+    (FreezeD: Mo et al., 2020).
     beta2: replaces the second beta of both optimizers.
     compile_networks: use torch.compile, from the first step.
     options: learning_rate_factor and channels_last of GenerativeModel.
@@ -42,6 +44,7 @@ class GAN(AdversarialModel):
         ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
         ema_rampup: PositiveFloat = 0.05,
         augmentation: Augmentation | None = None,
+        freeze_discriminator_layers: NonNegativeInt = 0,
         beta2: Fraction | Schedule | None = None,
         compile_networks: bool = False,
         **options: Any,
@@ -55,7 +58,9 @@ class GAN(AdversarialModel):
         self.discriminator_steps = discriminator_steps
         self.ema_rampup = ema_rampup
         self.scheduled["ema_halflife_images"] = as_schedule(ema_halflife_images)
-        self.add_discriminator(discriminator, adversarial_loss, gradient_penalty, augmentation)
+        self.add_discriminator(
+            discriminator, adversarial_loss, gradient_penalty, augmentation, freeze_discriminator_layers
+        )
         if beta2 is not None:
             self.scheduled["beta2"] = as_schedule(beta2)
 

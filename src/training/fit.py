@@ -23,7 +23,7 @@ from src.core.files import write_atomic
 from src.core.run_folder import CONFIG, run_dir_of
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
-from src.models.checkpoint.loading import portable_config, read_checkpoint
+from src.models.checkpoint.loading import initialize_from, portable_config, read_checkpoint
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
@@ -46,6 +46,7 @@ def fit(config: dict[str, Any]) -> None:
         # Lightning restores the rest, the weights among it.
         checkpoint = read_checkpoint(config["resume"])
         model.images_seen = checkpoint["images_seen"]
+    origin = initialize_from(model, config["init_from"]) if config.get("init_from") else ""
     data: ImageDataModule = instantiate(config["data"])
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     loggers = build_loggers(config, checkpoint)
@@ -60,7 +61,7 @@ def fit(config: dict[str, Any]) -> None:
     try:
         with explained_errors(config, trainer, model):
             if trainer.is_global_zero:
-                print(f"data: {data.source.description}", flush=True)
+                print(f"data: {data.source.description}", *filter(None, [origin]), sep="\n", flush=True)
                 restore_run_dir(config["resume"], run_dir, checkpoint)
                 write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
             for logger in loggers:

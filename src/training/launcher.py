@@ -41,7 +41,10 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
         # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
         from src.training.resume import resumed_config
 
+        if config["init_from"] and config["resume"] != "last":
+            raise UserError("init_from starts a new run, resume continues one; give one of them, or resume=last")
         config = resumed_config(config, typed)
+        config |= {"init_from": None if config["resume"] else config["init_from"]}
     elif has_checkpoints(Path(run_dir)):
         raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
     if not here or here.rank == 0:

@@ -15,7 +15,7 @@ from torch.nn.modules import module as nn_module
 from src.config.signatures import find_definition, signature_of
 from src.config.validation import OPTIMIZERS, check, instantiate
 from src.core.errors import UserError
-from src.core.run_folder import read_config
+from src.core.run_folder import read_config, resolve_checkpoint
 from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file
 
@@ -23,6 +23,7 @@ from src.models.checkpoint.format import read_file
 ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule.", "src.core.schedules.")
 # Options of data that belong to a machine or a user: no checkpoint holds them.
 LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
+FITTED_PARTS = {"mixture", "augmentation", "beta"}  # what a run fits or adapts as it goes: a new run starts with none
 MAX_TEXT, MAX_IMAGES_SEEN = 4096, 10**15
 MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
 Built = TypeVar("Built")
@@ -98,10 +99,7 @@ def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -
 
 
 def check_weights(checkpoint: dict[str, Any]) -> None:
-    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model.
-
-    It names the first tensor that is missing, unknown, or of another shape or kind of numbers.
-    """
+    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
     state, parts = checkpoint["state_dict"], itertools.count()
 
     def count(*args: Any) -> None:
@@ -117,17 +115,44 @@ def check_weights(checkpoint: dict[str, Any]) -> None:
         nn_module.register_module_parameter_registration_hook(count),
     ):
         model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
+    compare_weights(model.state_dict(), state)
 
-    def shape_and_kind(tensor: Tensor) -> str:
+
+def initialize_from(model: GenerativeModel, path: str | Path) -> str:
+    """Give a new model the networks of another run; return a sentence about the parts that start anew.
+
+    A part is a network, or the likelihood. Raises UserError with the first tensor that does not fit.
+    """
+    state, ours = read_checkpoint(resolve_checkpoint(path))["state_dict"], model.state_dict()
+    parts = {name.partition(".")[0] for name in ours} - FITTED_PARTS
+    shared = {name.partition(".")[0] for name in state} & parts
+    if not shared:
+        raise UserError(f"init_from={path}: no part of it is one of this model, which has {', '.join(sorted(parts))}")
+    ours, theirs = (
+        {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] in shared}
+        for tensors in (ours, state)
+    )
+    compare_weights(ours, theirs)
+    model.load_state_dict(theirs, strict=False)
+    anew = f"; {', '.join(sorted(parts - shared))} start anew" if parts - shared else ""
+    return f"init_from={path}: weights of {', '.join(sorted(shared))}{anew}"
+
+
+def compare_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Raise UserError with the first tensor that is missing, unknown, or of another shape or kind of numbers."""
+
+    def describe(tensor: Tensor | None) -> str:
+        if tensor is None:
+            return "absent"
         kind = str(tensor.dtype).removeprefix("torch.").replace("bfloat", "float").rstrip("0123456789")
         return f"{list(tensor.shape)} of {kind}"
 
-    ours, theirs = ({name: shape_and_kind(t) for name, t in part.items()} for part in (model.state_dict(), state))
     for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
+        is_ours, is_theirs = describe(ours.get(name)), describe(theirs.get(name))
+        if is_ours != is_theirs:
             raise UserError(
-                f"the checkpoint's weights do not fit the model of the config: {name!r:.80} is "
-                f"{theirs.get(name, 'absent')}, but should be {ours.get(name, 'absent')}"
+                f"the checkpoint's weights do not fit the model of the config: {name!r:.80} is {is_theirs}, but should "
+                f"be {is_ours}"
             )
 
 
