@@ -33,7 +33,7 @@ test: .venv/.ready  ## the tests, at most 4 minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
-test-all: .venv/.ready  ## the slow tests too, about an hour
+test-all: .venv/.ready  ## the slow tests too, about a quarter of an hour on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: check

@@ -20,7 +20,7 @@ class AdversarialModel(GenerativeModel):
     """A model with a discriminator, trained under manual optimization.
 
     The discriminator sees real and generated images through the same augmentation. Gradient penalties are taken with
-    respect to the images before it.
+    respect to the images before augmentation.
     """
 
     ddp_strategy = "ddp_find_unused_parameters_true"
