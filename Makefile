@@ -21,7 +21,7 @@ help:  ## list the targets
 setup: .venv/.ready  ## install everything into .venv/ (both commands below do it themselves)
 
 .PHONY: train
-train: .venv/.ready  ## the quickstart: a VAE on drawn cats, two minutes on a CPU
+train: .venv/.ready  ## the quickstart: a VAE on drawn cats, two to three minutes on a CPU
 	@$(BIN)/python -m src.train experiment=quickstart
 
 .PHONY: story
