@@ -23,7 +23,7 @@ import yaml
 from src.core.errors import RunFailed, UserError
 from src.core.files import write_atomic
 from src.core.ranks import get_rank_info, hide_slurm
-from src.core.run_folder import has_checkpoints
+from src.core.run_folder import CONFIG, has_checkpoints
 
 END_WITHIN_S = 20.0  # after another rank failed
 SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a checkpoint
@@ -78,8 +78,8 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     if num_ranks == 1 and not always_apart:
         pkgutil.resolve_name(fit)(config)
         return
-    write_atomic(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / "config.yaml")]
+    write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
+    command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / CONFIG)]
     # In process groups of their own they get a terminal's signal once, from here.
     environments = rank_environments(num_ranks)
     ranks = [subprocess.Popen(command, env=environment, process_group=0) for environment in environments]

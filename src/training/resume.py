@@ -1,6 +1,5 @@
 """Resuming a run: which checkpoint and config it continues with, and its folder as it was at that checkpoint."""
 
-import csv
 import re
 import shutil
 import sys
@@ -129,12 +128,10 @@ def restore_best(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None
 
 def restore_rows(source: Path, target: Path, images_seen: int) -> None:
     """Copy a file of curves up to the images seen, without later rows and a row that was cut short."""
-    text = source.read_bytes().decode() if source.exists() else ""
-    header, *lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")] or [""]
-    rows = csv.DictReader([header, *lines])
-    kept = [line for line, row in zip(lines, rows, strict=True) if int(row["images_seen"]) <= images_seen]
+    columns, rows = run_folder.read_rows(source)
+    kept = [row for row in rows if int(row["images_seen"]) <= images_seen]
     if kept:
-        write_atomic(target, "".join([header, *kept]))
+        write_atomic(target, run_folder.rows_text(columns, kept))
     else:
         target.unlink(missing_ok=True)
 
