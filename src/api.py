@@ -33,7 +33,6 @@ from src.data.archives import Unusable
 from src.data.decoding import Decoding
 from src.evaluation.from_checkpoint import LoadedRun, load_run
 from src.evaluation.latent_space import linear, spherical
-from src.models.autoencoder import EncodingModel
 from src.models.priors import Prior
 from src.training.launcher import start
 
@@ -79,12 +78,12 @@ class Images:
 class Run:
     """A trained model, opened by open_run or train.
 
-    model: the model itself, in evaluation mode. config: its model, data and seed. folder: its run folder.
+    model: what samples and encodes of it. config: its model, data and seed. folder: the run folder or exported one.
     """
 
     def __init__(self, loaded: LoadedRun) -> None:
         self.loaded = loaded
-        self.model, self.config, self.folder = loaded.model, loaded.config, loaded.folder
+        self.model, self.config, self.folder = loaded.inference, loaded.config, loaded.folder
         self.image_size: int = loaded.config["data"]["image_size"]
 
     def sample(self, num_images: int, seed: int = 0, prior: Prior = "normal", temperature: float = 1.0) -> Images:
@@ -97,8 +96,6 @@ class Run:
         Images are files, Pillow's, arrays (H, W, 3) or tensors (3, H, W) of uint8; each is cropped to its centered
         square and resized as data.crop=center does.
         """
-        if not isinstance(self.model, EncodingModel):
-            raise UserError(f"a {type(self.model).__name__} has no encoder; open an autoencoder, a VAE or a VAE-GAN")
         with torch.no_grad():
             return self.model.encode(self._inputs(images)).float().cpu()
 
@@ -167,7 +164,10 @@ def as_pixels(image: Any, image_size: int) -> Tensor:
 
 
 def open_run(path: str | Path, device: str = "auto") -> Run:
-    """Open a run folder (its best checkpoint) or a checkpoint. Raises UserError where there is none to be used."""
+    """Open a run folder (its best checkpoint), a checkpoint or an exported folder.
+
+    Raises UserError where there is none that can be used.
+    """
     return Run(load_run(path, device))
 
 

@@ -30,17 +30,16 @@ def latents(
     from pathlib import Path
 
     from src.evaluation.from_checkpoint import load_run
-    from src.models.autoencoder import EncodingModel
     from src.reports.latents import LatentImages
 
     loaded, images = load_run(checkpoint, device), None
-    if isinstance(loaded.model, EncodingModel):
+    if loaded.inference.encoder is not None:
         source = loaded.data(data, reference)
         print(f"data: {source.source.description}", flush=True)
         images = source.images(reference)
     folder = Path(output) if output else loaded.folder / "latents"
     options = (num_images, num_directions, paths, steps, map, map_cells, animation, frames, seed)
-    LatentImages(loaded.model, folder, *options).write(images, checkpoint)
+    LatentImages(loaded.inference, folder, *options).write(images, checkpoint)
 
 
 if __name__ == "__main__":

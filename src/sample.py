@@ -26,7 +26,7 @@ def sample(
     from src.core.images import save_grid, to_pillow
     from src.evaluation.from_checkpoint import load_run
 
-    model, folder, on_grid = load_run(checkpoint, device).model, Path(output).absolute(), []
+    model, folder, on_grid = load_run(checkpoint, device).inference, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
     batches = model.sample_uint8(num_images, seed, batch_size, prior, temperature)
     for index, image in enumerate(image for batch in batches for image in batch):

@@ -7,6 +7,7 @@ from pathlib import Path
 from src.models.checkpoint.format import to_bytes
 from src.models.checkpoint.loading import portable_config
 from tests.helpers.commands import REPOSITORY, config_of, tiny
+from tests.helpers.tiny import checkpoint_of
 
 MAX_FILES, MAX_LINES = 25, 2_800
 
@@ -15,15 +16,15 @@ def test_drawing_from_a_gan_loads_few_of_our_files(tmp_path: Path) -> None:
     from hydra.utils import instantiate
 
     config = portable_config(config_of(*tiny("gan")))
-    state = instantiate(config["model"], _convert_="all").state_dict()
-    (tmp_path / "gan.safetensors").write_bytes(to_bytes({"config": config, "state_dict": state, "images_seen": 0}))
+    model = instantiate(config["model"], _convert_="all")
+    (tmp_path / "gan.safetensors").write_bytes(to_bytes(checkpoint_of(model, config)))
     code = f"""if True:
         import sys
         from src.config.cli import run
         from src.sample import sample
         sys.argv[1:] = ["checkpoint=gan.safetensors", "num_images=2", "output=cats", "device=cpu"]
         run(sample)
-        assert not {{"sklearn", "threadpoolctl"}} & sys.modules.keys()
+        assert not {{"lightning", "torchmetrics", "torchvision", "sklearn", "threadpoolctl"}} & sys.modules.keys()
         files = sorted({{m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "src" and m.__file__}})
         print(*[file for file in files if file.startswith({str(REPOSITORY / "src")!r})], sep="\\n", file=sys.stderr)"""
     command, environment = [sys.executable, "-c", code], {"PYTHONPATH": str(REPOSITORY)}

@@ -44,13 +44,12 @@ class ImageGrids(PeriodicCallback):
             generator = torch.Generator().manual_seed(self.seed)
             name = "samples" if prior == "normal" else f"samples_{prior}"
             grids[name] = model.sample(self.num_images, generator, prior), self.columns
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        originals = data.images("val" if len(data.val) else "train")[: max(self.num_images // 2, 1)]
-        originals = from_uint8(originals).to(model.device, model.dtype)
-        reconstructions = model.reconstruct(originals)
-        if reconstructions is not None:
+        if model.encoder is not None:
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            originals = data.images("val" if len(data.val) else "train")[: max(self.num_images // 2, 1)]
+            originals = from_uint8(originals).to(model.device, model.dtype)
             columns = min(self.columns, len(originals))
-            pairs = zip(originals.split(columns), reconstructions.split(columns), strict=True)
+            pairs = zip(originals.split(columns), model.reconstruct(originals).split(columns), strict=True)
             rows = [row for pair in pairs for row in pair if len(row) == columns]
             grids["reconstructions"] = torch.cat(rows), columns
         model.train()

@@ -12,7 +12,7 @@ import yaml
 from src.core.errors import UserError
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, BEST, EXPORTED = "last.safetensors", "best.safetensors", "model.safetensors"
 
 
 def checkpoint_name(images_seen: int) -> str:
@@ -38,9 +38,10 @@ def run_dir_of(checkpoint: Path) -> Path | None:
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint that a path means: the file itself, or a run folder's best one, else its last one.
+    """Return the checkpoint that a path means: the file itself, a run folder's best one, else its last one.
 
-    Raises UserError for a path that does not exist, a folder that is no run folder, and a run without checkpoints.
+    Of an exported folder it is the model's file. Raises UserError for a path that does not exist, a folder that is
+    neither, and a run without checkpoints.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -48,13 +49,15 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         raise UserError(f"can't read the checkpoint {path}: there is no such file or run folder")
     folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
-    for file in (folder / BEST, folder / LAST, *reversed(numbered_checkpoints(folder).values())):
+    for file in (path / EXPORTED, folder / BEST, folder / LAST, *reversed(numbered_checkpoints(folder).values())):
         if file.is_file():
             return file
     if folder.is_dir() or (path / CONFIG).is_file():
         raise UserError(f"the run {path} has no checkpoint yet; wait for its first one, or give another run folder")
     what = "is no run folder" if any(path.iterdir()) else "is an empty folder"
-    raise UserError(f"{path} {what}: give a run folder (it has {CHECKPOINTS}/), or a file of its {CHECKPOINTS}/")
+    raise UserError(
+        f"{path} {what}: give a run folder (it has {CHECKPOINTS}/), a file of its {CHECKPOINTS}/, or an exported folder"
+    )
 
 
 def read_config(run_dir: Path | None) -> dict[str, Any]:

@@ -1,27 +1,53 @@
 """Opening a trained model from its run folder or checkpoint, and the data to evaluate it on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from src.core.errors import UserError
 from src.core.run_folder import resolve_checkpoint, run_dir_of
-from src.models.base import GenerativeModel
-from src.models.checkpoint.loading import build, has_option, load_model, local_data_options, read_checkpoint
+from src.models.checkpoint.loading import (
+    build,
+    has_option,
+    load_inference_model,
+    load_model,
+    local_data_options,
+    read_checkpoint,
+)
+from src.models.inference import InferenceModel
+
+if TYPE_CHECKING:
+    from src.models.base import GenerativeModel
 
 SHARED_DATA_OPTIONS = ("image_size", "batch_size", "val_fraction", "split_seed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedRun:
-    """A trained model, its config (of model, data and seed), its checkpoint, and the run folder or the file's own."""
+    """A checkpoint that was read: its content, its path, and the run folder or the file's own; and its model."""
 
-    model: GenerativeModel
-    config: dict[str, Any]
+    content: dict[str, Any]
     path: Path
     folder: Path
+    device: torch.device
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of model, data and seed."""
+        return self.content["config"]
+
+    @cached_property
+    def inference(self) -> InferenceModel:
+        """What samples and encodes of the model, in evaluation mode. Needs no Lightning."""
+        return load_inference_model(self.content, self.device)
+
+    @cached_property
+    def model(self) -> "GenerativeModel":
+        """The whole model, in evaluation mode."""
+        return load_model(self.content, self.device)
 
     def data(self, given: dict[str, Any] | None = None, reference: Literal["train", "val"] = "train") -> Any:
         """Return the ImageDataModule of the run, or that of the options given instead, at the image size of the model.
@@ -46,7 +72,7 @@ class LoadedRun:
 
 
 def load_run(path: str | Path, device: str = "auto") -> LoadedRun:
-    """Open a checkpoint, or the best one of a run folder: its model in evaluation mode on the device.
+    """Open a checkpoint, the best one of a run folder, or an exported folder; its model will be on the device.
 
     device=auto: CUDA where there is one, else MPS, else the CPU. Raises UserError where there is no such device, or no
     file that can be used.
@@ -56,7 +82,6 @@ def load_run(path: str | Path, device: str = "auto") -> LoadedRun:
     if device not in ("auto", *found):
         raise UserError(f"device={device}: there is none here; give {' or '.join(found)}")
     checkpoint = resolve_checkpoint(path)
-    content = read_checkpoint(checkpoint)
     folder = run_dir_of(checkpoint.resolve()) or checkpoint.resolve().parent
-    model = load_model(content, torch.device(found[0] if device == "auto" else device))
-    return LoadedRun(model, content["config"], checkpoint, folder)
+    chosen = torch.device(found[0] if device == "auto" else device)
+    return LoadedRun(read_checkpoint(checkpoint), checkpoint, folder, chosen)

@@ -6,12 +6,10 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from src.core.images import from_uint8, to_uint8
-from src.models.autoencoder import Autoencoder, EncodingModel
-from src.models.base import GenerativeModel
+from src.models.inference import LatentModel
 
 BATCH_SIZE = 64
 Path = Callable[[Tensor, Tensor, int], Tensor]
@@ -35,31 +33,30 @@ class Directions:
 
 
 @torch.no_grad()
-def encode(model: EncodingModel, images: Tensor) -> Tensor:
+def encode(model: LatentModel, images: Tensor) -> Tensor:
     """Return the latents of images on the CPU: uint8 (N, 3, S, S) -> (N, D)."""
     batches = (from_uint8(batch).to(model.device, model.dtype) for batch in images.split(BATCH_SIZE))
     return torch.cat([model.encode(batch).float().cpu() for batch in batches])
 
 
 @torch.no_grad()
-def decode(model: GenerativeModel, latents: Tensor, convert: Callable[[Tensor], Tensor] = to_uint8) -> Tensor:
+def decode(model: LatentModel, latents: Tensor, convert: Callable[[Tensor], Tensor] = to_uint8) -> Tensor:
     """Return the images of latents on the CPU: (..., D) -> uint8 (..., 3, S, S)."""
     batches = latents.reshape(-1, latents.shape[-1]).split(BATCH_SIZE)
     images = torch.cat([convert(model.decode(batch.to(model.device, model.dtype))).cpu() for batch in batches])
     return images.reshape(*latents.shape[:-1], *images.shape[1:])
 
 
-def most_active(model: GenerativeModel, latents: Tensor, num_directions: int) -> Directions:
+def most_active(model: LatentModel, latents: Tensor, num_directions: int) -> Directions:
     """Return the directions to traverse. latents: (N, D) of images, or of N(0, I) for a model that has no encoder.
 
     A VAE has the axes, since its posterior is a Gaussian along each of them. An autoencoder, whose loss stays the same
     if its latent space is rotated, has principal directions, and a GAN those that change its images most.
     """
-    if isinstance(model, Autoencoder):
-        return principal_directions(latents, num_directions)
-    if isinstance(model, EncodingModel):
-        return active_axes(latents, num_directions)
-    return steepest_directions(model, latents, num_directions)
+    if model.encoder is None:
+        return steepest_directions(model, latents, num_directions)
+    is_vae = model.head.out_features > model.latent_dim  # its head has variances too
+    return (active_axes if is_vae else principal_directions)(latents, num_directions)
 
 
 def active_axes(latents: Tensor, num_directions: int) -> Directions:
@@ -78,7 +75,7 @@ def principal_directions(latents: Tensor, num_directions: int) -> Directions:
     return Directions(vectors[:num_directions], center, variance.sqrt(), variance, meaning)
 
 
-def steepest_directions(model: GenerativeModel, latents: Tensor, num_directions: int, step: float = 0.1) -> Directions:
+def steepest_directions(model: LatentModel, latents: Tensor, num_directions: int, step: float = 0.1) -> Directions:
     """Return the directions that change images most: eigenvectors of the mean of J^T J over latents of N(0, I).
 
     J is the decoder's Jacobian, by finite differences (Wang & Ponce, 2021: its averaged metric tensor).
@@ -127,6 +124,8 @@ def project(latents: Tensor, method: Literal["pca", "tsne"]) -> Tensor:
     if method == "pca" or len(latents) < 4:
         directions = principal_directions(latents, 2)
         return (latents - directions.center) @ directions.vectors.T
+    from sklearn.manifold import TSNE  # its import takes seconds
+
     perplexity = min(30.0, (len(latents) - 1) / 3)
     return torch.from_numpy(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(latents.numpy()))
 

@@ -1,14 +1,14 @@
 """Models with an encoder, and the plain autoencoder, the baseline of the VAE."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from src.core.types import PositiveInt
 from src.models.base import GenerativeModel, OptimizerFactory
-from src.models.priors import GaussianMixture, Prior
+from src.models.priors import GaussianMixture
 from src.objectives.likelihood import Likelihood
 
 
@@ -19,6 +19,9 @@ class EncodingModel(GenerativeModel):
     options: learning_rate_factor and channels_last of GenerativeModel.
     """
 
+    encoder: nn.Module
+    mixture: GaussianMixture
+    inference_parts: ClassVar = {name: name for name in ("decoder", "likelihood", "encoder", "head", "mixture")}
     # Numbers that the head computes from the encoder's features for each latent dimension.
     head_outputs_per_latent = 1
 
@@ -40,10 +43,6 @@ class EncodingModel(GenerativeModel):
         self.mixture = GaussianMixture(mixture_components, latent_dim)
         self.head = nn.Linear(encoder.num_features, self.head_outputs_per_latent * latent_dim)  # type: ignore[arg-type]
 
-    @abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the latents that reconstruct images: (N, 3, H, W) -> (N, latent_dim)."""
-
     def sample_posterior(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return latents as the decoder gets them in training: (N, 3, H, W) -> (N, latent_dim)."""
         return self.encode(images)
@@ -59,22 +58,9 @@ class EncodingModel(GenerativeModel):
     def decode(self, latents: Tensor) -> Tensor:
         return self.likelihood.mean(self.decode_logits(latents))
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        return self.decode(self.encode(images))
-
     def reconstruction_nats(self, images: Tensor, latents: Tensor) -> Tensor:
         """Return -log p(image | latents) in the images' precision: (N, 3, H, W), (N, latent_dim) -> (N,)."""
         return -self.likelihood.log_prob(images, self.decode_logits(latents).to(images.dtype))
-
-    def priors(self) -> list[Prior]:
-        return ["normal", "mixture"] if self.mixture.is_fitted else ["normal"]
-
-    def sample_prior(
-        self, num_images: int, generator: torch.Generator | None, prior: Prior = "normal", temperature: float = 1.0
-    ) -> Tensor:
-        if prior == "mixture" and self.mixture.is_fitted:
-            return self.mixture.sample(num_images, generator, temperature)
-        return super().sample_prior(num_images, generator, prior, temperature)
 
     def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
         return self.losses(images)
@@ -99,9 +85,6 @@ class Autoencoder(EncodingModel):
 
     Nothing shapes the distribution of its latents, so it decodes N(0, I) to images that are not like the data.
     """
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(images)).to(images.dtype)
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         reconstruction = self.reconstruction_nats(images, self.encode(images))

@@ -1,7 +1,7 @@
 """The generative adversarial network (Goodfellow et al., 2014): a generator trained against a discriminator."""
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class GAN(AdversarialModel):
     compile_networks: use torch.compile, from the first step.
     options: learning_rate_factor and channels_last of GenerativeModel.
     """
+
+    inference_parts: ClassVar = {"decoder": "generator_ema"}
 
     def __init__(
         self,

@@ -43,10 +43,6 @@ class VAE(EncodingModel):
         mean, log_variance = self.head(self.encoder(images)).to(images.dtype).chunk(2, dim=1)
         return mean, log_variance
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the posteriors' means: (N, 3, H, W) -> (N, latent_dim)."""
-        return self.posterior(images)[0]
-
     def sample_posterior(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return a sample of each image's posterior: (N, 3, H, W) -> (N, latent_dim)."""
         mean, log_variance = self.posterior(images)

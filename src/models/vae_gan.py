@@ -1,7 +1,7 @@
 """A VAE whose decoder is also trained against a discriminator (Larsen et al., 2016), so that its images are sharp."""
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class VAEGAN(VAE, AdversarialModel):
     averaging. At first it is ema_rampup times the images seen.
     options: beta and free_bits of VAE, mixture_components, learning_rate_factor and channels_last of EncodingModel.
     """
+
+    inference_parts: ClassVar = VAE.inference_parts | {"decoder": "decoder_ema"}
 
     def __init__(
         self,

@@ -22,8 +22,7 @@ from src.evaluation.latent_space import (
     snap_to_grid,
     spherical,
 )
-from src.models.autoencoder import EncodingModel
-from src.models.base import GenerativeModel
+from src.models.inference import InferenceModel
 
 GAN_LATENTS = 16  # over which a decoder's Jacobian is averaged
 MAX_STOPS = 4  # of an animation
@@ -36,7 +35,7 @@ class LatentImages:
     written: what each file shows, in words.
     """
 
-    model: GenerativeModel
+    model: InferenceModel
     folder: Path
     num_images: int
     num_directions: int
@@ -59,7 +58,7 @@ class LatentImages:
         noise = self.model.sample_prior(2 * self.paths, generator)
         self.interpolations("samples", "samples", noise, torch.zeros(self.model.latent_dim))
         latents, start = self.model.sample_prior(GAN_LATENTS, generator), noise[0]
-        if dataset is not None and isinstance(self.model, EncodingModel):
+        if dataset is not None and self.model.encoder is not None:
             images = dataset[torch.randperm(len(dataset), generator=generator)[: self.num_images]]
             latents = encode(self.model, images)
             # With fewer images than ends of paths some are taken again.

@@ -50,6 +50,8 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     else:
         path = run_folder.resolve_checkpoint(given)
     checkpoint = read_checkpoint(path)
+    if "export" in checkpoint:
+        raise UserError(f"resume={given}: an exported model has no optimizers to go on with; give init_from={given}")
     stored, today = checkpoint["config"], portable_config(config)
     check_value("the checkpoint's seed", stored.get("seed"), Seed)
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}

@@ -193,7 +193,7 @@ def test_broken_gradient_of_the_last_step_is_never_written(tmp_path: Path) -> No
 def test_both_players_of_a_gan_are_checked(player: str, every_images: int, tmp_path: Path) -> None:
     """All later losses are broken too: the first is named."""
     model = tiny_gan(adversarial_loss=BrokenOnce(player))
-    model.config = {}
+    model.config = {"model": {"generator": {}}}
     with pytest.raises(UserError, match=rf"^{player}_loss( and \w+)* (is|are) not finite after 16 images"):
         train(model, tiny_data(), 40, logging_and_saving(tmp_path, every_images))
     assert read_file(tmp_path / "last.safetensors")["images_seen"] == 8
@@ -230,7 +230,7 @@ def test_broken_weights_are_never_written(tmp_path: Path) -> None:
                     next(self.generator.parameters())[0] = NAN
 
     model = tiny_gan(BreaksItself)
-    model.config = {}
+    model.config = {"model": {"generator": {}}}
     with pytest.raises(UserError, match=r"generator\.\S+ is not finite after 12 images, so no checkpoint is written"):
         train(model, tiny_data(), 24, [Checkpoints(str(tmp_path), 4, monitor=None, keep=1)])
     assert read_file(tmp_path / "last.safetensors")["images_seen"] == 8

@@ -200,3 +200,11 @@ def assert_same(one: Any, other: Any, path: str = "") -> None:
             assert_same(a, b, f"{path}[{index}]")
     else:
         assert one == other, path
+
+
+def checkpoint_of(model: GenerativeModel, config: dict[str, Any], images_seen: int = 0) -> dict[str, Any]:
+    """The content of a checkpoint without what only training needs. config: see portable_config."""
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.config, model.images_seen = config, images_seen
+    model.on_save_checkpoint(checkpoint)
+    return checkpoint

@@ -23,7 +23,7 @@ from src.models.checkpoint.loading import (
 from src.models.gan import GAN
 from src.models.vae import VAE
 from tests.helpers.commands import config_of, tiny
-from tests.helpers.tiny import assert_same
+from tests.helpers.tiny import assert_same, checkpoint_of
 
 Checkpoint = dict[str, Any]
 
@@ -32,8 +32,7 @@ Checkpoint = dict[str, Any]
 def content() -> Checkpoint:
     """The content of a VAE's checkpoint, without what only training needs."""
     config = portable_config(config_of(*tiny("vae")))
-    model = build_vae(config)
-    return {"config": config, "state_dict": model.state_dict(), "images_seen": 256}
+    return checkpoint_of(build_vae(config), config, images_seen=256)
 
 
 def build_vae(config: dict[str, Any]) -> GenerativeModel:

@@ -12,6 +12,7 @@ from src.latents import latents
 from src.models.checkpoint.format import to_bytes
 from src.models.checkpoint.loading import portable_config
 from tests.helpers.commands import TINY_NETWORKS, config_of
+from tests.helpers.tiny import checkpoint_of
 
 DATA = ["data.image_size=32", "data.num_images=64"]
 ALWAYS = {"samples_linear.png", "samples_spherical.png", "traversals.png"}
@@ -26,8 +27,7 @@ def untrained(model: str, folder: Path) -> Path:
     torch.manual_seed(0)
     made = instantiate(config["model"], _convert_="all")
     path = folder / "model.safetensors"
-    content = {"config": portable_config(config), "state_dict": made.state_dict(), "images_seen": 0}
-    path.write_bytes(to_bytes(content))
+    path.write_bytes(to_bytes(checkpoint_of(made, portable_config(config))))
     return path
 
 

@@ -45,11 +45,11 @@ def test_parts_that_the_other_run_lacks_start_anew(
 
 
 def test_fitted_mixture_is_not_taken_over(vae: Run) -> None:
-    model = train(*tiny("vae", *SMALL, "max_images=16", f"run_dir={vae.folder}-other")).model
-    before = int(model.mixture.fitted_at)  # type: ignore[union-attr, arg-type]
+    model = train(*tiny("vae", *SMALL, "max_images=16", f"run_dir={vae.folder}-other")).loaded.model
+    before = int(model.mixture.fitted_at)  # type: ignore[union-attr]
     assert before == 16
     initialize_from(model, vae.folder)
-    assert int(model.mixture.fitted_at) == before  # type: ignore[union-attr, arg-type]
+    assert int(model.mixture.fitted_at) == before  # type: ignore[union-attr]
 
 
 def test_other_networks_are_refused_by_the_first_tensor_that_does_not_fit(vae: Run, tmp_path: Path) -> None:

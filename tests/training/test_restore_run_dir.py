@@ -19,6 +19,8 @@ from src.training.resume import latest_valid_checkpoint, restore_rows, restore_r
 
 BEST = {50: 50, 100: 50, 150: 150}  # which checkpoint was the best when one was written
 
+INFERENCE: dict[str, Any] = {"config": {}, "parts": {}}
+
 
 class Killed(BaseException):
     pass
@@ -47,7 +49,7 @@ def run_until(last: int, folder: Path) -> Path:
     """A run that writes a row every 10 images, a grid and a checkpoint every 50."""
     checkpoints = folder / "checkpoints"
     for seen in range(50, last + 1, 50):
-        content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "images_seen": seen}
+        content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "inference": INFERENCE, "images_seen": seen}
         best = {"callbacks": {"Checkpoints": {"best": {"images_seen": BEST[seen]}}}}
         write_atomic(checkpoints / checkpoint_name(seen), to_bytes(content | best))
     link_or_copy(checkpoints / checkpoint_name(last), checkpoints / "last.safetensors")
@@ -144,7 +146,7 @@ def test_killed_at_any_change_of_the_disk_it_goes_on_right(
 
 def test_nothing_judged_yet_the_checkpoint_is_the_best(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / checkpoint_name(50)
-    content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "images_seen": 50}
+    content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "inference": INFERENCE, "images_seen": 50}
     write_atomic(path, to_bytes(content | {"callbacks": {"Checkpoints": {"best": {}}}}))
     link_or_copy(path, tmp_path / "checkpoints" / "best.safetensors")
     go_on(tmp_path / "checkpoints" / "best.safetensors", tmp_path)

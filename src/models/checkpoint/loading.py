@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
@@ -16,8 +16,11 @@ from src.config.signatures import find_definition, signature_of
 from src.config.validation import OPTIMIZERS, check, instantiate
 from src.core.errors import UserError
 from src.core.run_folder import read_config, resolve_checkpoint
-from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file
+from src.models.inference import InferenceModel, LatentModel
+
+if TYPE_CHECKING:
+    from src.models.base import GenerativeModel
 
 # A config inside a checkpoint may name the classes that these modules define, and the documented optimizers.
 ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.datamodule.", "src.core.schedules.")
@@ -27,6 +30,7 @@ FITTED_PARTS = {"mixture", "augmentation", "beta"}  # what a run fits or adapts 
 MAX_TEXT, MAX_IMAGES_SEEN = 4096, 10**15
 MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
 Built = TypeVar("Built")
+Loaded = TypeVar("Loaded", bound=LatentModel)
 
 
 def portable_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +74,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_file(path)
     match checkpoint:
-        case {"config": {"model": dict(), "data": dict() as data}, "state_dict": dict() as state, "images_seen": seen}:
+        case {
+            "config": {"model": dict() as model, "data": dict() as data},
+            "inference": {"config": dict() as inference, "parts": dict()},
+            "state_dict": dict() as state,
+            "images_seen": seen,
+        }:
             pass
         case _:
             raise UserError(
@@ -81,29 +90,71 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.isfinite().all():
             raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!r:.80}")
-    for part in ("model", "data"):
-        validate_config(checkpoint["config"][part], part)
+    for part, config in (("model", model), ("data", data), ("inference", inference)):
+        validate_config(config, part)
     for key in LOCAL_DATA_OPTIONS:
         if key in data:
             raise UserError(f"the checkpoint {path} names data.{key}, which no checkpoint does: refused")
     return checkpoint
 
 
-def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> GenerativeModel:
-    """Return the model that read_checkpoint found, in evaluation mode. Raises UserError where weights do not fit."""
-    check_weights(checkpoint)
-    model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
-    model.load_state_dict(checkpoint["state_dict"])
+def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> "GenerativeModel":
+    """Return the model that read_checkpoint found, in evaluation mode. Raises UserError where weights do not fit.
+
+    What an exported file lacks, such as a discriminator, is as the constructor makes it.
+    """
+    from src.models.base import GenerativeModel  # which imports Lightning
+
+    state = check_weights(checkpoint)
+    return load(checkpoint, checkpoint["config"]["model"], "model", GenerativeModel, state, device)  # type: ignore[type-abstract]
+
+
+def load_inference_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> InferenceModel:
+    """Return what samples and encodes of the model that read_checkpoint found, in evaluation mode.
+
+    Raises UserError where weights do not fit.
+    """
+    config = checkpoint["inference"]["config"]
+    part_by_name = {str(name): part for part, name in checkpoint["inference"]["parts"].items()}
+    weights = {name: tensor for name, tensor in checkpoint["state_dict"].items() if part_of(name) in part_by_name}
+    state = {f"{part_by_name[part_of(name)]}.{name.partition('.')[2]}": tensor for name, tensor in weights.items()}
+    compare_weights(build_on_meta(config, "inference", InferenceModel, len(state)).state_dict(), state)
+    return load(checkpoint, config, "inference", InferenceModel, state, device)
+
+
+def load(
+    checkpoint: dict[str, Any],
+    config: dict[str, Any],
+    path: str,
+    kind: type[Loaded],
+    state: dict[str, Tensor],
+    device: torch.device | str,
+) -> Loaded:
+    """Return the model of a config with the weights that were compared with it, in evaluation mode."""
+    model = build(config, path, kind)
+    model.load_state_dict(state, strict="export" not in checkpoint)
     model.images_seen = checkpoint["images_seen"]
     return model.eval().to(device)
 
 
-def check_weights(checkpoint: dict[str, Any]) -> None:
-    """Raise UserError unless the config's model and the file's tensors fit, without memory for the model."""
-    state, parts = checkpoint["state_dict"], itertools.count()
+def check_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of the config's model. Raises UserError unless they fit; needs no memory for the model."""
+    from src.models.base import GenerativeModel
+
+    state, config = checkpoint["state_dict"], checkpoint["config"]["model"]
+    ours = build_on_meta(config, "model", GenerativeModel, len(state)).state_dict()  # type: ignore[type-abstract]
+    if "export" in checkpoint:
+        ours, state, _ = of_shared_parts(ours, state)
+    compare_weights(ours, state)
+    return state
+
+
+def build_on_meta(config: dict[str, Any], path: str, kind: type[Built], num_tensors: int) -> Built:
+    """Return the object of a config without memory for its weights; UserError if it has far more than num_tensors."""
+    parts = itertools.count()
 
     def count(*args: Any) -> None:
-        if next(parts) >= 100 + 20 * len(state):
+        if next(parts) >= 100 + 20 * num_tensors:
             raise UserError(
                 "the checkpoint's weights do not fit the model of the config: it has far more than the file"
             )
@@ -114,28 +165,44 @@ def check_weights(checkpoint: dict[str, Any]) -> None:
         nn_module.register_module_module_registration_hook(count),
         nn_module.register_module_parameter_registration_hook(count),
     ):
-        model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
-    compare_weights(model.state_dict(), state)
+        return build(config, path, kind)
 
 
-def initialize_from(model: GenerativeModel, path: str | Path) -> str:
+def initialize_from(model: "GenerativeModel", path: str | Path) -> str:
     """Give a new model the networks of another run; return a sentence about the parts that start anew.
 
     A part is a network, or the likelihood. Raises UserError with the first tensor that does not fit.
     """
-    state, ours = read_checkpoint(resolve_checkpoint(path))["state_dict"], model.state_dict()
-    parts = {name.partition(".")[0] for name in ours} - FITTED_PARTS
-    shared = {name.partition(".")[0] for name in state} & parts
+    ours = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) not in FITTED_PARTS}
+    parts = {part_of(name) for name in ours}
+    ours, theirs, shared = of_shared_parts(ours, read_checkpoint(resolve_checkpoint(path))["state_dict"])
     if not shared:
         raise UserError(f"init_from={path}: no part of it is one of this model, which has {', '.join(sorted(parts))}")
-    ours, theirs = (
-        {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] in shared}
-        for tensors in (ours, state)
-    )
     compare_weights(ours, theirs)
     model.load_state_dict(theirs, strict=False)
     anew = f"; {', '.join(sorted(parts - shared))} start anew" if parts - shared else ""
     return f"init_from={path}: weights of {', '.join(sorted(shared))}{anew}"
+
+
+def part_of(name: str) -> str:
+    """Return the part of a model that a tensor belongs to: a network, or the likelihood."""
+    return name.partition(".")[0]
+
+
+def of_shared_parts(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], set[str]]:
+    """Return both models' tensors of the parts that both have, and these parts.
+
+    Where the other model has only the average of a network, as in an exported file, the network gets its weights.
+    """
+    averages = {name: name.replace(".", "_ema.", 1) for name in ours.keys() - theirs.keys()}
+    theirs = theirs | {name: theirs[average] for name, average in averages.items() if average in theirs}
+    shared = {part_of(name) for name in ours} & {part_of(name) for name in theirs}
+    first, second = (
+        {name: tensor for name, tensor in tensors.items() if part_of(name) in shared} for tensors in (ours, theirs)
+    )
+    return first, second, shared
 
 
 def compare_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from src.data.datamodule import ImageDataModule
 from src.evaluation.from_checkpoint import LoadedRun
@@ -54,7 +55,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         (run / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.1,-0.1\n200,0.6,0.8,0.3,-0.3\n")
         (run / "summary.json").write_text('{"wall_time_seconds": 60.0}')
         (run / "command.txt").write_text(f"python -m src.train model={name}\n")
-        runs[name] = LoadedRun(model.eval(), {"model": parts}, run / "checkpoints" / "last.safetensors", run)
+        path = run / "checkpoints" / "last.safetensors"
+        runs[name] = LoadedRun({"config": {"model": parts}}, path, run, torch.device("cpu"))
+        vars(runs[name])["model"] = model.eval()
     data: ImageDataModule = tiny_data(60, val_fraction=0.4)
     return render(runs, data, PatchMeans(), num_images=20, seed=0)
 
