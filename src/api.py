@@ -86,8 +86,12 @@ class Run:
         self.model, self.config, self.folder = loaded.inference, loaded.config, loaded.folder
         self.image_size: int = loaded.config["data"]["image_size"]
 
-    def sample(self, num_images: int, seed: int = 0, prior: Prior = "normal", temperature: float = 1.0) -> Images:
-        """Return the images that src.sample draws. Raises UserError if the model does not have the prior."""
+    def sample(self, num_images: int, seed: int = 0, prior: Prior | None = None, temperature: float = 1.0) -> Images:
+        """Return the images that src.sample draws.
+
+        prior: normal or mixture; None: the mixture where one was fitted. Raises UserError if the model lacks it.
+        """
+        prior = prior or self.model.priors()[-1]
         return Images(torch.cat(list(self.model.sample_uint8(num_images, seed, 64, prior, temperature))))
 
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:

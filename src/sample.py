@@ -14,7 +14,7 @@ def sample(
     seed: Seed,
     output: OutputPath,
     batch_size: PositiveInt,
-    prior: Literal["normal", "mixture"],
+    prior: Literal["normal", "mixture"] | None,
     temperature: NonNegativeFloat,
     device: Literal["auto", "cpu", "cuda", "mps"],
 ) -> None:
@@ -28,6 +28,7 @@ def sample(
 
     model, folder, on_grid = load_run(checkpoint, device).inference, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
+    prior = prior or model.priors()[-1]
     batches = model.sample_uint8(num_images, seed, batch_size, prior, temperature)
     for index, image in enumerate(image for batch in batches for image in batch):
         to_pillow(image).save(folder / f"{index:05d}.png")
@@ -38,7 +39,7 @@ def sample(
             path.unlink()
     grid = folder.with_name(f"{folder.name}.png")
     save_grid(on_grid, grid, columns=math.ceil(math.sqrt(len(on_grid))))
-    print(f"{num_images} images in {folder}, {len(on_grid)} of them on {grid}")
+    print(f"{num_images} images (prior={prior}) in {folder}, {len(on_grid)} of them on {grid}")
 
 
 if __name__ == "__main__":

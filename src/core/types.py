@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from src.core.run_folder import CHECKPOINTS, CONFIG, EXPORTED
+
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -57,9 +59,9 @@ def images_path(value: str) -> str:
 
 
 def checkpoint_path(value: str) -> str:
-    """Return the path of a checkpoint or of a run folder; models/checkpoint reads it closely."""
+    """Return the path of a checkpoint, a run folder or an exported folder; models/checkpoint reads it closely."""
     path = Path(existing_path(value))
-    is_run = path.name == "checkpoints" or any((path / name).exists() for name in ("checkpoints", "config.yaml"))
+    is_run = path.name == CHECKPOINTS or any((path / name).exists() for name in (CHECKPOINTS, CONFIG, EXPORTED))
     if path.is_dir() and not is_run:
         raise ValueError("this folder holds no run" if any(path.iterdir()) else "this folder is empty")
     if path.is_file() and not path.stat().st_size:

@@ -66,7 +66,7 @@ def dci(latents: Values, factors: Values, seed: int = 0) -> dict[str, float]:
     factors of few values, on a tenth of the images that the forest has not seen, never below 0.
     """
     importances, scores = [], []
-    held_out = np.random.default_rng(seed).permutation(len(latents)) < len(latents) // 10
+    held_out = np.random.default_rng(seed).permutation(len(latents)) < max(len(latents) // 10, 1)
     options = {"n_estimators": 10, "max_depth": 12, "min_samples_leaf": 2, "random_state": seed}
     for factor in factors.T:
         classes = classes_of(factor)

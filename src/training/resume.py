@@ -41,14 +41,15 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     other data or another seed is typed.
     """
     given = config["resume"]
-    if given == "last" or Path(given).is_dir():
-        run_dir = Path(config["run_dir"]) if given == "last" else run_folder.resolve_checkpoint(given).parents[1]
+    found = None if given == "last" else run_folder.resolve_checkpoint(given)
+    if found is None or (Path(given).is_dir() and found.name != run_folder.EXPORTED):
+        run_dir = found.parents[1] if found else Path(config["run_dir"])
         path = latest_valid_checkpoint(run_dir)
         print(f"resume={given}: {path or 'no checkpoint yet, from the beginning'}", flush=True)
         if path is None:
             return config | {"resume": None}
     else:
-        path = run_folder.resolve_checkpoint(given)
+        path = found
     checkpoint = read_checkpoint(path)
     if "export" in checkpoint:
         raise UserError(f"resume={given}: an exported model has no optimizers to go on with; give init_from={given}")

@@ -1,0 +1,35 @@
+"""`python -m src.export checkpoint=RUN output=DIR`: a folder of a model that needs nothing of this project."""
+
+from src.config.cli import run
+from src.core.types import CheckpointPath, OutputPath
+
+
+def export(
+    checkpoint: CheckpointPath,
+    output: OutputPath,
+    name: str | None,
+    license: str | None,
+    onnx: bool,
+    publish: str | None,
+    private: bool,
+) -> None:
+    """Write the model's weights, ONNX files, a card, a grid and an app; with publish, upload them to the Hub."""
+    from pathlib import Path
+
+    from src.evaluation.from_checkpoint import load_run
+    from src.reports.export.card import license_of
+    from src.reports.export.folder import write_folder
+    from src.reports.export.publish import publish as upload
+
+    run, folder = load_run(checkpoint, "cpu"), Path(output).absolute()
+    given = license_of(run.config["data"], license)
+    files = write_folder(run, folder, name or folder.name, given, onnx)
+    for file in files:
+        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+    print(f"training images: {given.text}")
+    if publish:
+        print(f"published: {upload(folder, files, publish, private)}")
+
+
+if __name__ == "__main__":
+    run(export)

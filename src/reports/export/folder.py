@@ -1,0 +1,73 @@
+"""An exported folder: a model without its training, its pages for the Hugging Face Hub, and nothing about a machine."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.core.files import write_atomic
+from src.core.images import save_grid
+from src.core.run_folder import EXPORTED
+from src.evaluation.from_checkpoint import LoadedRun
+from src.models.checkpoint.format import to_bytes
+from src.models.checkpoint.loading import part_of
+from src.models.inference import InferenceModel
+from src.reports.export.card import License, measured, write_card
+from src.reports.export.onnx_files import write_decoder, write_encoder
+
+NUM_IMAGES, COLUMNS = 36, 9  # of the grid
+# The versions that the test of the app runs with.
+REQUIREMENTS = "gradio>=6.31\nnumpy>=2\nonnxruntime>=1.22\n"
+
+
+def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx: bool) -> list[Path]:
+    """Write the exported folder of a run; return its files.
+
+    name: the model's, on its card. onnx: also write the files that need no PyTorch, and an app of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model, content = run.inference.cpu(), run.content
+    facts = {
+        "name": name,
+        "model": content["config"]["model"]["_target_"].rpartition(".")[2],
+        "image_size": run.config["data"]["image_size"],
+        "latent_dim": model.latent_dim,
+        "images_seen": content["images_seen"],
+        "data_license": license.text,
+    }
+    metrics = measured(run)
+    names = set(content["inference"]["parts"].values())
+    state = {name: tensor for name, tensor in content["state_dict"].items() if part_of(name) in names}
+    exported = {key: content[key] for key in ("config", "inference", "images_seen")}
+    exported |= {"state_dict": state, "export": facts | {"metrics": metrics}}
+    write_atomic(folder / EXPORTED, to_bytes(exported))
+    files = [folder / EXPORTED]
+    prior = model.priors()[-1]
+    samples = next(model.sample_uint8(NUM_IMAGES, 0, NUM_IMAGES, prior))
+    save_grid(samples, folder / "grid.png", COLUMNS)
+    files.append(folder / "grid.png")
+    if onnx:
+        metadata = {key: str(value) for key, value in (facts | metrics).items()}
+        files.append(write_decoder(model, folder / "decoder.onnx", metadata))
+        if model.encoder is not None:
+            files.append(write_encoder(model, folder / "encoder.onnx", metadata, facts["image_size"]))
+        if prior == "mixture":
+            files.append(write_prior(model, folder / "prior.npz"))
+        files += [folder / "app.py", folder / "requirements.txt"]
+        shutil.copyfile(Path(__file__).with_name("app.py"), folder / "app.py")
+        (folder / "requirements.txt").write_text(REQUIREMENTS)
+    files.append(write_card(folder / "README.md", run, facts, metrics, license, files))
+    return files
+
+
+def write_prior(model: InferenceModel, path: Path) -> Path:
+    """Write the mixture of Gaussians: weights (K,), means (K, D) and Cholesky factors of the covariances (K, D, D)."""
+    mixture: Any = model.mixture
+    used = mixture.weights > 0
+    weights = mixture.weights[used].double()
+    arrays = {"weights": weights / weights.sum(), "means": mixture.means[used], "choleskies": mixture.choleskies[used]}
+    with path.open("wb") as file:
+        np.savez(file, **{name: torch.as_tensor(values).numpy() for name, values in arrays.items()})
+    return path
