@@ -28,6 +28,11 @@ train: .venv/.ready  ## the quickstart: a VAE on drawn cats, two to three minute
 story: .venv/.ready  ## autoencoder, VAE and GAN compared on one page: outputs/story/index.html
 	@$(BIN)/python -m src.story
 
+.PHONY: pretrained
+pretrained: .venv/.ready  ## the model in pretrained/drawn_cats, a quarter of an hour of a core
+	@$(BIN)/python -m src.train experiment=vae_gan_drawn_cats run_dir=outputs/pretrained
+	@$(BIN)/python -m src.export checkpoint=outputs/pretrained output=pretrained/drawn_cats onnx=false
+
 .PHONY: test
 test: .venv/.ready  ## the tests, at most 4 minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
