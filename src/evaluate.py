@@ -4,7 +4,16 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value, instantiate
-from src.core.types import BatchSize, CheckpointPath, FolderPath, ImagesPath, NonNegativeInt, OutputPath, PositiveInt, Seed
+from src.core.types import (
+    BatchSize,
+    CheckpointPath,
+    FolderPath,
+    ImagesPath,
+    NonNegativeInt,
+    OutputPath,
+    PositiveInt,
+    Seed,
+)
 
 
 def evaluate(

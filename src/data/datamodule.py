@@ -12,7 +12,18 @@ from torch.utils.data import DataLoader
 from src.core.errors import UserError
 from src.core.images import from_uint8
 from src.core.seeds import mixed_seed, seed_generators
-from src.core.types import BatchSize, Color, DrawnImages, FolderPath, Fraction, ImageSize, ImagesPath, NonNegativeInt, PositiveInt, Seed
+from src.core.types import (
+    BatchSize,
+    Color,
+    DrawnImages,
+    FolderPath,
+    Fraction,
+    ImageSize,
+    ImagesPath,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+)
 from src.data.dataset import ImageDataset, Source, split
 from src.data.drawn_cats.source import DrawnCats
 from src.data.folder import Folder

@@ -110,7 +110,9 @@ def test_what_nobody_else_may_read_is_built_in_a_cache_of_his_own(users: list[pw
     assert Path(own).parent == place / "bob" / ".cache" / "cat-faces" / "images"
 
 
-def test_in_a_folder_open_to_both_locks_of_another_user_are_not_in_the_way(users: list[pwd.struct_passwd], place: Path) -> None:
+def test_in_a_folder_open_to_both_locks_of_another_user_are_not_in_the_way(
+    users: list[pwd.struct_passwd], place: Path
+) -> None:
     alice, bob = users
     (place / "shared").chmod(0o1777)
     load_as(alice, place, 32)
