@@ -87,16 +87,16 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise Unusable("floating-point pixels have no agreed white")
     if not image.mode.startswith("I"):
         return image
-    low, high = image.getextrema()
-    if low < 0 or high > 65535:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
         raise Unusable("pixels of more than 16 bits")
-    whole, rest = np.divmod(np.asarray(image), 257)  # whole numbers: floats would take eight times the memory
+    whole, rest = np.divmod(values, 257)  # whole numbers: floats would take eight times the memory
     return Image.fromarray((whole + (rest > 128)).astype(np.uint8))
 
 
 def _passes(image: Image.Image, content: bytes) -> int:
     """Return how many times the decoder goes through the pixels."""
-    if image.format == "BMP" and image.info.get("compression"):  # of run lengths
+    if image.format == "BMP" and image.info.get("compression") in (1, 2):  # run lengths
         return PYTHON_PASSES
     return content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
 

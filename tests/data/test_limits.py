@@ -239,10 +239,11 @@ def test_zip_of_overlapping_files_ends_early(tmp_path: Path, monkeypatch: pytest
     assert len(read) < 1000
 
 
-def test_sixteen_bits_are_rounded_to_the_nearest_of_eight() -> None:
-    values = np.arange(65536, dtype=np.uint16)
+@pytest.mark.parametrize(("order", "kind"), [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF")])
+def test_sixteen_bits_are_rounded_to_the_nearest_of_eight(order: str, kind: str) -> None:
+    values = np.arange(65536).astype(order)
     content = io.BytesIO()
-    Image.fromarray(values.reshape(256, 256)).save(content, "PNG")
+    Image.fromarray(values.reshape(256, 256)).save(content, kind)
     assert np.array_equal(Decoding(256)(content.getvalue())[0][0].ravel(), np.rint(values / 257))
 
 
