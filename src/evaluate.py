@@ -4,16 +4,7 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value, instantiate
-from src.core.types import (
-    BatchSize,
-    CheckpointPath,
-    FolderPath,
-    ImagesPath,
-    NonNegativeInt,
-    OutputPath,
-    PositiveInt,
-    Seed,
-)
+from src.core.types import CheckpointPath, FolderPath, ImagesPath, NonNegativeInt, OutputPath, PositiveInt, Seed
 
 
 def evaluate(
@@ -25,7 +16,7 @@ def evaluate(
     neighbors: NonNegativeInt,
     max_reference_images: PositiveInt,
     cache_dir: FolderPath | None,
-    batch_size: BatchSize,
+    batch_size: PositiveInt,
     importance_samples: PositiveInt,
     max_bound_images: PositiveInt,
     device: Literal["auto", "cpu", "cuda", "mps"],

@@ -48,10 +48,10 @@ def memory(most: int) -> Iterator[None]:
     assert peak < most, f"{peak / MIB:.0f} MiB"
 
 
-def header(kind: bytes, size: int, name: str = "cat.png") -> bytearray:
+def header(kind: bytes, size: int, name: str = "cat.png") -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
-    return bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def with_checksum(block: bytearray) -> bytes:
@@ -76,7 +76,7 @@ def extended(write: Callable[[bytes], Any]) -> None:
 
 
 def old_sparse(write: Callable[[bytes], Any]) -> None:
-    first = header(b"S", 0)
+    first = bytearray(header(b"S", 0))
     first[482] = 1  # more of the map follows
     write(with_checksum(first))
     more = (b"00000000001\0" * 42) + b"\1" + bytes(7)
