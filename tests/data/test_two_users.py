@@ -29,6 +29,7 @@ NAMES = ("catfaces-alice", "catfaces-bob")
 @pytest.fixture(scope="module")
 def users() -> Iterator[list[pwd.struct_passwd]]:
     for name in NAMES:
+        subprocess.run(["userdel", name], check=False, capture_output=True)  # left by a killed test
         subprocess.run(["useradd", "--no-create-home", name], check=True, capture_output=True)
     yield [pwd.getpwnam(name) for name in NAMES]
     for name in NAMES:
