@@ -12,7 +12,7 @@ def inspect_data(
     examples: PositiveInt,
     contact_sheet: PositiveInt,
 ) -> None:
-    """Write index.html, which needs no other file, and the images on it as PNGs to the folder output."""
+    """Write index.html, which needs no other file, to the folder output."""
     from pathlib import Path
 
     from src.config.validation import instantiate

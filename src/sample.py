@@ -3,7 +3,7 @@
 from typing import Literal
 
 from src.config.cli import run
-from src.core.types import CheckpointPath, NonNegativeFloat, OutputPath, PositiveInt, Seed
+from src.core.types import BatchSize, CheckpointPath, NonNegativeFloat, OutputPath, PositiveInt, Seed
 
 MAX_ON_GRID = 256
 
@@ -13,7 +13,7 @@ def sample(
     num_images: PositiveInt,
     seed: Seed,
     output: OutputPath,
-    batch_size: PositiveInt,
+    batch_size: BatchSize,
     prior: Literal["normal", "mixture"] | None,
     temperature: NonNegativeFloat,
     device: Literal["auto", "cpu", "cuda", "mps"],

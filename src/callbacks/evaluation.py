@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 
 from src.callbacks.periodic import PeriodicCallback, log_metrics
-from src.core.types import PositiveInt, Seed
+from src.core.types import BatchSize, PositiveInt, Seed
 from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
 from src.models.base import GenerativeModel
@@ -24,7 +24,7 @@ class Evaluation(PeriodicCallback):
     feature_metrics: dict[str, FeatureMetrics]
     num_images: PositiveInt
     reference: Literal["train", "val"] = "train"
-    batch_size: PositiveInt = 64
+    batch_size: BatchSize = 64
     seed: Seed = 0
     cache_dir: str | None = None
     max_reference_images: PositiveInt = 50_000

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.callbacks.periodic import PeriodicCallback
 from src.core.images import from_uint8, save_grid, to_uint8
-from src.core.types import PositiveInt, Seed
+from src.core.types import GridImages, Seed
 from src.models.base import GenerativeModel
 
 
@@ -23,8 +23,8 @@ class ImageGrids(PeriodicCallback):
     """
 
     folder: str
-    num_images: PositiveInt = 64
-    columns: PositiveInt = 8
+    num_images: GridImages = 64
+    columns: GridImages = 8
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -85,6 +85,8 @@ def check_value(name: str, value: Any, annotation: Any) -> Any:
         return adapter(annotation).validate_python(value)
     except ValidationError as error:
         reasons = [str(item["ctx"]["error"]) for item in error.errors() if item["type"] == "value_error"]
+    except (OSError, RuntimeError) as error:  # a path that can't be looked at, a user (~name) who does not exist
+        reasons = [getattr(error, "strerror", None) or str(error)]
     choices, others = alternatives(annotation)
     allowed = [f"one of {listed(str(value), choices)}"] if choices else []
     shown = "" if isinstance(value, Mapping) else f"={'null' if value is None else value}"

@@ -83,6 +83,9 @@ def folder_path(value: str, writable: bool = False) -> str:
 NUMBER = refuse(lambda value: isinstance(value, bool | str))
 WholeNumber = Annotated[int, NUMBER, Field(description="a whole number")]  # 2e5 is one too
 PositiveInt = Annotated[WholeNumber, Field(ge=1, description="a whole number of at least 1")]
+BatchSize = Annotated[PositiveInt, Field(le=65_536, description="a whole number from 1 to 65,536")]
+GridImages = Annotated[PositiveInt, Field(le=4_096, description="a whole number from 1 to 4,096")]
+DrawnImages = Annotated[PositiveInt, Field(le=1_000_000, description="a whole number from 1 to 1,000,000")]
 NonNegativeInt = Annotated[WholeNumber, Field(ge=0, description="a whole number of at least 0")]
 # More bits than 32 a generator on the CPU does not read.
 Seed = Annotated[WholeNumber, Field(ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")]

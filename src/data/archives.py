@@ -1,16 +1,17 @@
 """Read the image files of a folder or an archive, one after the other, without unpacking anything."""
 
 import hashlib
+import io
 import os
 import tarfile
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from src.core.errors import UserError
 from src.core.types import ARCHIVES, IMAGES
@@ -20,6 +21,7 @@ ALTERNATIVES = (
 )
 SETTLED_S = 2.0
 LARGEST_FILE = 2**28  # bytes; an image file of more is a mistake or an attack
+LARGEST_HEADERS = 2**20  # bytes of what a tar says about one file
 
 
 class Unusable(Exception):
@@ -28,13 +30,14 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file: its path below the root or subfolder, and a function that reads it.
+    """An image file: its path below the root or subfolder, a function that reads it, and the bytes that takes.
 
     read raises Unusable, or whatever else a broken file raises.
     """
 
     name: str
     read: Callable[[], bytes]
+    size: int = 0
 
 
 def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
@@ -45,11 +48,18 @@ def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
     """
     names = set()
     with reading(root):
-        for path, read in _files(root):
+        for path, size, read in _files(root):
             name = _image_name(path, subfolder)
-            if name and name not in names:
-                names.add(name)
-                yield ImageFile(name, _refuse if path.startswith("/") or ".." in path.split("/") else read)
+            if not name or name in names:
+                continue
+            names.add(name)
+            if path.startswith("/") or ".." in path.split("/"):
+                yield ImageFile(name, partial(_refuse, "its path leaves the archive"))
+            elif size > LARGEST_FILE:
+                reason = f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)"
+                yield ImageFile(name, partial(_refuse, reason))
+            else:
+                yield ImageFile(name, read, size)
     if not names:
         empty = root.is_dir() and next(root.iterdir(), None) is None
         below = f" below a folder {subfolder}" if subfolder else ""
@@ -73,11 +83,12 @@ def files_state(root: Path, subfolder: str) -> str:
     It is empty while a file is so new that its next change could have the same time.
     """
     with reading(root):
-        paths = [""] if root.is_file() else [path for path in _paths(root) if _image_name(path, subfolder)]
-        stats = [(path, os.stat(os.path.join(root, path) if path else root)) for path in sorted(paths)]
-    # The change time too: unlike the modification time no program can set it back.
-    lines = [f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n" for path, stat in stats]
-    settled = time.time() - max((stat.st_ctime for _, stat in stats), default=0) > SETTLED_S
+        found = [("", root.stat())] if root.is_file() else _stats(root)
+        files = sorted((path, stat) for path, stat in found if not path or _image_name(path, subfolder))
+    # No program can set the change time back, as it can the modification time; the inode tells apart files that take
+    # each other's names.
+    lines = [f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n" for path, stat in files]
+    settled = time.time() - max((stat.st_ctime for _, stat in files), default=0) > SETTLED_S
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if settled else ""
 
 
@@ -90,31 +101,59 @@ def reading(root: Path) -> Iterator[None]:
         raise UserError(f"data.root={root} is neither a folder nor an archive; {ALTERNATIVES}")
     try:
         yield
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except Exception as error:  # tarfile and the decompressors raise nearly anything on a broken archive
         raise UserError(f"can't read {root}: {error}; make or fetch it again, or {ALTERNATIVES}") from error
 
 
-def _files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the path of every file and a function that reads it."""
+def _files(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Yield the path of every file, its size and a function that reads it."""
     if root.is_dir():
-        for path in _paths(root):
-            yield path, partial(_read, root / path)
+        for path, stat in _stats(root):
+            yield path, stat.st_size, (root / path).read_bytes
     elif root.name.lower().endswith(".zip"):
         archive = zipfile.ZipFile(root)  # closed with the last file that holds it
         for info in archive.infolist():
-            yield info.filename, partial(_checked, info.file_size, partial(archive.read, info))
+            yield info.filename, info.file_size, partial(archive.read, info)
     else:
-        with tarfile.open(root) as tar:
+        with _Tar.open(root) as tar:
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # it would remember every one
                 if member.isfile() and member.name.lower().endswith(IMAGES):
                     # Read on the way, so that the archive is decompressed once.
-                    file = tar.extractfile(member) if member.size <= LARGEST_FILE else None
-                    yield member.name, partial(_checked, member.size, partial(bytes, file.read() if file else b""))
+                    wanted = 0 < member.size <= LARGEST_FILE
+                    yield member.name, member.size, partial(bytes, tar.content(member) if wanted else b"")
+                tar.fileobj.left = LARGEST_HEADERS
 
 
-def _paths(root: Path) -> Iterator[str]:
-    """Yield the paths of all image files of a folder, however deep. Links to folders are not followed."""
+class _Tar(tarfile.TarFile):
+    """A tar, compressed or not, whose headers fill no memory: long names, extensions and maps of sparse files."""
+
+    fileobj: "_BoundedReader"
+
+    @classmethod
+    def taropen(cls, name: Any, mode: Any = "r", fileobj: Any = None, **options: Any) -> "_Tar":
+        return super().taropen(name, mode, _BoundedReader(fileobj or io.FileIO(name)), **options)
+
+    def content(self, member: tarfile.TarInfo) -> bytes:
+        self.fileobj.left = member.size
+        file = self.extractfile(member)
+        return file.read() if file else b""
+
+
+class _BoundedReader(io.BufferedReader):
+    """A stream that gives at most `left` bytes."""
+
+    left = LARGEST_HEADERS
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left -= size if size and size > 0 else 0
+        if self.left < 0:
+            raise tarfile.ReadError(f"headers of more than {LARGEST_HEADERS // 2**20} MiB")
+        return super().read(size)
+
+
+def _stats(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path and state of all image files of a folder, however deep. Links to folders are not followed."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -122,22 +161,13 @@ def _paths(root: Path) -> Iterator[str]:
     for folder, _, names in os.walk(root, onerror=fail):
         inside = os.path.relpath(folder, root)
         for name in names:
-            if name.lower().endswith(IMAGES) and os.path.isfile(os.path.join(folder, name)):
-                yield os.path.join(inside, name)
+            path = os.path.join(folder, name)
+            if name.lower().endswith(IMAGES) and os.path.isfile(path):
+                yield os.path.join(inside, name), os.stat(path)
 
 
-def _read(path: Path) -> bytes:
-    return _checked(path.stat().st_size, path.read_bytes)
-
-
-def _checked(size: int, read: Callable[[], bytes]) -> bytes:
-    if size > LARGEST_FILE:
-        raise Unusable(f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)")
-    return read()
-
-
-def _refuse() -> bytes:
-    raise Unusable("its path leaves the archive")
+def _refuse(reason: str) -> bytes:
+    raise Unusable(reason)
 
 
 def _image_name(path: str, subfolder: str) -> str | None:

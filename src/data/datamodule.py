@@ -12,7 +12,18 @@ from torch.utils.data import DataLoader
 from src.core.errors import UserError
 from src.core.images import from_uint8
 from src.core.seeds import mixed_seed, seed_generators
-from src.core.types import Color, FolderPath, Fraction, ImageSize, ImagesPath, NonNegativeInt, PositiveInt, Seed
+from src.core.types import (
+    BatchSize,
+    Color,
+    DrawnImages,
+    FolderPath,
+    Fraction,
+    ImageSize,
+    ImagesPath,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+)
 from src.data.dataset import ImageDataset, Source, split
 from src.data.drawn_cats.source import DrawnCats
 from src.data.folder import Folder
@@ -35,7 +46,7 @@ class ImageDataModule(LightningDataModule):
         self,
         source: Source,
         image_size: ImageSize = 64,
-        batch_size: PositiveInt = 64,
+        batch_size: BatchSize = 64,
         horizontal_flip: bool = True,
         val_fraction: Fraction = 0.05,
         num_workers: NonNegativeInt = 0,
@@ -74,7 +85,13 @@ class ImageDataModule(LightningDataModule):
                 f"{self.source.description}: only {len(images)} image; give at least 2, one to train on and one to "
                 "hold out, and some thousands for new cats"
             )
-        self.train, self.val = split(images, self.val_fraction, self.split_seed)
+        train, self.val = split(images, self.val_fraction, self.split_seed)
+        if not len(train):
+            raise UserError(
+                f"data.val_fraction={self.val_fraction} of {len(images)} images leaves none to train on; give less, "
+                "such as data.val_fraction=0.05"
+            )
+        self.train = train
 
     def images(self, reference: Literal["train", "val"], max_images: int | None = None) -> ImageDataset:
         """Return the training or the held-out images as they are: uint8, not augmented.
@@ -139,7 +156,7 @@ class ImageDataModule(LightningDataModule):
 class DrawnCatsDataModule(ImageDataModule):
     """The embedded data set: cats drawn by a program, no download."""
 
-    def __init__(self, num_images: PositiveInt, drawing_seed: Seed, **options: Any) -> None:
+    def __init__(self, num_images: DrawnImages, drawing_seed: Seed, **options: Any) -> None:
         super().__init__(DrawnCats(num_images, drawing_seed), **options)
 
 

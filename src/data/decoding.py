@@ -1,6 +1,8 @@
 """Decode an image file to a square of pixels."""
 
 import io
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +13,10 @@ from src.data.archives import Unusable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 2**26  # 67 megapixels of a file; its bytes may be few while its pixels fill the memory
+MAX_WORK = 2**31  # pixels times the passes over them: seconds
+PYTHON_PASSES = 2048  # as many passes in C take the time of one in Python
+LARGE = 2**24  # pixels of an image that is decoded while no other large one is
+ONE_LARGE_IMAGE = threading.Lock()
 
 Crop = Literal["center", "pad", "stretch"]
 Upscale = Literal["allow", "refuse"]
@@ -32,12 +38,15 @@ class Decoding:
     def __call__(self, content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         """Return the pixels, and the upright image's width and height. Raises Unusable with the reason if it can't."""
         try:
-            with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
+            with Image.open(_Content(content), formats=FORMATS) as opened:
+                pixels = opened.width * opened.height
+                if pixels > MAX_PIXELS:
                     raise Unusable(f"{opened.width}x{opened.height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
-                image = ImageOps.exif_transpose(opened)
-            size = image.size
-            return np.asarray(self._square(image)).transpose(2, 0, 1), size
+                if pixels * _passes(opened, content) > MAX_WORK:
+                    raise Unusable(f"{opened.width}x{opened.height} in so many passes take too long to decode")
+                with ONE_LARGE_IMAGE if pixels > LARGE else nullcontext():
+                    ImageOps.exif_transpose(opened, in_place=True)
+                    return np.asarray(self._square(opened)).transpose(2, 0, 1), opened.size
         except Unusable:
             raise
         except UnidentifiedImageError as error:
@@ -81,4 +90,27 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise Unusable("pixels of more than 16 bits")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    whole, rest = np.divmod(values, 257)  # whole numbers: floats would take eight times the memory
+    return Image.fromarray((whole + (rest > 128)).astype(np.uint8))
+
+
+def _passes(image: Image.Image, content: bytes) -> int:
+    """Return how many times the decoder goes through the pixels."""
+    if image.format == "BMP" and image.info.get("compression") in (1, 2):  # run lengths
+        return PYTHON_PASSES
+    return content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+
+
+class _Content(io.BytesIO):
+    """A file in memory that is read twice at most: the tags of a TIFF may each claim all of it."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.left = 2 * len(content) + 2**20
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise Unusable("its parts overlap")
+        return content

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from src.data.dataset import ImageDataset
 
@@ -40,8 +42,8 @@ def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
         for other in range(start, len(distinct), BLOCK):
             correlations = directions[start : start + BLOCK] @ directions[other : other + BLOCK].T
             left, right = np.nonzero(correlations > MIN_CORRELATION)
-            labels = _join(labels, left + start, right + other)
-    return distinct[labels][copy_of]
+            labels = _joined(labels, labels[left + start], labels[right + other])
+    return distinct[np.unique(labels, return_index=True)[1]][labels][copy_of]
 
 
 def mean_absolute_laplacian(images: Images) -> np.ndarray:
@@ -90,13 +92,8 @@ def _roughness(rgb: np.ndarray) -> np.ndarray:
     return np.abs(neighbors - 4 * gray[:, 1:-1, 1:-1]).mean((1, 2)).round(9)
 
 
-def _join(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return labels (each the smallest member of its set) after the pairs left[i], right[i] are joined too."""
-    while (apart := labels[left] != labels[right]).any():
-        left, right = left[apart], right[apart]
-        ends = labels[left], labels[right]
-        for end in ends:
-            np.minimum.at(labels, end, np.minimum(*ends))
-        while (labels != labels[labels]).any():
-            labels = labels[labels]
-    return labels
+def _joined(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the labels of groups after the groups left[i] and right[i] have become one, numbered from 0 on."""
+    count = len(labels)
+    pairs = coo_array((np.ones(len(left), bool), (left, right)), shape=(count, count))
+    return connected_components(pairs, directed=False)[1][labels]

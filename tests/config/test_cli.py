@@ -71,6 +71,18 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
             "callbacks.evaluation.num_images=0",
             "callbacks.evaluation.num_images=0: not allowed here; give a whole number of at least 1.",
         ),
+        (
+            "data.batch_size=1e12",
+            "data.batch_size=1000000000000.0: not allowed here; give a whole number from 1 to 65,536",
+        ),
+        (
+            "callbacks.image_grids.num_images=1e9",
+            "callbacks.image_grids.num_images=1000000000.0: not allowed here; give a whole number from 1 to 4,096.",
+        ),
+        (
+            "data.num_images=1e7",
+            "data.num_images=10000000.0: not allowed here; give a whole number from 1 to 1,000,000",
+        ),
         ("trainer.precision=bf17-mixed", "trainer.precision=bf17-mixed: not allowed here; give one of bf16-mixed, "),
         ("trainer.accelerator=gpuu", "trainer.accelerator=gpuu: not allowed here; give one of gpu, "),
         ("trainer.devices=two", "trainer.devices=two: not allowed here; give a number of devices, "),
@@ -85,6 +97,8 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
         ("data=folder data.root=/nowhere", "data.root=/nowhere: there is nothing at this path; give a folder, .zip"),
         ("data=folder", "data.root must be given: add data.root=..."),
         ("metrics=fid metrics.weights_path=/nowhere", "metrics.weights_path=/nowhere: there is nothing at this path"),
+        (f"run_dir={'x' * 300}", f"run_dir={'x' * 300}: File name too long; give the path of a folder to write to."),
+        ("data=folder data.root='~nobody-here/cats'", "data.root=~nobody-here/cats: Could not determine home"),
         ("run_dir=", "run_dir=: not allowed here; give the path of a folder to write to."),
         ("--multirun seed=1,2 run_dir=/tmp/one", "run_dir: the jobs of a sweep need a folder each; "),
         # What can't be read.

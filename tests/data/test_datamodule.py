@@ -99,6 +99,11 @@ def test_reference_without_images_is_refused() -> None:
         tiny_data(val_fraction=0.0).images("val")
 
 
+def test_nothing_left_to_train_on_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.val_fraction=0\.9999 of 40 images leaves none to train on; give less"):
+        tiny_data(val_fraction=0.9999).images("train")
+
+
 def test_a_single_image_is_refused() -> None:
     with pytest.raises(UserError, match="images in memory: only 1 image; give at least 2"):
         tiny_data(1).setup()

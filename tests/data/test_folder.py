@@ -160,8 +160,8 @@ def test_drawn_cats_depend_on_seed_and_index_only() -> None:
 
 
 def test_no_drawn_cats_is_refused() -> None:
-    with pytest.raises(UserError, match="num_images=1 or more"):
-        DrawnCats(0, seed=0)
+    with pytest.raises(UserError, match="can't use 0 of 0 images of drawn-cats"):
+        DrawnCats(0, seed=0).load(32)
 
 
 def test_nothing_is_shown_where_there_is_no_terminal(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@
 What rebuilds a cache, and what a killed build leaves: docs/data.md.
 """
 
+import errno
 import json
 import os
 import re
@@ -19,10 +20,10 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ from src.data.cache.manifest import DAMAGE, FORMAT, DecodedImage, read_cache, sh
 from src.data.dataset import ImageDataset
 
 MAX_UNREADABLE = 0.05  # of all files
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+READ_AHEAD = 2**26  # bytes of files that are read and not yet decoded; a larger file goes alone
 OnError = Literal["skip", "stop"]
 
 
@@ -78,21 +81,22 @@ class CachedSource(ABC):
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
         """Return the images from the cache (None: in the user's cache), which one process builds if there is none.
 
+        Where the user may not write to cache_dir, what is there is read, and what is not is built in the user's cache.
         Raises UserError if more than 5% of the files can't be read, any with on_error=stop, or nothing can be written.
         """
         root = Path(cache_dir).expanduser().absolute() if cache_dir else user_cache_dir() / "images"
         cache = ImageCache(self, image_size, root)
-        images = cache.find()
-        if images is None:
-            try:
-                cache.lock.parent.mkdir(parents=True, exist_ok=True)
-                with locked(cache.lock, f"another process is decoding {self.title}; waiting for it"):
-                    images = cache.find(read=True) or cache.build()
-            except OSError as error:
-                raise UserError(
-                    f"can't keep the decoded images in {root}: {error.strerror or error}; make room there or give "
-                    "another folder with data.cache_dir=..."
-                ) from error
+        try:
+            images = cache.find() or cache.find_or_build()
+        except OSError as error:
+            if cache_dir and error.errno in NOT_WRITABLE:
+                own = user_cache_dir() / "images"
+                print(f"{root} is not yours to write to: decoded images are kept in {own}", file=sys.stderr)
+                return self.load(image_size)
+            raise UserError(
+                f"can't keep the decoded images in {root}: {error.strerror or error}; make room there or give "
+                "another folder with data.cache_dir=..."
+            ) from error
         if self.on_error == "stop" and images.left_out:
             raise cache.stopped(*images.left_out[0])
         return images
@@ -124,10 +128,24 @@ class ImageCache:
         except DAMAGE:  # reported when it is replaced
             return None
 
+    def find_or_build(self) -> ImageDataset:
+        """Return the images from a cache that no other process is building. Raises OSError where one can't be built."""
+        try:
+            self.lock.parent.mkdir(parents=True, exist_ok=True)
+            lock = locked(self.lock, f"another process is decoding {self.source.title}; waiting for it")
+        except OSError as error:
+            images = self.find(read=True) if error.errno in NOT_WRITABLE else None
+            if images is None:
+                raise
+            return images
+        with lock:
+            return self.find(read=True) or self.build()
+
     def remember(self, state: str, content: str) -> None:
         """Record what the source holds, and its state before it was read if that is still the same."""
         state = state if state == self.source.state() else ""
-        write_atomic(self.record, json.dumps({"source": self.source.identity, "state": state, "content": content}))
+        with suppress(OSError):  # without a record the files are read again
+            write_atomic(self.record, json.dumps({"source": self.source.identity, "state": state, "content": content}))
 
     def folder(self, content: str) -> Path:
         title = re.sub(r"[^A-Za-z0-9._-]+", "-", self.source.title).strip(".-")[:60] or "images"
@@ -157,48 +175,64 @@ class ImageCache:
 
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
-        decoded, left_out = list[DecodedImage](), list[DecodedImage]()
+        decoded, left_out, unreadable = list[DecodedImage](), list[DecodedImage](), list[DecodedImage]()
+        count = self.source.count()
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(self._decode_in_threads(), self.source.count(), f"decoding {self.source.title}"):
+            for batch in track(self._decode_in_threads(), count, f"decoding {self.source.title}"):
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
+                unreadable += [image for image in batch if image.unreadable]
                 if left_out and self.source.on_error == "stop":
                     raise self.stopped(left_out[0].name, left_out[0].reason)
+                if count and len(unreadable) > MAX_UNREADABLE * count:
+                    break
                 # All of a batch at once: each call waits for the threads that decode.
                 file.write(b"".join([image.pixels.data for image in batch if image.pixels is not None]))
             file.flush()
             os.fsync(file.fileno())
-        unreadable = [image for image in left_out if image.unreadable]
-        total = len(decoded) + len(left_out)
+        seen = len(decoded) + len(left_out)
+        total = max(seen, count or 0)
         if len(unreadable) > MAX_UNREADABLE * total or not decoded:
-            shown = unreadable if decoded else left_out
+            shown = unreadable if decoded or seen < total else left_out
             examples = "; ".join(f"{image.name} ({image.reason})" for image in shown[:5])
             raise UserError(
-                f"can't use {len(shown)} of {total} images of {self.source.title}, and at most {MAX_UNREADABLE:.0%} "
-                f"are left out: {examples}; fix or remove them"
+                f"can't use {'at least ' if seen < total else ''}{len(shown)} of {total} images of "
+                f"{self.source.title}, and at most {MAX_UNREADABLE:.0%} are left out: {examples}; fix or remove them"
             )
         return decoded, left_out
 
     def _decode_in_threads(self) -> Iterator[list[DecodedImage]]:
         """Yield the decoded images, a few at a time, in order, computed ahead by as many threads as there are cores."""
         num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        pending: deque[Future[list[DecodedImage]]] = deque()
+        pending: deque[tuple[Future[list[DecodedImage]], int]] = deque()
         with ThreadPoolExecutor(num_threads) as pool:
             try:
-                files = self.source.files()
-                while chunk := list(islice(files, self.source.chunk)):
-                    pending.append(pool.submit(self.source.decode, chunk, self.image_size))
-                    if len(pending) > 4 * num_threads:
-                        yield pending.popleft().result()
+                for chunk, size in chunks(self.source.files(), self.source.chunk, READ_AHEAD // (4 * num_threads)):
+                    pending.append((pool.submit(self.source.decode, chunk, self.image_size), size))
+                    while len(pending) > 4 * num_threads or sum(held for _, held in pending) > READ_AHEAD:
+                        yield pending.popleft()[0].result()
                 while pending:
-                    yield pending.popleft().result()
+                    yield pending.popleft()[0].result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def stopped(self, name: str, reason: str) -> UserError:
         advice = "fix or remove it, or leave it out with data.on_error=skip"
         return UserError(f"can't read {name} of {self.source.title}: {reason}; {advice}")
+
+
+def chunks(files: Iterable[ImageFile], max_files: int, max_bytes: int) -> Iterator[tuple[list[ImageFile], int]]:
+    """Group files, and give the bytes of each group: at most max_bytes and one file more."""
+    chunk, size = list[ImageFile](), 0
+    for file in files:
+        chunk.append(file)
+        size += file.size
+        if len(chunk) == max_files or size >= max_bytes:
+            yield chunk, size
+            chunk, size = [], 0
+    if chunk:
+        yield chunk, size
 
 
 def _publish(folder: Path, target: Path) -> None:

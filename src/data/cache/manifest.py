@@ -1,7 +1,6 @@
 """The files of one cache: written once beside the pixels, and checked whenever the cache is opened."""
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -39,7 +38,7 @@ def write_manifest(
     decoded: list[DecodedImage],
     describe: Callable[[ImageDataset], dict[str, np.ndarray]],
 ) -> None:
-    """Write manifest.json, factors.npy and the digests of both beside the pixels, all synced to the disk.
+    """Write manifest.json, factors.npy and the digests of both beside the pixels.
 
     head: source, options and left_out (names and reasons). describe: columns of a CachedSource.
     """
@@ -50,9 +49,7 @@ def write_manifest(
     more = describe(ImageDataset(pixels, order, names, order))
     written = []
     if "factors" in more:
-        array = io.BytesIO()
-        np.save(array, more.pop("factors"))
-        write_atomic(folder / "factors.npy", array.getvalue(), sync=True)
+        np.save(folder / "factors.npy", more.pop("factors"))
         written = ["factors.npy"]
     columns = {
         "name": names,

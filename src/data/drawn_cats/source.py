@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from src.core.errors import UserError
 from src.data.archives import ImageFile
 from src.data.cache.builder import CachedSource
 from src.data.cache.manifest import DecodedImage
@@ -24,8 +23,6 @@ class DrawnCats(CachedSource):
     chunk = 64
 
     def __init__(self, num_images: int, seed: int) -> None:
-        if num_images < 1:
-            raise UserError(f"num_images={num_images} drawn cats are none; give num_images=1 or more")
         self.num_images, self.seed = num_images, seed
         self.identity = f"{num_images} drawn cats of seed {seed}"
         self.description = f"{num_images:,} drawn cats (embedded; data=cat_faces has real ones)"

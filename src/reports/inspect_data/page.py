@@ -12,7 +12,6 @@ from markupsafe import Markup
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from src.core.images import save_grid, save_placed
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.reports.html import image_uri, template
@@ -32,7 +31,7 @@ def write_page(
     examples: int,
     contact_sheet: int,
 ) -> dict[str, float]:
-    """Write index.html and its PNGs to the folder; return the numbers by name.
+    """Write index.html, which needs no other file, to the folder; return the numbers by name.
 
     config: that of the data. too_dark, low_contrast: limits of the mean and the deviation of luma (0 to 255).
     examples, contact_sheet: the most images that are shown of each kind, and of training or validation.
@@ -65,9 +64,6 @@ def write_page(
         "too_dark": images.select(dark[:examples]),
         "low_contrast": images.select(flat[:examples]),
     }
-    shown_groups = [images.select(part[:MAX_MEMBERS]) for part in groups[: examples // 2]]
-    write_grids(folder, sheets, shown_groups, [mean, deviation])
-
     used, sizes = set(train.names) | set(val.names), images.columns["size"]
     shorter = sizes.amin(dim=1).numpy()
     page = template(__file__).render(
@@ -78,8 +74,8 @@ def write_page(
         numbers=numbers,
         has_groups="smoothest" in images.columns,
         group_sizes=sorted(Counter(group_sizes).items()),
-        groups=[(len(part), cells(shown, used)) for part, shown in zip(groups, shown_groups, strict=False)],
-        more_groups=len(groups) - len(shown_groups),
+        groups=[(len(part), cells(images.select(part[:MAX_MEMBERS]), used)) for part in groups[: examples // 2]],
+        more_groups=len(groups[examples // 2 :]),
         unused=len(images) - len(used),
         sheets={name: cells(sheet, used) for name, sheet in sheets.items()},
         mean=thumbnail_uri(mean),
@@ -96,21 +92,6 @@ def write_page(
     # Names of files may hold bytes that are no text.
     (folder / "index.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     return numbers
-
-
-def write_grids(
-    folder: Path, sheets: dict[str, ImageDataset], groups: list[ImageDataset], mean_and_deviation: list[Tensor]
-) -> None:
-    """Write the images of the page as PNGs, and remove those of an earlier page that this one does not have."""
-    for name in (*sheets, "near_duplicates"):
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    for name, sheet in sheets.items():
-        if len(sheet):
-            save_grid(sheet[:], folder / f"{name}.png", columns=12)
-    if groups:
-        placed = {(row, column): image for row, group in enumerate(groups) for column, image in enumerate(group[:])}
-        save_placed(placed, folder / "near_duplicates.png")
-    save_grid(mean_and_deviation, folder / "mean.png", columns=2)
 
 
 def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
