@@ -18,12 +18,14 @@ from src.core.distributed import LargestOfRanks
 from src.core.errors import RunStopped, UserError
 from src.core.files import link_or_copy, write_atomic
 from src.core.run_folder import BEST, LAST, checkpoint_name, numbered_checkpoints
-from src.core.types import PositiveFloat, PositiveInt
+from src.core.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file, to_bytes
+from src.models.checkpoint.states import checked_state
 
 # What a rank asks for after a step, besides a stop by a signal, whose number is higher.
 NO_REQUEST, SAVE = 0, 1
+STATE = {"best": dict[str, int | float], "logged": dict[str, int | float], "wall_seconds": NonNegativeFloat}
 
 
 def describe_last_checkpoint(trainer: Trainer) -> str:
@@ -140,8 +142,9 @@ class Checkpoints(Checkpoint):
         return {"best": self.best, "logged": self.logged, "wall_seconds": self.wall_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.logged = state_dict["best"], state_dict["logged"]
-        self.started_at -= state_dict["wall_seconds"]
+        state = checked_state("Checkpoints", state_dict, STATE)
+        self.best, self.logged = state["best"], state["logged"]
+        self.started_at -= state["wall_seconds"]
 
     def on_exception(self, *args: Any) -> None:
         self.signals.in_steps = False

@@ -65,7 +65,7 @@ def lock(run_dir: Path, patience_s: float, rank: int | None) -> int | None:
             if time.monotonic() > deadline + patience_s:
                 os.close(descriptor)
                 raise UserError(
-                    f"{run_dir} belongs to a run that still runs: {owner}; wait for it, stop it, or give another run_dir"
+                    f"{run_dir} belongs to a run that goes on: {owner}; wait for it, stop it, or give another run_dir"
                 ) from None
             if not waits:
                 print(f"{run_dir} belongs to {owner}; waiting {patience_s:.0f} s for it to end", flush=True)

@@ -13,6 +13,7 @@ from src.core.errors import UserError
 from src.core.images import to_uint8
 from src.core.schedules import Schedule, as_schedule
 from src.core.types import NonNegativeFloat
+from src.models.checkpoint.states import check_optimizer
 from src.models.priors import Prior
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -137,15 +138,8 @@ class GenerativeModel(LightningModule):
         self.images_seen += len(images) * self.trainer.world_size
 
     def on_train_start(self) -> None:
-        # torch would notice too late.
         for optimizer in self.trainer.optimizers:
-            for weight, state in optimizer.state.items():
-                for name, value in state.items():
-                    if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
-                        raise UserError(
-                            f"the checkpoint's optimizer has a state {name} of shape {list(value.shape)} for a weight "
-                            f"of shape {list(weight.shape)}; give another checkpoint"
-                        )
+            check_optimizer(optimizer)
         self.training_since = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:

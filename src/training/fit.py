@@ -23,6 +23,7 @@ from src.core.run_folder import CONFIG, full_disk_explained, run_dir_of
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
 from src.models.checkpoint.loading import initialize_from, portable_config, read_checkpoint
+from src.models.checkpoint.states import check_loops
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
@@ -67,6 +68,7 @@ def fit(config: dict[str, Any]) -> None:
                     write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
             for logger in loggers:
                 logger.log_hyperparams(config)
+            check_loops(trainer.fit_loop.state_dict(), (checkpoint.get("loops") or {}).get("fit_loop", {}))
             trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
             if trainer.is_global_zero:
                 print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)

@@ -25,6 +25,7 @@ ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.
 LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
 FITTED_PARTS = {"mixture", "augmentation", "beta"}  # what a run fits or adapts as it goes: a new run starts with none
 MAX_TEXT, MAX_IMAGES_SEEN = 4096, 10**15
+MAX_PIXELS = {"num_images": 2**34, "batch_size": 2**28}  # of one channel: 4,194,304 images of 64 pixels, and 65,536
 MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
 Built = TypeVar("Built")
 
@@ -46,7 +47,8 @@ def local_data_options(
     """
     before, today = read_config(run_dir).get("data"), today or {}
     known = dict(today) if today.get("_target_") == stored.get("_target_") else {}
-    known |= {key: value for key, value in before.items() if key != "url"} if isinstance(before, dict) else {}
+    texts = before if isinstance(before, dict) else {}
+    known |= {key: value for key, value in texts.items() if key != "url" and isinstance(value, str | None)}
     known |= {key: today[key] for key in today if any(item.startswith(f"data.{key}=") for item in typed)}
     if has_option(stored, "root", required=True) and not known.get("root"):
         raise UserError(
@@ -83,6 +85,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!r:.80}")
     for part in ("model", "data"):
         validate_config(checkpoint["config"][part], part)
+    check_memory(data)
     for key in LOCAL_DATA_OPTIONS:
         if key in data:
             raise UserError(f"the checkpoint {path} names data.{key}, which no checkpoint does: refused")
@@ -95,7 +98,49 @@ def load_model(checkpoint: dict[str, Any], device: torch.device | str = "cpu") -
     model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
     model.load_state_dict(checkpoint["state_dict"])
     model.images_seen = checkpoint["images_seen"]
-    return model.eval().to(device)
+    check_outputs(model.eval())
+    return model.to(device)
+
+
+def check_memory(data: dict[str, Any]) -> None:
+    """Raise UserError where the config of a checkpoint's data asks for more than any machine has room for."""
+    for key, most in MAX_PIXELS.items():
+        match data.get("image_size"), data.get(key):
+            case int(size), int(number) if number * size**2 > most:
+                raise UserError(
+                    f"the checkpoint's data asks for {key}={number:,} images of {size} pixels; at most "
+                    f"{most // size**2:,} of these are allowed"
+                )
+
+
+def check_sizes(model: GenerativeModel, image_size: Any) -> None:
+    """Raise UserError unless a model on the meta device, where nothing is computed, is one of images of a size."""
+    made = model.decode(torch.zeros(2, model.latent_dim))
+    if made.shape != (2, 3, image_size, image_size):
+        raise UserError(
+            f"the checkpoint's data.image_size={image_size!r:.80} does not fit its model, which makes images of "
+            f"{made.shape[-1]} pixels: refused"
+        )
+    try:
+        for network in (getattr(model, "reconstruct", None), getattr(model, "discriminator", None)):
+            _ = network and network(made)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint's networks do not fit each other: {error}"[:300]) from error
+
+
+@torch.no_grad()
+def check_outputs(model: GenerativeModel) -> None:
+    """Raise UserError unless a model's images and losses are numbers: huge weights give none."""
+    generator, values = torch.Generator().manual_seed(0), list[Tensor]()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for prior in model.priors():
+                values.append(images := model.sample(2, generator, prior))
+                values += model.evaluation_losses(images).values()
+    except RuntimeError:  # a mixture of other weights than probabilities
+        values = [torch.tensor(math.nan)]
+    if not all(value.isfinite().all() for value in values):
+        raise UserError("the checkpoint's weights are so large that its images or losses are not finite: refused")
 
 
 def check_weights(checkpoint: dict[str, Any]) -> None:
@@ -115,7 +160,8 @@ def check_weights(checkpoint: dict[str, Any]) -> None:
         nn_module.register_module_parameter_registration_hook(count),
     ):
         model: GenerativeModel = build(checkpoint["config"]["model"], "model", GenerativeModel)  # type: ignore[type-abstract]
-    compare_weights(model.state_dict(), state)
+        compare_weights(model.state_dict(), state)
+        check_sizes(model.eval(), checkpoint["config"]["data"].get("image_size"))
 
 
 def initialize_from(model: GenerativeModel, path: str | Path) -> str:
