@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from src.callbacks.periodic import should_run
 from src.callbacks.stop_signals import StopSignals
-from src.core.distributed import LargestOfRanks
+from src.core.distributed import LargestOfRanks, all_gather
 from src.core.errors import RunStopped, UserError
 from src.core.files import link_or_copy, write_atomic
 from src.core.run_folder import BEST, LAST, checkpoint_name, numbered_checkpoints
@@ -77,6 +77,7 @@ class Checkpoints(Checkpoint):
         self.best: dict[str, float] = {}
         self.logged: dict[str, float] = {}
         self.newest: Path | None = None
+        self.gradients: dict[str, torch.Tensor] = {}  # where gradients are accumulated over steps
         self.signals, self.largest_of_ranks, self.io = StopSignals(), LargestOfRanks(), SafetensorsIO()
         self.started_at = time.monotonic()
 
@@ -96,6 +97,10 @@ class Checkpoints(Checkpoint):
         self.monitored = trainer.callback_metrics.get(self.monitor or "")
         if model.images_seen and trainer.ckpt_path:
             self.newest = Path(trainer.ckpt_path)
+        for name, weight in model.named_parameters():
+            if name in self.gradients:
+                values = self.gradients[name].to(weight)  # on another number of ranks each takes the mean of all
+                weight.grad = values[trainer.global_rank] if len(values) == trainer.world_size else values.mean(dim=0)
         if self.best and not trainer.strategy.broadcast(Path(self.folder, BEST).exists()):
             self.best = {}  # the search for the best begins again
         self.signals.in_steps = True
@@ -137,6 +142,12 @@ class Checkpoints(Checkpoint):
         check_finite(trainer, model)  # after TrainingScalars, which names the loss that broke them
         versions = {str(logger.name): str(logger.version) for logger in trainer.loggers if logger.version}
         checkpoint["logger_versions"] = versions
+        if trainer.fit_loop.epoch_loop._should_accumulate():  # each rank's gradients, of the steps so far
+            grads = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+            checkpoint["gradients"] = {name: all_gather(grad[None]).cpu() for name, grad in grads.items()}
+
+    def on_load_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        self.gradients = checkpoint.get("gradients", {})
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "logged": self.logged, "wall_seconds": self.wall_seconds}

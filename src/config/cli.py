@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from src.config.validation import Mismatch, check, listed
-from src.core.errors import UserError
+from src.core.errors import UserError, printable
 from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
 from src.core.run_folder import full_disk_explained, owned
 
@@ -83,7 +83,7 @@ def fail(sentence: str) -> NoReturn:
     """Print an error and exit with status 2."""
     # All ranks on a machine have made the same mistake.
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys() or os.environ.get("LOCAL_RANK", "0") in ("0", ""):
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {printable(sentence)}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from src.core.distributed import get_rank
+from src.core.errors import printable
 
 Item = TypeVar("Item")
-CONSOLE = Console(stderr=True)  # one for all: bars that are shown at the same time share the terminal
+CONSOLE = Console(
+    stderr=True, markup=False, emoji=False
+)  # one for all: bars that are shown at the same time share the terminal
 DELAY_S, INTERVAL_S = 2.0, 30.0
 
 
@@ -25,7 +29,7 @@ def track(items: Iterable[Item], total: float | None, title: str, size: Callable
         return
     columns = *Progress.get_default_columns(), MofNCompleteColumn()
     bar = Progress(*columns, console=CONSOLE, transient=True, get_time=time.monotonic)
-    task, show_at = bar.add_task(title, total=total), time.monotonic() + DELAY_S
+    task, show_at = bar.add_task(escape(printable(title)), total=total), time.monotonic() + DELAY_S
     try:
         for item in items:
             yield item

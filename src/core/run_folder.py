@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from src.core.errors import UserError
+from src.core.errors import UserError, printable
 
 try:
     import fcntl
@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
 LAST, BEST, LOCK = "last.safetensors", "best.safetensors", "run.lock"
+MAX_CONFIG = 100_000  # characters
 STOPS_WITHIN_S = 130.0  # a run that was asked to stop
 held: dict[Path, int | None] = {}  # the run folders that this process owns, and the descriptors of their locks
 
@@ -40,7 +41,9 @@ def owned(run_dir: Path, resume: str | None, rank: int | None = None) -> Iterato
         yield
         return
     run_dir.mkdir(parents=True, exist_ok=True)
-    refuse_links(run_dir)
+    for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
+        for path in run_dir.glob(pattern):
+            no_link(path)
     held[key] = descriptor = lock(run_dir, STOPS_WITHIN_S if resume == "last" else 0, rank)
     try:
         if not resume and not rank and has_run(run_dir):
@@ -61,7 +64,7 @@ def lock(run_dir: Path, patience_s: float, rank: int | None) -> int | None:
                 fcntl.flock(descriptor, getattr(fcntl, f"LOCK_{kind}") | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            owner = (run_dir / LOCK).read_text(errors="replace")[:200] or "another process"
+            owner = printable((run_dir / LOCK).read_text(errors="replace")[:200]) or "another process"
             if time.monotonic() > deadline + patience_s:
                 os.close(descriptor)
                 raise UserError(
@@ -81,12 +84,11 @@ def lock(run_dir: Path, patience_s: float, rank: int | None) -> int | None:
     return descriptor
 
 
-def refuse_links(run_dir: Path) -> None:
-    """Raise UserError for a link where a run writes or deletes: what it leads to is not the run's."""
-    for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
-        for path in run_dir.glob(pattern):
-            if path.is_symlink():
-                raise UserError(f"{path} is a link, which a run would not follow; put what it leads to in its place")
+def no_link(path: Path) -> Path:
+    """Return a path of a run folder, to be written to. Raises UserError for a link, which leads to somebody else's."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, and nothing is written through links; put what it leads to in its place")
+    return path
 
 
 def has_run(run_dir: Path) -> bool:
@@ -147,9 +149,12 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 def read_config(run_dir: Path | None) -> dict[str, Any]:
     """Return a run's resolved config as config.yaml has it, empty where there is none that can be read."""
+    if run_dir is None:
+        return {}
     try:
-        config = yaml.safe_load((run_dir / CONFIG).read_text()) if run_dir else None
-    except (OSError, ValueError, yaml.YAMLError):
+        with (run_dir / CONFIG).open() as file:
+            config = yaml.safe_load(file.read(MAX_CONFIG))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         config = None
     return config if isinstance(config, dict) else {}
 
@@ -161,7 +166,10 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     with path.open(newline="") as file:
         text = file.read()
     reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    rows = list(reader)
+    try:
+        rows = [row for row in reader if int(row["images_seen"]) >= 0]
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"can't read {path}: its rows are no curves of a run ({error!r:.80}); remove it") from error
     return list(reader.fieldnames or []), rows
 
 

@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from src.callbacks.checkpoints import Checkpoints, SafetensorsIO
 from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
-from src.core.errors import STOPPED, RunStopped, UserError, printable
+from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
 from src.core.run_folder import CONFIG, full_disk_explained, run_dir_of
 from src.data.datamodule import ImageDataModule
@@ -62,7 +62,7 @@ def fit(config: dict[str, Any]) -> None:
     try:
         with explained_errors(config, model), full_disk_explained(run_dir):
             if trainer.is_global_zero:
-                print(f"data: {printable(data.source.description)}", *filter(None, [origin]), sep="\n", flush=True)
+                print(f"data: {data.source.description}", *filter(None, [origin]), sep="\n", flush=True)
                 with full_disk_explained(run_dir, config["resume"]):
                     restore_run_dir(config["resume"], run_dir, checkpoint)
                     write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))

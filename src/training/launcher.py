@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from src.callbacks.stop_signals import stop_signals
-from src.core.errors import RunFailed, UserError
+from src.core.errors import RunFailed, UserError, printable
 from src.core.files import write_atomic
 from src.core.ranks import RankInfo, get_rank_info, hide_slurm
 from src.core.run_folder import CONFIG, full_disk_explained, held, owned
@@ -159,7 +159,7 @@ def wait_for(ranks: list[subprocess.Popen], error_file: Path) -> None:
         print(f"error: {reason}", file=sys.stderr, flush=True)
         error_file.write_text(reason + "\n")
     else:
-        reason = error_file.read_text().strip() if error_file.exists() else f"exit status {status}"
+        reason = printable(error_file.read_text().strip()) if error_file.exists() else f"exit status {status}"
     if status:
         raise RunFailed(status, reason, requested=signal_number > 0)
 
@@ -186,8 +186,9 @@ def run_rank(fit: str, config: dict[str, Any], rank: int, world_size: int) -> No
     except UserError as error:
         status, reason, shown = 2, str(error), f"error: {error}"
     except Exception as error:
-        status, reason = 1, " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        shown = (f"rank {rank} of {world_size}: " if world_size > 1 else "") + traceback.format_exc()
+        status, reason = 1, printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+        shown = "\n".join(map(printable, traceback.format_exc().splitlines()))
+        shown = f"rank {rank} of {world_size}: {shown}" if world_size > 1 else shown
         if world_size > 1 and any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "timed out")):
             time.sleep(2)  # the rank that broke the connection knows more and is heard first
     try:
