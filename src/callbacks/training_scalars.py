@@ -119,6 +119,8 @@ class TrainingScalars(PeriodicCallback):
         if state := checkpoint.get("training_scalars"):
             for name, value in checked_state("TrainingScalars", state, SAVED).items():
                 setattr(self, name, value)
+            if not self.counts.keys() >= self.numbers.keys():
+                raise mismatch("sums without counts")
             for names, sums in state["groups"].items():
                 if sums.shape[1:] != (len(names.split(",")),) or not self.counts.keys() >= set(names.split(",")):
                     raise mismatch(f"sums of {names} of another kind")

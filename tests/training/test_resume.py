@@ -93,7 +93,10 @@ def test_twenty_killed_runs_end_as_if_never_stopped(
     kill_and_go_on(model, processes, 20 // processes, straight, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGUSR1, 2)])
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGHUP, 1), (signal.SIGUSR1, 2), (signal.SIGHUP, 2)],
+)
 def test_signal_stops_a_run_with_a_checkpoint_of_this_step(
     number: int, processes: int, straight: Straight, tmp_path: Path
 ) -> None:
