@@ -62,8 +62,8 @@ def run(job: Callable[..., None]) -> None:
             from src.config.sweep import sweep
 
             jobs = sweep()
-        has_run_dir = "run_dir" in config
-        with jobs as run_job, full_disk_explained(Path(config["run_dir"])) if has_run_dir else nullcontext():
+        disk = full_disk_explained(Path(config["run_dir"])) if "run_dir" in config else nullcontext()
+        with jobs as run_job, disk:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None

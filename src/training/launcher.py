@@ -23,7 +23,7 @@ import yaml
 from src.callbacks.stop_signals import stop_signals
 from src.core.errors import RunFailed, UserError, printable
 from src.core.files import write_atomic
-from src.core.ranks import RankInfo, get_rank_info, hide_slurm
+from src.core.ranks import get_rank_info, hide_slurm
 from src.core.run_folder import CONFIG, full_disk_explained, held, owned
 
 END_WITHIN_S = 20.0  # after another rank failed
@@ -37,7 +37,6 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
     not fit.
     """
     run_dir, here = Path(config["run_dir"]), get_rank_info()
-    check_batch(config, here)
     with full_disk_explained(run_dir), owned(run_dir, config["resume"]):
         if config["resume"]:
             # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
@@ -63,11 +62,16 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     num_ranks, num_nodes = count_ranks(config["trainer"]), config["trainer"]["num_nodes"]
     if not here or here.rank == 0:
         (run_dir / "error.txt").unlink(missing_ok=True)
+    batch_size, world_size = config["data"].get("batch_size", 0), num_ranks * num_nodes
+    if batch_size % world_size:
+        raise UserError(
+            f"data.batch_size={batch_size} can't be shared by {world_size} ranks; give a multiple of {world_size}"
+        )
     if here:
-        if here.world_size != num_ranks * num_nodes:
+        if here.world_size != world_size:
             raise UserError(
                 f"trainer.devices={num_ranks} on each of trainer.num_nodes={num_nodes} machines are "
-                f"{num_ranks * num_nodes} processes, but {here.launcher} started {here.world_size}; "
+                f"{world_size} processes, but {here.launcher} started {here.world_size}; "
                 "give the numbers of each machine's processes and of machines"
             )
         run_rank(fit, config, here.rank, here.world_size)
@@ -87,16 +91,6 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
         for environment in rank_environments(num_ranks)
     ]
     wait_for(ranks, run_dir / "error.txt")
-
-
-def check_batch(config: dict[str, Any], here: RankInfo | None) -> None:
-    """Raise UserError unless the ranks can share a batch of data.batch_size images."""
-    world_size = here.world_size if here else count_ranks(config["trainer"]) * config["trainer"]["num_nodes"]
-    batch_size = config["data"].get("batch_size", world_size)
-    if batch_size % world_size:
-        raise UserError(
-            f"data.batch_size={batch_size} can't be shared by {world_size} ranks; give a multiple of {world_size}"
-        )
 
 
 def count_ranks(trainer: dict[str, Any]) -> int:

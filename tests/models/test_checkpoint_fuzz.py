@@ -186,7 +186,7 @@ def test_changed_checkpoints(cases: int, files: list[bytes], tmp_path: Path) -> 
         assert slowest < SLOWEST_S, number
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     print(
-        f"{cases} cases: {used} used ({everywhere} at every door), {refused} refused; the slowest took {slowest:.2f} s, "
+        f"{cases} cases: {used} used ({everywhere} at every door), {refused} refused; at most {slowest:.2f} s, "
         f"all together {grown / 1e6:.0f} MB"
     )
     assert grown < GIGABYTE
