@@ -36,10 +36,8 @@ def get_rank_info() -> RankInfo | None:
         return RankInfo(ranks["RANK"], ranks["WORLD_SIZE"], "torchrun")
     if "LOCAL_RANK" in ranks:
         raise UserError("LOCAL_RANK is set, but not RANK and WORLD_SIZE too; unset it, or start the ranks by torchrun")
-    num_tasks, is_shell = (
-        number("SLURM_STEP_NUM_TASKS", "1"),
-        os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"),
-    )
+    num_tasks = number("SLURM_STEP_NUM_TASKS", "1")
+    is_shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     if num_tasks > 1 and not is_shell and number("SLURM_STEP_ID", "0") not in SHELL_STEPS:
         return RankInfo(number("SLURM_PROCID"), num_tasks, "SLURM")
     return None
@@ -49,9 +47,7 @@ def number(name: str, default: str = "") -> int:
     """Return the number in an environment variable. Raises UserError if it holds none."""
     text = os.environ.get(name, default)
     if not (text.isascii() and text.isdecimal()):
-        raise UserError(
-            f"the environment variable {name}={text} is no number; unset it, or start the ranks by torchrun"
-        )
+        raise UserError(f"the environment variable {name}={text} is no number; unset it, or use torchrun")
     return int(text)
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
     not fit.
     """
     run_dir, here = Path(config["run_dir"]), get_rank_info()
-    with full_disk_explained(run_dir), owned(run_dir, config["resume"]):
+    rank = here.rank if here else None
+    with full_disk_explained(run_dir), owned(run_dir, config["resume"], rank) if not rank else nullcontext():
         if config["resume"]:
             # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
             from src.training.resume import resumed_config
@@ -46,7 +47,7 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
                 raise UserError("init_from starts a new run, resume continues one; give one of them, or resume=last")
             config = resumed_config(config, typed)
             config |= {"init_from": None if config["resume"] else config["init_from"]}
-        if not here or here.rank == 0:
+        if not rank:
             print(f"run folder: {run_dir}", flush=True)
         launch("src.training.fit.fit", config, always_apart)
 
