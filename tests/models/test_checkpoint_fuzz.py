@@ -131,7 +131,10 @@ def spliced(content: bytes, other: bytes, rng: random.Random) -> bytes:
         case 3:
             entry = header[rng.choice(names)]
             key = rng.choice(list(entry))
-            wrong = {"dtype": ["F16", "I64", "X", 3], "shape": [[], [0], [-1], [2**40, 2**40], "x"]}
+            wrong: dict[str, list[Any]] = {
+                "dtype": ["F16", "I64", "X", 3],
+                "shape": [[], [0], [-1], [2**40, 2**40], "x"],
+            }
             entry[key] = rng.choice(wrong.get(key, [[0, 0], [0, 2**60], [-4, 4], [4], "x"]))
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data

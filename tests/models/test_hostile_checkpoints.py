@@ -173,6 +173,7 @@ CONTENTS: dict[str, tuple[Edit, str]] = {
         lambda content: with_data("batch_size", 65_536)(with_data("image_size", 256)(content)),
         "batch_size=65,536 images of 256 pixels; at most 4,096",
     ),
+    "_partial_ of a number": (with_model("optimizer", "_partial_", to=0.5), "_partial_ flag must be a bool"),
     "images of another size": (with_data("image_size", 64), "image_size=64 does not fit its networks (the model makes"),
     "size of text": (with_data("image_size", "\u202e32"), ""),
     "encoder of another size": (with_model("encoder", "image_size", to=64), ""),

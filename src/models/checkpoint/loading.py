@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
 from torch import Tensor
 from torch.nn.modules import module as nn_module
 
@@ -122,7 +121,7 @@ def check_sizes(model: GenerativeModel, image_size: Any) -> None:
             raise ValueError(f"the model makes images of {made.shape[-1]} pixels")
         model.reconstruct(images)
         if hasattr(model, "discriminator"):
-            model.discriminator(images)
+            model.get_submodule("discriminator")(images)
     except (RuntimeError, TypeError, ValueError) as error:
         if "meta tensor" in str(error):  # a network of one's own that looks at values
             return
@@ -211,7 +210,9 @@ def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
     validate_config(config, path)
     try:
         built = instantiate(check(config, path))
-    except InstantiationException as error:
+    except UserError:
+        raise
+    except Exception as error:  # Hydra, OmegaConf and constructors raise nearly anything
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(f"the checkpoint's {path} can't be built: {reason}") from error
     if not isinstance(built, kind):
