@@ -29,6 +29,7 @@ def latents(
 
     from pathlib import Path
 
+    from src.core.run_folder import no_link
     from src.evaluation.from_checkpoint import load_run
     from src.reports.latents import LatentImages
 
@@ -37,7 +38,7 @@ def latents(
         source = loaded.data(data, reference)
         print(f"data: {source.source.description}", flush=True)
         images = source.images(reference)
-    folder = Path(output) if output else loaded.folder / "latents"
+    folder = Path(output) if output else no_link(loaded.folder / "latents")
     options = (num_images, num_directions, paths, steps, map, map_cells, animation, frames, seed)
     LatentImages(loaded.inference, folder, *options).write(images, checkpoint)
 

@@ -21,7 +21,7 @@ def outputs_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def test_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
     for name in ("src", "conf", "pretrained"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     images = [output for output in outputs_of(notebook) if "image/png" in output.get("data", {})]
     assert len(images) >= 15
@@ -31,6 +31,6 @@ def test_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
 def test_committed_outputs_are_small_and_name_no_machine() -> None:
     text = NOTEBOOK.read_text()
     assert len(text) < 1_500_000
-    assert outputs_of(nbformat.reads(text, as_version=4))  # type: ignore[no-untyped-call]
+    assert outputs_of(nbformat.reads(text, as_version=4))
     for word in ("/home/", "/tmp/", str(REPOSITORY), "site-packages", "Traceback"):
         assert word not in text

@@ -14,16 +14,18 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from src.callbacks.periodic import should_run
 from src.callbacks.stop_signals import StopSignals
-from src.core.distributed import LargestOfRanks
+from src.core.distributed import LargestOfRanks, all_gather
 from src.core.errors import RunStopped, UserError
 from src.core.files import link_or_copy, write_atomic
 from src.core.run_folder import BEST, LAST, checkpoint_name, numbered_checkpoints
-from src.core.types import PositiveFloat, PositiveInt
+from src.core.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file, to_bytes
+from src.models.checkpoint.states import checked_state
 
 # What a rank asks for after a step, besides a stop by a signal, whose number is higher.
 NO_REQUEST, SAVE = 0, 1
+STATE = {"best": dict[str, int | float], "logged": dict[str, int | float], "wall_seconds": NonNegativeFloat}
 
 
 def describe_last_checkpoint(trainer: Trainer) -> str:
@@ -75,6 +77,7 @@ class Checkpoints(Checkpoint):
         self.best: dict[str, float] = {}
         self.logged: dict[str, float] = {}
         self.newest: Path | None = None
+        self.gradients: dict[str, torch.Tensor] = {}  # where gradients are accumulated over steps
         self.signals, self.largest_of_ranks, self.io = StopSignals(), LargestOfRanks(), SafetensorsIO()
         self.started_at = time.monotonic()
 
@@ -94,6 +97,10 @@ class Checkpoints(Checkpoint):
         self.monitored = trainer.callback_metrics.get(self.monitor or "")
         if model.images_seen and trainer.ckpt_path:
             self.newest = Path(trainer.ckpt_path)
+        for name, weight in model.named_parameters():
+            if name in self.gradients:
+                values = self.gradients[name].to(weight)  # on another number of ranks each takes the mean of all
+                weight.grad = values[trainer.global_rank] if len(values) == trainer.world_size else values.mean(dim=0)
         if self.best and not trainer.strategy.broadcast(Path(self.folder, BEST).exists()):
             self.best = {}  # the search for the best begins again
         self.signals.in_steps = True
@@ -135,13 +142,20 @@ class Checkpoints(Checkpoint):
         check_finite(trainer, model)  # after TrainingScalars, which names the loss that broke them
         versions = {str(logger.name): str(logger.version) for logger in trainer.loggers if logger.version}
         checkpoint["logger_versions"] = versions
+        if trainer.fit_loop.epoch_loop._should_accumulate():  # each rank's gradients, of the steps so far
+            grads = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+            checkpoint["gradients"] = {name: all_gather(grad[None]).cpu() for name, grad in grads.items()}
+
+    def on_load_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
+        self.gradients = checkpoint.get("gradients", {})
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "logged": self.logged, "wall_seconds": self.wall_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.logged = state_dict["best"], state_dict["logged"]
-        self.started_at -= state_dict["wall_seconds"]
+        state = checked_state("Checkpoints", state_dict, STATE)
+        self.best, self.logged = state["best"], state["logged"]
+        self.started_at -= state["wall_seconds"]
 
     def on_exception(self, *args: Any) -> None:
         self.signals.in_steps = False

@@ -7,6 +7,7 @@ from lightning import Callback, Trainer
 
 from src.core.seeds import mixed_seed, seed_generators
 from src.core.types import Seed
+from src.models.checkpoint.states import checked_state
 
 
 @dataclass(eq=False)
@@ -26,4 +27,4 @@ class StepSeeds(Callback):
         return {"seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seed = state_dict["seed"]
+        self.seed = checked_state("StepSeeds", state_dict, {"seed": Seed})["seed"]

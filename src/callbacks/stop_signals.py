@@ -1,10 +1,18 @@
-"""Signals that ask a run to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning)."""
+"""Signals that ask a run to stop: SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (SLURM's warning), SIGHUP (a closed terminal)."""
 
 import contextlib
 import os
 import signal
+import stat
 from types import FrameType
 from typing import Any
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return those that the system has (Windows: the first two), without SIGHUP where nohup has it ignored."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+    numbers = [signal.Signals[name] for name in names]
+    return [n for n in numbers if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 class StopSignals:
@@ -17,7 +25,7 @@ class StopSignals:
         self.previous: dict[int, Any] = {}
         # Python lets only the main thread do this; elsewhere signals keep their meaning.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            for number in stop_signals():
                 self.previous[number] = signal.signal(number, self.receive)
 
     def uninstall(self) -> None:
@@ -30,5 +38,15 @@ class StopSignals:
         if number == signal.SIGINT == self.received:
             os._exit(128 + signal.SIGINT)
         self.received = number
+        name = signal.Signals(number).name
+        if name == "SIGHUP":
+            leave_terminal()
         # print() may be what was interrupted.
-        os.write(2, f"\n{signal.Signals(number).name}: stopping after this step, with a checkpoint\n".encode())
+        os.write(2, f"\n{name}: stopping after this step, with a checkpoint\n".encode())
+
+
+def leave_terminal() -> None:
+    """Let what is printed to a terminal that is gone vanish, instead of ending the process by an error."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -13,11 +13,15 @@ from src.callbacks.checkpoints import describe_last_checkpoint
 from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.distributed import all_gather
 from src.core.errors import UserError
+from src.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 from src.models.base import GenerativeModel
+from src.models.checkpoint.states import checked_state, mismatch
 
 NEVER = torch.iinfo(torch.int64).max
 # The plain values that a checkpoint holds, besides the sums of tensors.
-SAVED = ("numbers", "counts", "seconds", "wait_seconds", "images", "total_seconds", "total_images")
+SAVED: dict[str, Any] = {"numbers": dict[str, float], "counts": dict[str, PositiveInt]}
+SAVED |= dict.fromkeys(("seconds", "wait_seconds", "total_seconds"), NonNegativeFloat)
+SAVED |= dict.fromkeys(("images", "total_images"), NonNegativeInt)
 
 
 @dataclass(eq=False)
@@ -113,9 +117,13 @@ class TrainingScalars(PeriodicCallback):
 
     def on_load_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         if state := checkpoint.get("training_scalars"):
-            for name in SAVED:
-                setattr(self, name, type(getattr(self, name))(state[name]))
+            for name, value in checked_state("TrainingScalars", state, SAVED).items():
+                setattr(self, name, value)
+            if not self.counts.keys() >= self.numbers.keys():
+                raise mismatch("sums without counts")
             for names, sums in state["groups"].items():
+                if sums.shape[1:] != (len(names.split(",")),) or not self.counts.keys() >= set(names.split(",")):
+                    raise mismatch(f"sums of {names} of another kind")
                 # On another number of ranks each takes the mean of all.
                 mine = sums[trainer.global_rank] if len(sums) == trainer.world_size else sums.mean(dim=0)
                 mine = mine.to(trainer.strategy.root_device)

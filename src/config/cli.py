@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from src.config.validation import Mismatch, check, listed
-from src.core.errors import UserError
-from src.core.ranks import agree_on_run_dir, get_rank_info
+from src.core.errors import UserError, printable
+from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
+from src.core.run_folder import full_disk_explained, owned
 
 CONF = Path(__file__).parents[2] / "conf"
 RUN_ELSEWHERE = ("hydra/sweeper", "hydra/launcher")  # options that take the jobs of a sweep out of this process
@@ -61,7 +62,8 @@ def run(job: Callable[..., None]) -> None:
             from src.config.sweep import sweep
 
             jobs = sweep()
-        with jobs as run_job:
+        disk = full_disk_explained(Path(config["run_dir"])) if "run_dir" in config else nullcontext()
+        with jobs as run_job, disk:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -81,8 +83,8 @@ def run(job: Callable[..., None]) -> None:
 def fail(sentence: str) -> NoReturn:
     """Print an error and exit with status 2."""
     # All ranks on a machine have made the same mistake.
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"error: {sentence}", file=sys.stderr)
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys() or os.environ.get("LOCAL_RANK", "0") in ("0", ""):
+        print(f"error: {printable(sentence)}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -99,7 +101,12 @@ def run_dir_overrides(config: dict[str, Any], overrides: list[str], flags: list[
     is_given = any(override.startswith("run_dir=") for override in overrides)
     if "run_dir" not in config or is_sweep(overrides, flags) or not (info or is_given):
         return []
-    run_dir = agree_on_run_dir(info, overrides, config["run_dir"]) if info else config["run_dir"]
+    run_dir = config["run_dir"]
+    with full_disk_explained(Path(run_dir)):
+        if info:
+            run_dir = agree_on_run_dir(info, overrides, run_dir)
+        else:  # before Hydra writes there
+            for_life.enter_context(owned(Path(run_dir), config["resume"]))
     escaped = run_dir.replace("'", "\\'")
     return [f"hydra.run.dir='{escaped}'", *(["hydra.output_subdir=null"] if info and info.rank else [])]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.core.errors import RunFailed, UserError
+from src.core.errors import RunFailed, UserError, printable
 
 FINISHED = "finished"
 Result = tuple[list[str], str, str]  # a job's options, its end in words and its folder
@@ -61,5 +61,5 @@ def show(results: list[Result]) -> None:
         path = Path(folder)
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         own = " ".join(override for override in overrides if override not in common)
-        table.add_row(str(number), own, ended, str(shown))
-    Console().print(table)
+        table.add_row(str(number), *map(printable, (own, ended, shown)))
+    Console(markup=False, emoji=False).print(table)

@@ -35,8 +35,9 @@ def download(
     """Download url to path unless the file exists, then call check(path); other processes wait for the first one.
 
     Received bytes are kept in path.part, and a retry or the next call continues from there. The wait between retries
-    doubles, from backoff_s. Raises UserError, which names the alternatives, when the file can't be had, and the option
-    that gives another folder when it can't be kept.
+    doubles, from backoff_s. A file that was downloaded by this call is deleted again where check raises; one that was
+    there before stays, whosever it is. Raises UserError, which names the alternatives, when the file can't be had, and
+    the option that gives another folder when it can't be kept.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def download(
         with nullcontext() if read_only else locked(path.with_name(f"{path.name}.lock"), message):
             if not path.exists():
                 logger.info("downloading %s from %s to %s", title, url, path)
-            attempt = 0
+            attempt, was_there = 0, os.path.lexists(path)
             while not path.exists():
                 try:
                     _fetch(url, path, title, timeout_s)
@@ -57,8 +58,13 @@ def download(
                     logger.warning("%s: %s; trying again in %g s", url, error, wait_s)
                     time.sleep(wait_s)
                     attempt += 1
-            if check:
-                check(path)
+            try:
+                if check:
+                    check(path)
+            except UserError:
+                if not was_there:
+                    path.unlink()
+                raise
     except OSError as error:
         raise UserError(
             f"can't keep {title} in {path.parent}: {error.strerror or error}; make room there or give another folder "
@@ -77,6 +83,8 @@ def _fetch(url: str, path: Path, title: str, timeout_s: float) -> None:
     """Send one request, write its body to the part (at its end if the server has the same version), and rename it."""
     part, version_file = (path.with_name(f"{path.name}.part{suffix}") for suffix in ("", ".validator"))
     headers = {"User-Agent": "cat-faces"}
+    if path.is_symlink() or (os.path.lexists(part) and not version_file.exists()):
+        raise FileExistsError(f"{path} is a link, or {part} another program's")
     version = version_file.read_text() if part.exists() and version_file.exists() else ""
     start = part.stat().st_size if version else 0
     if start:

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from src.core.files import replaced
+
 GAP = 2  # pixels between the images of a grid and around them
 
 
@@ -43,8 +45,8 @@ def to_pillow(image: Tensor) -> Image.Image:
 def save_grid(images: Sequence[Tensor] | Tensor, path: Path, columns: int) -> Tensor:
     """Write images, uint8 (3, H, W) each, as one PNG with `columns` a row; return that grid, uint8 (3, H', W')."""
     grid = tile(images, columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pillow(grid).save(path)
+    with replaced(path) as partial:
+        to_pillow(grid).save(partial, "PNG")
     return grid
 
 

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from src.core.distributed import get_rank
+from src.core.errors import printable
 
 Item = TypeVar("Item")
-CONSOLE = Console(stderr=True)  # one for all: bars that are shown at the same time share the terminal
+CONSOLE = Console(
+    stderr=True, markup=False, emoji=False
+)  # one for all: bars that are shown at the same time share the terminal
 DELAY_S, INTERVAL_S = 2.0, 30.0
 
 
@@ -23,9 +26,10 @@ def track(items: Iterable[Item], total: float | None, title: str, size: Callable
     if get_rank() > 0:
         yield from items
         return
-    columns = *Progress.get_default_columns(), MofNCompleteColumn()
+    title_column = TextColumn("{task.description}", markup=False)
+    columns = title_column, *Progress.get_default_columns()[1:], MofNCompleteColumn()
     bar = Progress(*columns, console=CONSOLE, transient=True, get_time=time.monotonic)
-    task, show_at = bar.add_task(title, total=total), time.monotonic() + DELAY_S
+    task, show_at = bar.add_task(printable(title), total=total), time.monotonic() + DELAY_S
     try:
         for item in items:
             yield item

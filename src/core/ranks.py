@@ -2,16 +2,20 @@
 
 import json
 import os
+from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from src.core.errors import UserError
+from src.core.run_folder import owned
 
 # SLURM's numbers for the steps of a batch script and of an interactive shell, in which nobody started ranks.
 SHELL_STEPS = range(0xFFFFFFF0, 0x100000000)
 TIMEOUT = timedelta(minutes=5)
 # The first rank's end of the store: the others may still be reading when it has all it wants.
 open_stores: list[object] = []
+for_life = ExitStack()  # what is owned until the process ends
 
 
 class RankInfo(NamedTuple):
@@ -27,13 +31,24 @@ def get_rank_info() -> RankInfo | None:
 
     In a batch script or a shell of SLURM's there are SLURM_PROCID and SLURM_NTASKS too, and still one process.
     """
-    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        return RankInfo(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "torchrun")
-    num_tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    ranks = {name: number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in os.environ}
+    if len(ranks) == 3:
+        return RankInfo(ranks["RANK"], ranks["WORLD_SIZE"], "torchrun")
+    if "LOCAL_RANK" in ranks:
+        raise UserError("LOCAL_RANK is set, but not RANK and WORLD_SIZE too; unset it, or start the ranks by torchrun")
+    num_tasks = number("SLURM_STEP_NUM_TASKS", "1")
     is_shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if num_tasks > 1 and not is_shell and int(os.environ.get("SLURM_STEP_ID", 0)) not in SHELL_STEPS:
-        return RankInfo(int(os.environ["SLURM_PROCID"]), num_tasks, "SLURM")
+    if num_tasks > 1 and not is_shell and number("SLURM_STEP_ID", "0") not in SHELL_STEPS:
+        return RankInfo(number("SLURM_PROCID"), num_tasks, "SLURM")
     return None
+
+
+def number(name: str, default: str = "") -> int:
+    """Return the number in an environment variable. Raises UserError if it holds none."""
+    text = os.environ.get(name, default)
+    if not (text.isascii() and text.isdecimal()):
+        raise UserError(f"the environment variable {name}={text} is no number; unset it, or use torchrun")
+    return int(text)
 
 
 def hide_slurm() -> None:
@@ -43,19 +58,28 @@ def hide_slurm() -> None:
 
 
 def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
-    """Return the first rank's run folder, on every rank; raise UserError if their command lines differ."""
+    """Return the first rank's run folder, on every rank, which own it then until they end.
+
+    Raises UserError if their command lines differ, or the folder can't be owned.
+    """
     from torch.distributed import DistError
     from torch.distributed.rendezvous import rendezvous
 
     address, port = main_address(info)
     key = f"cat_faces/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    resume = next((item.partition("=")[2] for item in overrides if item.startswith("resume=")), None)
+    refusal = ""
     try:
         # torchrun's agent keeps a store at the address; elsewhere the first rank does, and training shares it later.
         store, _, _ = next(rendezvous(f"tcp://{address}:{port}", info.rank, info.world_size, timeout=TIMEOUT))
         open_stores.append(store)
         if info.rank == 0:
-            store.set(key, json.dumps([overrides, run_dir]))
-        first_overrides, agreed = json.loads(store.get(key))
+            try:
+                for_life.enter_context(owned(Path(run_dir), resume, 0))
+            except UserError as error:
+                refusal = str(error)
+            store.set(key, json.dumps([overrides, run_dir, refusal]))
+        first_overrides, agreed, refusal = json.loads(store.get(key))
         # Whoever keeps the store waits for those who read it, should it end soon.
         if store.add(f"{key}/read", 1) == info.world_size:
             store.set(f"{key}/all", "")
@@ -65,6 +89,10 @@ def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
             f"rank {info.rank} of {info.world_size} did not find the others at {address}:{port} within "
             f"{TIMEOUT.seconds} s ({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and the network"
         ) from error
+    if refusal:
+        raise UserError(refusal)
+    if info.rank:
+        for_life.enter_context(owned(Path(agreed), resume, info.rank))
     if first_overrides != overrides:
         given, first = (" ".join(options) or "nothing" for options in (overrides, first_overrides))
         raise UserError(f"rank {info.rank} was given {given}, rank 0 {first}; give all ranks of a run the same options")

@@ -1,18 +1,113 @@
-"""A run folder: the names of its files, its checkpoints and its config. Needs no torch."""
+"""A run folder: its owner, the names of its files, its checkpoints and its config. Needs no torch."""
 
 import csv
+import errno
 import io
+import os
 import re
-from collections.abc import Iterable
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from src.core.errors import UserError
+from src.core.errors import UserError, printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
-LAST, BEST, EXPORTED = "last.safetensors", "best.safetensors", "model.safetensors"
+LAST, BEST, EXPORTED, LOCK = "last.safetensors", "best.safetensors", "model.safetensors", "run.lock"
+MAX_CONFIG = 100_000  # characters
+STOPS_WITHIN_S = 130.0  # a run that was asked to stop
+held: dict[Path, int | None] = {}  # the run folders that this process owns, and the descriptors of their locks
+
+
+@contextmanager
+def owned(run_dir: Path, resume: str | None, rank: int | None = None) -> Iterator[None]:
+    """Own a run folder: no other run writes there until this process and those that inherit the lock have ended.
+
+    With resume=last a run that is stopping is waited for. rank: of a run whose ranks torchrun or SLURM started; the
+    first takes the lock alone, then the others share it. Raises UserError for a folder that another run owns, that
+    holds a run which is not to be resumed, or in which links lead elsewhere.
+    """
+    key = run_dir.resolve()
+    if key in held:
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
+        for path in run_dir.glob(pattern):
+            no_link(path)
+    held[key] = descriptor = lock(run_dir, STOPS_WITHIN_S if resume == "last" else 0, rank)
+    try:
+        if not resume and not rank and has_run(run_dir):
+            raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)  # ranks that still run hold it
+        del held[key]
+
+
+def lock(run_dir: Path, patience_s: float, rank: int | None) -> int | None:
+    """Return the descriptor of a run folder's lock, None where there are no locks. Raises UserError, see owned."""
+    descriptor, deadline, waits = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o666), time.monotonic(), False
+    while True:
+        try:
+            for kind in {None: ["EX"], 0: ["EX", "SH"]}.get(rank, ["SH"]):
+                fcntl.flock(descriptor, getattr(fcntl, f"LOCK_{kind}") | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            owner = printable((run_dir / LOCK).read_text(errors="replace")[:200]) or "another process"
+            if time.monotonic() > deadline + patience_s:
+                os.close(descriptor)
+                raise UserError(
+                    f"{run_dir} belongs to a run that goes on: {owner}; wait for it, stop it, or give another run_dir"
+                ) from None
+            if not waits:
+                print(f"{run_dir} belongs to {owner}; waiting {patience_s:.0f} s for it to end", flush=True)
+            waits = True
+            time.sleep(0.2)
+        except (OSError, AttributeError):  # a file system, or a system, without
+            print(f"{run_dir} can't be locked here: take care that no other run uses it", flush=True)
+            os.close(descriptor)
+            return None
+    if not rank:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
+
+
+def no_link(path: Path) -> Path:
+    """Return a path of a run folder, to be written to. Raises UserError for a link, which leads to somebody else's."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, and nothing is written through links; put what it leads to in its place")
+    return path
+
+
+def has_run(run_dir: Path) -> bool:
+    """Tell whether a folder holds anything of a run."""
+    files = (f"{CHECKPOINTS}/*.safetensors", f"{IMAGES}/*.png", CONFIG, METRICS, SUMMARY)
+    return any(next(run_dir.glob(pattern), None) for pattern in files)
+
+
+@contextmanager
+def full_disk_explained(run_dir: Path, last: str | Path | None = None) -> Iterator[None]:
+    """Turn the error of a full disk into a UserError that names the last checkpoint, by default the folder's newest."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        last = last or next(reversed(numbered_checkpoints(run_dir / CHECKPOINTS).values()), None)
+        where = f"the last valid checkpoint is {last}" if last else "there is no checkpoint yet"
+        raise UserError(f"can't write {error.filename or run_dir}: {error.strerror}; {where}") from error
 
 
 def checkpoint_name(images_seen: int) -> str:
@@ -24,11 +119,6 @@ def numbered_checkpoints(folder: Path) -> dict[int, Path]:
     """Return the numbered files of a checkpoints folder by their images seen, oldest first."""
     found = {path: re.fullmatch(r"images_(\d+)\.safetensors", path.name) for path in folder.glob("images_*")}
     return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
-
-
-def has_checkpoints(run_dir: Path) -> bool:
-    """Tell whether a folder holds a run that can be resumed."""
-    return any((run_dir / CHECKPOINTS).glob("*.safetensors"))
 
 
 def run_dir_of(checkpoint: Path) -> Path | None:
@@ -62,9 +152,12 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 def read_config(run_dir: Path | None) -> dict[str, Any]:
     """Return a run's resolved config as config.yaml has it, empty where there is none that can be read."""
+    if run_dir is None:
+        return {}
     try:
-        config = yaml.safe_load((run_dir / CONFIG).read_text()) if run_dir else None
-    except (OSError, ValueError, yaml.YAMLError):
+        with (run_dir / CONFIG).open() as file:
+            config = yaml.safe_load(file.read(MAX_CONFIG))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         config = None
     return config if isinstance(config, dict) else {}
 
@@ -76,7 +169,10 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     with path.open(newline="") as file:
         text = file.read()
     reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    rows = list(reader)
+    try:
+        rows = [row for row in reader if int(row["images_seen"]) >= 0]
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"can't read {path}: its rows are no curves of a run ({error!r:.80}); remove it") from error
     return list(reader.fieldnames or []), rows
 
 

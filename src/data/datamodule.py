@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.core.errors import UserError
+from src.core.errors import UserError, printable
 from src.core.images import from_uint8
 from src.core.seeds import mixed_seed, seed_generators
 from src.core.types import (
@@ -72,7 +72,7 @@ class ImageDataModule(LightningDataModule):
         if images.left_out and self.rank_and_world_size()[0] == 0:
             count, (name, reason) = len(images.left_out), images.left_out[0]
             print(
-                f"data: {count:,} of {count + len(images):,} images left out: {name} ({reason})"
+                f"data: {count:,} of {count + len(images):,} images left out: {printable(name)} ({printable(reason)})"
                 f"{', ...' if count > 1 else ''}; listed in {images.manifest}",
                 file=sys.stderr,
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from src.core.errors import printable
 from src.data.archives import ImageFile, files_state, image_files
 from src.data.cache.builder import CachedSource, OnError
 from src.data.cache.manifest import DecodedImage
@@ -27,7 +28,7 @@ class Folder(CachedSource):
     def __init__(self, root: str | Path, subfolder: str = "", on_error: OnError = "skip", **decoding: Any) -> None:
         self.root, self.subfolder, self.on_error = Path(root).expanduser(), subfolder, on_error
         self.decoding = decoding
-        self.title = self.root.absolute().name
+        self.title = printable(self.root.absolute().name)
         self.identity = f"{self.root.absolute()} {subfolder}"
 
     @property

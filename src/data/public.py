@@ -10,7 +10,7 @@ import torch
 
 from src.core.download import download
 from src.core.errors import UserError
-from src.core.files import user_cache_dir
+from src.core.files import user_cache_dir, write_atomic
 from src.data.archives import image_digests, image_files
 from src.data.dataset import ImageDataset
 from src.data.folder import Folder
@@ -47,8 +47,8 @@ class PublicSet(Folder):
         return super().load(image_size, cache_dir)
 
     def _check(self, archive: Path) -> None:
-        """Compare the contents with the digest, once for each state of the file; rename a file of other contents."""
-        stat, marker = archive.stat(), archive.with_name(f"{archive.name}.checked")
+        """Compare the contents with the digest, once for each state of the file."""
+        stat, marker = archive.stat(), archive.with_name(f".{archive.name}.cat-faces")
         state = f"{self.digest} {stat.st_size} {stat.st_mtime_ns}\n"
         if self.digest is None or (marker.exists() and marker.read_text() == state):
             return
@@ -57,14 +57,13 @@ class PublicSet(Folder):
         except UserError as error:
             found = f"no digest, as {error}"
         if found != self.digest:
-            wrong = archive.replace(archive.with_name(f"{archive.name}.wrong"))
             raise UserError(
                 f"{self.name} from {self.url} is not the published set: expected {self.digest}, found {found}; "
-                f"the file is now {wrong}; run again to download it again, give your own images with data=folder "
+                f"run again without {archive} to download it again, give your own images with data=folder "
                 "data.root=... or use data=drawn_cats"
             )
         with suppress(OSError):  # in a read-only folder it is checked every time
-            marker.write_text(state)
+            write_atomic(marker, state)
 
 
 class CatFaces(PublicSet):

@@ -120,8 +120,7 @@ def downloaded_inception_weights() -> Path:
         # The name ends in the first digits of the digest.
         expected, found = path.stem.rpartition("-")[2], file_sha256(path)
         if not found.startswith(expected):
-            wrong = path.replace(path.with_name(f"{path.name}.wrong"))
-            raise UserError(f"the SHA-256 of {wrong} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
+            raise UserError(f"the SHA-256 of {path} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
     if not path.exists():

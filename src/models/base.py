@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from src.core.errors import UserError
 from src.core.schedules import Schedule, as_schedule
 from src.core.types import NonNegativeFloat
+from src.models.checkpoint.states import check_optimizer
 from src.models.inference import LatentModel
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -57,10 +58,6 @@ class GenerativeModel(LatentModel, LightningModule):
             "channels_last": self.memory_format == torch.channels_last,
         }
 
-    def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the losses to evaluate on held-out images (N, 3, H, W), one value per image: (N,) each."""
-        return {}
-
     def broadcast_buffers(self) -> None:
         """Copy rank zero's buffers, such as batch normalization's running statistics, to all ranks."""
         if self.trainer.world_size > 1:
@@ -87,15 +84,8 @@ class GenerativeModel(LatentModel, LightningModule):
         self.images_seen += len(images) * self.trainer.world_size
 
     def on_train_start(self) -> None:
-        # torch would notice too late.
         for optimizer in self.trainer.optimizers:
-            for weight, state in optimizer.state.items():
-                for name, value in state.items():
-                    if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
-                        raise UserError(
-                            f"the checkpoint's optimizer has a state {name} of shape {list(value.shape)} for a weight "
-                            f"of shape {list(weight.shape)}; give another checkpoint"
-                        )
+            check_optimizer(optimizer)
         self.training_since = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:

@@ -48,6 +48,10 @@ class LatentModel(nn.Module):
         """Return the decoded latents of images, (N, 3, H, W) in [-1, 1]; UserError if the model has no encoder."""
         return self.decode(self.encode(images))
 
+    def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the losses to evaluate on held-out images (N, 3, H, W), one value per image: (N,) each."""
+        return {}
+
     def priors(self) -> list[Prior]:
         """Return the distributions that latents can be sampled from, the model's own first."""
         return ["normal", "mixture"] if self.mixture is not None and self.mixture.is_fitted else ["normal"]

@@ -43,7 +43,7 @@ def write_evaluation(
     write_atomic(folder / "metrics.json", json.dumps(results | facts, indent=2) + "\n")
     for path, grid in grids.items():
         save_grid(grid, path, NEIGHBORS + 2)
-    console, table = Console(), Table("metric")
+    console, table = Console(markup=False, emoji=False), Table("metric")
     table.add_column("value", justify="right")
     for name, value in results.items():
         if not isinstance(value, list):

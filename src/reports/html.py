@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from torch import Tensor
 
+from src.core.errors import printable
 from src.core.images import to_pillow
 
 
@@ -15,7 +16,7 @@ def template(module: str) -> Template:
     """Return the template page.html beside a module's file, in which an unknown name is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(module).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["stem"] = lambda name: PurePosixPath(name).stem

@@ -108,7 +108,7 @@ class LatentImages:
             for frame in closed_path(stops, on_a_sphere, self.frames)
         ]
         file = f"{name}.{self.animation}"
-        (self.folder / file).write_bytes(animation_bytes(frames, f".{self.animation}"))
+        write_atomic(self.folder / file, animation_bytes(frames, f".{self.animation}"))
         self.written[file] = f"spherical interpolations through {count} {kind} and back to the first"
 
     def save_rows(self, file: str, text: str, rows: Tensor) -> None:

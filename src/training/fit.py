@@ -1,6 +1,5 @@
 """Trains one run in one process (of perhaps several): builds what the config names, fits, sums up."""
 
-import errno
 import logging
 import time
 import warnings
@@ -15,15 +14,16 @@ from hydra.errors import InstantiationException
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from src.callbacks.checkpoints import Checkpoints, SafetensorsIO, describe_last_checkpoint
+from src.callbacks.checkpoints import Checkpoints, SafetensorsIO
 from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
-from src.core.run_folder import CONFIG, run_dir_of
+from src.core.run_folder import CONFIG, full_disk_explained, run_dir_of
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
 from src.models.checkpoint.loading import initialize_from, portable_config, read_checkpoint
+from src.models.checkpoint.states import check_loops
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
@@ -49,7 +49,8 @@ def fit(config: dict[str, Any]) -> None:
     origin = initialize_from(model, config["init_from"]) if config.get("init_from") else ""
     data: ImageDataModule = instantiate(config["data"])
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
-    loggers = build_loggers(config, checkpoint)
+    with full_disk_explained(run_dir, config["resume"]):
+        loggers = build_loggers(config, checkpoint)
     trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
     trainer.strategy.checkpoint_io = SafetensorsIO()
     checkpoints = find_callback(trainer, Checkpoints)
@@ -59,13 +60,15 @@ def fit(config: dict[str, Any]) -> None:
     exit_code = 1
     signals.install()
     try:
-        with explained_errors(config, trainer, model):
+        with explained_errors(config, model), full_disk_explained(run_dir):
             if trainer.is_global_zero:
                 print(f"data: {data.source.description}", *filter(None, [origin]), sep="\n", flush=True)
-                restore_run_dir(config["resume"], run_dir, checkpoint)
-                write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
+                with full_disk_explained(run_dir, config["resume"]):
+                    restore_run_dir(config["resume"], run_dir, checkpoint)
+                    write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
             for logger in loggers:
                 logger.log_hyperparams(config)
+            check_loops(trainer.fit_loop.state_dict(), (checkpoint.get("loops") or {}).get("fit_loop", {}))
             trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
             if trainer.is_global_zero:
                 print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)
@@ -115,17 +118,12 @@ def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any
 
 
 @contextmanager
-def explained_errors(config: dict[str, Any], trainer: Trainer, model: GenerativeModel) -> Iterator[None]:
-    """Turn errors of the trainer's options, a full disk or a checkpoint's foreign states into a UserError."""
+def explained_errors(config: dict[str, Any], model: GenerativeModel) -> Iterator[None]:
+    """Turn errors of the trainer's options or a checkpoint's foreign states into a UserError."""
     try:
         yield
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        where = error.filename or config["run_dir"]
-        raise UserError(f"can't write {where}: {error.strerror}; {describe_last_checkpoint(trainer)}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
             raise

@@ -14,42 +14,42 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from src.core.errors import RunFailed, UserError
+from src.callbacks.stop_signals import stop_signals
+from src.core.errors import RunFailed, UserError, printable
 from src.core.files import write_atomic
 from src.core.ranks import get_rank_info, hide_slurm
-from src.core.run_folder import CONFIG, has_checkpoints
+from src.core.run_folder import CONFIG, full_disk_explained, held, owned
 
 END_WITHIN_S = 20.0  # after another rank failed
 SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a checkpoint
-# Windows has the first two.
-FORWARDED = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) -> None:
     """Train as a checked config says, or resume. typed: the overrides of the command line; always_apart: see launch.
 
-    Raises UserError where the run folder holds a run that is not to be resumed, or a checkpoint does not fit.
+    Raises UserError where the run folder is another run's, holds one that is not to be resumed, or a checkpoint does
+    not fit.
     """
-    run_dir, here = config["run_dir"], get_rank_info()
-    if config["resume"]:
-        # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
-        from src.training.resume import resumed_config
+    run_dir, here = Path(config["run_dir"]), get_rank_info()
+    rank = here.rank if here else None
+    with full_disk_explained(run_dir), owned(run_dir, config["resume"], rank) if not rank else nullcontext():
+        if config["resume"]:
+            # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
+            from src.training.resume import resumed_config
 
-        if config["init_from"] and config["resume"] != "last":
-            raise UserError("init_from starts a new run, resume continues one; give one of them, or resume=last")
-        config = resumed_config(config, typed)
-        config |= {"init_from": None if config["resume"] else config["init_from"]}
-    elif has_checkpoints(Path(run_dir)):
-        raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
-    if not here or here.rank == 0:
-        print(f"run folder: {run_dir}", flush=True)
-    launch("src.training.fit.fit", config, always_apart)
+            if config["init_from"] and config["resume"] != "last":
+                raise UserError("init_from starts a new run, resume continues one; give one of them, or resume=last")
+            config = resumed_config(config, typed)
+            config |= {"init_from": None if config["resume"] else config["init_from"]}
+        if not rank:
+            print(f"run folder: {run_dir}", flush=True)
+        launch("src.training.fit.fit", config, always_apart)
 
 
 def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None:
@@ -63,11 +63,16 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     num_ranks, num_nodes = count_ranks(config["trainer"]), config["trainer"]["num_nodes"]
     if not here or here.rank == 0:
         (run_dir / "error.txt").unlink(missing_ok=True)
+    batch_size, world_size = config["data"].get("batch_size", 0), num_ranks * num_nodes
+    if batch_size % world_size:
+        raise UserError(
+            f"data.batch_size={batch_size} can't be shared by {world_size} ranks; give a multiple of {world_size}"
+        )
     if here:
-        if here.world_size != num_ranks * num_nodes:
+        if here.world_size != world_size:
             raise UserError(
                 f"trainer.devices={num_ranks} on each of trainer.num_nodes={num_nodes} machines are "
-                f"{num_ranks * num_nodes} processes, but {here.launcher} started {here.world_size}; "
+                f"{world_size} processes, but {here.launcher} started {here.world_size}; "
                 "give the numbers of each machine's processes and of machines"
             )
         run_rank(fit, config, here.rank, here.world_size)
@@ -79,10 +84,13 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
         pkgutil.resolve_name(fit)(config)
         return
     write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / CONFIG)]
-    # In process groups of their own they get a terminal's signal once, from here.
-    environments = rank_environments(num_ranks)
-    ranks = [subprocess.Popen(command, env=environment, process_group=0) for environment in environments]
+    command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / CONFIG), str(os.getpid())]
+    # In process groups of their own they get a terminal's signal once, from here. They own the run folder too.
+    locks = [descriptor for descriptor in held.values() if descriptor is not None]
+    ranks = [
+        subprocess.Popen(command, env=environment, process_group=0, pass_fds=locks)
+        for environment in rank_environments(num_ranks)
+    ]
     wait_for(ranks, run_dir / "error.txt")
 
 
@@ -124,7 +132,7 @@ def wait_for(ranks: list[subprocess.Popen], error_file: Path) -> None:
             rank.send_signal(number)
 
     with ExitStack() as stack:
-        for number in FORWARDED:
+        for number in stop_signals():
             stack.callback(signal.signal, number, signal.signal(number, forward))
         stack.callback(terminate, ranks)
         while None in [rank.poll() for rank in ranks] and time.monotonic() < deadline:
@@ -146,7 +154,7 @@ def wait_for(ranks: list[subprocess.Popen], error_file: Path) -> None:
         print(f"error: {reason}", file=sys.stderr, flush=True)
         error_file.write_text(reason + "\n")
     else:
-        reason = error_file.read_text().strip() if error_file.exists() else f"exit status {status}"
+        reason = printable(error_file.read_text().strip()) if error_file.exists() else f"exit status {status}"
     if status:
         raise RunFailed(status, reason, requested=signal_number > 0)
 
@@ -173,8 +181,9 @@ def run_rank(fit: str, config: dict[str, Any], rank: int, world_size: int) -> No
     except UserError as error:
         status, reason, shown = 2, str(error), f"error: {error}"
     except Exception as error:
-        status, reason = 1, " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        shown = (f"rank {rank} of {world_size}: " if world_size > 1 else "") + traceback.format_exc()
+        status, reason = 1, printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+        shown = "\n".join(map(printable, traceback.format_exc().splitlines()))
+        shown = f"rank {rank} of {world_size}: {shown}" if world_size > 1 else shown
         if world_size > 1 and any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "timed out")):
             time.sleep(2)  # the rank that broke the connection knows more and is heard first
     try:
@@ -194,11 +203,11 @@ def end_with(launcher: int) -> None:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_WITHIN_S)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    # One rank, which the environment names: `python -m src.training.launcher FUNCTION CONFIG.yaml`.
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    # One rank, which the environment names: `python -m src.training.launcher FUNCTION CONFIG.yaml LAUNCHER`.
+    threading.Thread(target=end_with, args=(int(sys.argv[3]),), daemon=True).start()
     rank_config = yaml.safe_load(Path(sys.argv[2]).read_text())
     run_rank(sys.argv[1], rank_config, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
+from src.core.errors import printable
 from src.core.files import write_atomic
 from src.core.run_folder import BEST, SUMMARY
 from src.evaluation.evaluator import KL_SPECTRUM
@@ -55,13 +56,13 @@ def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> None:
     """Print the run's length, a table of its metrics (training scalars and spectra only in the file), its files."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", highlight=False)
     table = Table("metric", *(Column(name, justify="right") for name in ("final", "best checkpoint")))
     for name, value in summary["final"].items():
         if (not name.startswith("train/") or name == "train/loss") and KL_SPECTRUM not in name:
             numbers = (value, summary["best"].get(name))
-            table.add_row(name, *("" if number is None else f"{number:,.4g}" for number in numbers))
+            table.add_row(printable(name), *("" if number is None else f"{number:,.4g}" for number in numbers))
     if table.rows:
         console.print(table)
     grids, checkpoint = find_callback(trainer, ImageGrids), find_callback(trainer, Checkpoints)

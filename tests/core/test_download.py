@@ -36,6 +36,35 @@ def test_file_that_is_there_is_not_fetched_again(server: FileServer, tmp_path: P
     assert server.requests == []
 
 
+@pytest.mark.parametrize("name", ["file", "file.part"])
+def test_what_another_program_has_put_there_stays(name: str, server: FileServer, tmp_path: Path) -> None:
+    """A link to a disk that is not plugged in; a browser's download."""
+    path = tmp_path / name
+    if name == "file":
+        path.symlink_to("/nowhere/file")
+    else:
+        path.write_bytes(b"half of something")
+    with pytest.raises(UserError, match=r"another program's; make room there or give another folder"):
+        fetch(server.url, tmp_path / "file")
+    assert str(path.readlink()) == "/nowhere/file" if name == "file" else path.read_bytes() == b"half of something"
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_only_a_file_of_this_download_is_deleted_where_the_check_fails(
+    was_there: bool, server: FileServer, tmp_path: Path
+) -> None:
+    def check(path: Path) -> None:
+        raise UserError("wrong")
+
+    path = tmp_path / "file"
+    if was_there:
+        path.write_bytes(b"mine")
+    with pytest.raises(UserError, match="wrong"):
+        fetch(server.url, path, check=check)
+    assert path.exists() == was_there
+    assert not was_there or path.read_bytes() == b"mine"
+
+
 def test_cut_connection_is_resumed_where_it_was_cut(server: FileServer, tmp_path: Path) -> None:
     server.cut_after = 100_000
     fetch(server.url, tmp_path / "file")
@@ -151,6 +180,7 @@ def test_check_is_called_on_new_and_kept_files(server: FileServer, tmp_path: Pat
 
 def test_full_disk_and_folders_in_the_way_are_one_sentence(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "file.part").symlink_to("/dev/full")
+    (tmp_path / "file.part.validator").touch()
     with pytest.raises(UserError, match=r"can't keep test cats in .*: No space left on device; .*data\.root="):
         fetch(server.url, tmp_path / "file")
     (tmp_path / "in the way").write_text("")
@@ -180,6 +210,6 @@ def test_inception_weights_are_checked_by_the_digest_in_their_name(
         assert path.read_bytes() == CONTENT
         assert len(server.requests) == 1
     else:
-        with pytest.raises(UserError, match=r"SHA-256 of .*\.wrong is .* instead of 01234567.*metrics\.weights_path="):
+        with pytest.raises(UserError, match=r"SHA-256 of .* is .* instead of 01234567.*metrics\.weights_path="):
             downloaded_inception_weights()
         assert not path.exists()

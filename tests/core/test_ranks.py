@@ -50,6 +50,29 @@ def test_processes_know_who_started_them(
     assert get_rank_info() == expected
 
 
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ("LOCAL_RANK=1", "LOCAL_RANK is set, but not RANK and WORLD_SIZE too"),
+        ("RANK=abc", "RANK=abc is no number"),
+        ("RANK=0 WORLD_SIZE=-2 LOCAL_RANK=0", "WORLD_SIZE=-2 is no number"),
+        ("SLURM_STEP_NUM_TASKS=many", "SLURM_STEP_NUM_TASKS=many is no number"),
+    ],
+)
+def test_variables_that_name_no_rank_are_refused(
+    environment: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in environment.split():
+        monkeypatch.setenv(*variable.split("="))
+    with pytest.raises(UserError, match=sentence):
+        get_rank_info()
+
+
+def test_batch_that_ranks_can_not_share_is_refused_before_they_start(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.batch_size=16 can't be shared by 3 ranks; give a multiple of 3"):
+        launch("src.training.fit.fit", config_of("trainer.devices=3", "data.batch_size=16", f"run_dir={tmp_path}"))
+
+
 def free_port() -> str:
     return rank_environments(1)[0]["MASTER_PORT"]
 

@@ -1,18 +1,177 @@
-"""Paths as checkpoints, and configs that can't be read."""
+"""The owner of a run folder, paths as checkpoints, and configs that can't be read."""
 
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from src.core import run_folder
 from src.core.errors import UserError
 from src.core.run_folder import (
     checkpoint_name,
-    has_checkpoints,
+    full_disk_explained,
+    has_run,
+    held,
     numbered_checkpoints,
+    owned,
     read_config,
+    read_rows,
     resolve_checkpoint,
     run_dir_of,
 )
+from tests.helpers.commands import REPOSITORY
+
+OWN = """
+import os, subprocess, sys, time
+from pathlib import Path
+from src.core.run_folder import held, owned
+with owned(Path(sys.argv[1]), None, *map(int, sys.argv[2:3])):
+    rank = subprocess.Popen(["sleep", "60"], pass_fds=[fd for fd in held.values()])
+    print(rank.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def start_owner(folder: Path, *rank: str) -> tuple[subprocess.Popen, int]:
+    """A process that owns a run folder, and its rank's process id."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWN, str(folder), *rank], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    return owner, int(owner.stdout.readline())
+
+
+def test_second_owner_is_told_who_the_first_one_is(tmp_path: Path) -> None:
+    owner, rank = start_owner(tmp_path)
+    try:
+        sentence = f"belongs to a run that goes on: process {owner.pid} on {socket.gethostname()}; wait for it, stop it"
+        for resume in (None, "best.safetensors"):
+            with pytest.raises(UserError, match=re.escape(sentence)), owned(tmp_path, resume):
+                pass
+        assert held == {}
+        owner.kill()
+        owner.wait()
+        with pytest.raises(UserError, match=f"process {owner.pid} on"), owned(tmp_path, None):
+            pass  # a rank outlives it
+    finally:
+        owner.kill()
+        os.kill(rank, signal.SIGKILL)
+    time.sleep(0.2)
+    with owned(tmp_path, None), owned(tmp_path, None):
+        assert (tmp_path / "run.lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+        assert list(held) == [tmp_path]
+    assert held == {}
+
+
+def test_ranks_of_torchrun_share_a_folder_which_no_other_run_gets(tmp_path: Path) -> None:
+    owner, rank = start_owner(tmp_path, "0")
+    try:
+        with owned(tmp_path, None, 1):
+            owner.kill()
+            os.kill(rank, signal.SIGKILL)
+            owner.wait()
+            command = [sys.executable, "-c", OWN, str(tmp_path), "0"]
+            other = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+            assert f"belongs to a run that goes on: process {owner.pid}" in other.stderr
+    finally:
+        owner.kill()
+
+
+def test_resumed_run_waits_for_one_that_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, rank = start_owner(tmp_path)
+    os.kill(rank, signal.SIGKILL)
+    threading.Timer(1, owner.kill).start()
+    started_at = time.monotonic()
+    with owned(tmp_path, "last"):
+        assert 0.5 < time.monotonic() - started_at < 20
+    printed = capsys.readouterr().out
+    assert (
+        printed == f"{tmp_path} belongs to process {owner.pid} on {socket.gethostname()}; waiting 130 s for it to end\n"
+    )
+    monkeypatch.setattr(run_folder, "STOPS_WITHIN_S", 0.5)
+    owner, rank = start_owner(tmp_path)
+    try:
+        with pytest.raises(UserError, match="belongs to a run that goes on"), owned(tmp_path, "last"):
+            pass
+    finally:
+        owner.kill()
+        os.kill(rank, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("system", ["no fcntl", "file system"])
+def test_without_locks_a_sentence_says_so(
+    system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if system == "no fcntl":
+        monkeypatch.setattr(run_folder, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", fail)
+    with owned(tmp_path, None), owned(tmp_path, None):
+        assert held == {tmp_path: None}
+    assert capsys.readouterr().out == f"{tmp_path} can't be locked here: take care that no other run uses it\n"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.safetensors", "images/a.png", "config.yaml", "metrics.csv"])
+def test_anything_of_a_run_makes_a_run(name: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    with owned(tmp_path, None):
+        assert not has_run(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"holds a run; add resume=last"), owned(tmp_path, None):
+        pass
+    with owned(tmp_path, "last"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "images", "metrics.csv", "error.txt", "run.lock", "images/a.png", "x"])
+def test_folder_with_links_is_refused_and_what_they_lead_to_stays(name: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "images_000000001.safetensors").touch()
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(mine)
+    with pytest.raises(UserError, match=f"{link} is a link"), owned(tmp_path / "run", "last"):
+        pass
+    assert [path.name for path in mine.iterdir()] == ["images_000000001.safetensors"]
+    (tmp_path / "other").symlink_to(mine)
+    with owned(tmp_path / "other", "last"):  # the folder itself is what the user typed
+        pass
+
+
+@pytest.mark.parametrize(("given", "where"), [(None, "there is no checkpoint yet"), ("a.safetensors", "is a.safeten")])
+def test_full_disk_is_told_with_the_last_checkpoint(given: str | None, where: str, run: Path, tmp_path: Path) -> None:
+    def write() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sentence = f"can't write {tmp_path}: No space left.*{where}"
+    with pytest.raises(UserError, match=sentence), full_disk_explained(tmp_path, given):
+        write()
+    with pytest.raises(UserError, match=r"is .*images_000000100\.safetensors"), full_disk_explained(run):
+        write()
+    with pytest.raises(PermissionError), full_disk_explained(run):
+        raise PermissionError
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "images_seen,a\nx,2\n", "images_seen\n" + "9" * 200_000 + "\n"])
+def test_rows_of_something_else_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(UserError, match="rows are no curves of a run"):
+        read_rows(tmp_path / "metrics.csv")
 
 
 @pytest.fixture
@@ -26,8 +185,6 @@ def run(tmp_path: Path) -> Path:
 
 def test_numbered_checkpoints_come_oldest_first(run: Path) -> None:
     assert list(numbered_checkpoints(run / "checkpoints")) == [20, 100]
-    assert has_checkpoints(run)
-    assert not has_checkpoints(run.parent)
 
 
 def test_run_folder_stands_for_its_best_checkpoint_then_its_last_then_its_newest(run: Path) -> None:
@@ -53,7 +210,10 @@ def test_path_that_is_no_checkpoint_says_what_it_is(run: Path) -> None:
     assert run_dir_of(run / "model.safetensors") is None
 
 
-@pytest.mark.parametrize("text", [None, "", "a: [", "- 1", "\x00", "!!python/object/apply:os.getcwd []"])
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(2000)) + "[" * 90_000
+
+
+@pytest.mark.parametrize("text", [None, "", "a: [", "- 1", "\x00", "!!python/object/apply:os.getcwd []", BOMB])
 def test_config_that_can_not_be_read_is_empty(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)

@@ -11,6 +11,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from src.callbacks.periodic import PeriodicCallback
 from src.models.base import GenerativeModel
 
 
@@ -49,3 +50,16 @@ class FailingRank(Callback):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.how == "raise":
                 raise RuntimeError("the disk is on fire")
+
+
+class Meter(PeriodicCallback):
+    """Adds a line to <folder>/meter.txt at an interval: resident memory in MB, and open descriptors."""
+
+    def __init__(self, folder: str, every_images: int) -> None:
+        super().__init__(every_images)
+        self.folder = Path(folder)
+
+    def run(self, trainer: Trainer, model: GenerativeModel) -> None:
+        megabytes = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 10**6
+        with (self.folder / "meter.txt").open("a") as file:
+            file.write(f"{megabytes} {len(os.listdir('/proc/self/fd'))}\n")

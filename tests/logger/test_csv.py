@@ -1,4 +1,6 @@
 import csv
+import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,17 @@ def test_only_a_new_column_rewrites_the_file(tmp_path: Path, monkeypatch: pytest
     assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "0.5", "0.25"]
     with pytest.raises(NameError, match="write_atomic"):
         log(logger, 192, fd=3.0)
+
+
+def test_a_row_costs_the_same_whether_it_is_the_tenth_or_the_four_thousandth(tmp_path: Path) -> None:
+    logger, seconds = CSVLogger(str(tmp_path)), []
+    for count in range(1, 4001):
+        started_at = time.perf_counter()
+        log(logger, 64 * count, **{f"loss_{index}": count / 3 for index in range(30)})
+        log(logger, 64 * count, loss_0=1.0)  # a second report of the same images seen
+        seconds.append(time.perf_counter() - started_at)
+    assert statistics.median(seconds[-200:]) < 5 * statistics.median(seconds[5:205])
+    assert len(rows(tmp_path)) == 4000
 
 
 def test_training_writes_its_curves(tmp_path: Path) -> None:

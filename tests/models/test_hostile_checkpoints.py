@@ -23,6 +23,7 @@ from src.sample import sample
 from src.training.fit import fit
 from src.training.resume import resumed_config
 from tests.helpers.commands import config_of, tiny
+from tests.helpers.tiny import assert_same
 
 Checkpoint = dict[str, Any]
 Edit = Callable[[Checkpoint], Any]
@@ -166,9 +167,89 @@ CONTENTS: dict[str, tuple[Edit, str]] = {
     "trillion drawings": (with_data("num_images", 10**12), "at most 10,000,000"),
     "batch of a trillion": (with_data("batch_size", 10**12), "at most 65,536"),
     "thousand processes": (with_data("num_workers", 10**3), "at most 256"),
+    "ten million large drawings": (
+        lambda content: with_data("num_images", 10**7)(with_data("image_size", 256)(content)),
+        "num_images=10,000,000 images of 256 pixels; at most 262,144",
+    ),
+    "batch of 65,536 large drawings": (
+        lambda content: with_data("batch_size", 65_536)(with_data("image_size", 256)(content)),
+        "batch_size=65,536 images of 256 pixels; at most 4,096",
+    ),
+    "_partial_ of a number": (with_model("optimizer", "_partial_", to=0.5), "_partial_ flag must be a bool"),
+    "images of another size": (with_data("image_size", 64), "image_size=64 does not fit its networks (the model makes"),
+    "size of text": (with_data("image_size", "\u202e32"), ""),
+    "encoder of another size": (with_model("encoder", "image_size", to=64), ""),
+    "huge weights": (
+        with_weights(lambda weight: weight * 1e30 if weight.is_floating_point() else weight),
+        "not finite",
+    ),
+    "fewer images seen than none": (lambda content: content | {"images_seen": -1}, "no number of images"),
+    "more images seen than a run can reach": (lambda content: content | {"images_seen": 10**16}, "no number of images"),
 }
 ONLY_IN_TRAINING = ("NaN", "infinity")
+
+
+def with_state(part: str, **values: Any) -> Edit:
+    """The states of the optimizer's weights, each with some values replaced, or removed (None)."""
+
+    def edit(content: Checkpoint) -> Any:
+        copied = copy.deepcopy(content["optimizer_states"])
+        for states in copied[0][part].values() if part == "state" else copied[0][part]:
+            states.update(values)
+            for name in [name for name, value in states.items() if value is None]:
+                del states[name]
+        return {"optimizer_states": copied}
+
+    return edit
+
+
+def with_callback(name: str, **values: Any) -> Edit:
+    return lambda content: {"callbacks": content["callbacks"] | {name: content["callbacks"][name] | values}}
+
+
+def with_scalars(**values: Any) -> Edit:
+    return lambda content: {"training_scalars": content["training_scalars"] | values}
+
+
+def with_loop(key: str, value: Any) -> Edit:
+    def edit(content: Checkpoint) -> Any:
+        loops = copy.deepcopy(content["loops"])
+        loops["fit_loop"]["epoch_loop.batch_progress"]["current"][key] = value
+        return {"loops": loops}
+
+    return edit
+
+
 STATES: dict[str, Edit] = {
+    "steps that are NaN": with_state("state", step=torch.tensor(math.nan)),
+    "steps below none": with_state("state", step=torch.tensor(-5.0)),
+    "steps that are text": with_state("state", step="many"),
+    "steps of several": with_state("state", step=torch.ones(3)),
+    "no steps": with_state("state", step=None),
+    "no moments": with_state("state", exp_avg=None),
+    "moments that are NaN": lambda content: {
+        "optimizer_states": [
+            state | {"state": {n: {k: v * math.nan for k, v in part.items()} for n, part in state["state"].items()}}
+            for state in content["optimizer_states"]
+        ]
+    },
+    "best of text": with_callback("Checkpoints", best={"images_seen": "many"}),
+    "best of a list": with_callback("Checkpoints", best=[1]),
+    "clock of NaN": with_callback("Checkpoints", wall_seconds=math.nan),
+    "seed of text": with_callback("StepSeeds", seed="x"),
+    "seed below none": with_callback("StepSeeds", seed=-1),
+    "sums of nothing": with_scalars(counts={}, groups={"loss": torch.ones(1, 1)}),
+    "numbers of nothing": with_scalars(counts={}, numbers={"loss": 1.0}),
+    "counts of none": with_scalars(counts={"loss": 0}),
+    "sums of another shape": with_scalars(groups={"loss": torch.ones(1, 7)}),
+    "sums of numbers": with_scalars(groups={"loss": 3}),
+    "sums of text": with_scalars(numbers={"loss": "x"}),
+    "seconds of NaN": with_scalars(seconds=math.nan),
+    "loops below none": with_loop("ready", -1),
+    "loops of text": with_loop("ready", "x"),
+    "loops of a list": with_loop("completed", [1]),
+    "gradients of another shape": lambda content: {"gradients": {"head.weight": torch.ones(1, 3)}},
+    "a finished run": lambda content: {"images_seen": 10**15},
     "callback": lambda content: {"callbacks": {name: [3] for name in content["callbacks"]}},
     "callbacks": lambda content: {"callbacks": {name: {"seed": 1} for name in content["callbacks"]}},
     "optimizer": lambda content: {"optimizer_states": [{"state": {}, "param_groups": []}]},
@@ -307,6 +388,44 @@ def test_state_that_does_not_fit_is_refused_before_the_first_step(name: str, val
     path = tmp_path / "model.safetensors"
     path.write_bytes(to_bytes(content | STATES[name](content)))
     assert "checkpoint" in refusal(path, lambda path: enter("resume", path))
+
+
+def test_settings_of_the_optimizer_are_the_configs_whatever_the_file_says(valid: Path, tmp_path: Path) -> None:
+    content = read_file(valid)
+    hostile = with_state("param_groups", lr=1e30, betas=(7.0, "x"), weight_decay=-3.0, initial_lr=1e9, maximize=True)
+    weights = []
+    for name, states in (("as it was", {}), ("hostile", hostile(content))):
+        path = tmp_path / name / "model.safetensors"
+        path.parent.mkdir()
+        path.write_bytes(to_bytes(content | states))
+        enter("resume", path)
+        weights.append(read_file(path.parent / "run" / "checkpoints" / "last.safetensors"))
+    assert_same(weights[0]["state_dict"], weights[1]["state_dict"])
+    assert_same(weights[0]["optimizer_states"], weights[1]["optimizer_states"])
+
+
+@pytest.mark.parametrize("door", ["evaluate", "latents", "resume"])
+def test_limit_of_one_image_is_refused_where_data_is_needed(door: str, valid: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(to_bytes(with_data("limit_images", 1)(read_file(valid))))
+    enter("sample", path)
+    assert "give at least 2" in refusal(path, lambda path: enter(door, path))
+
+
+@pytest.mark.parametrize("door", ["sample", "evaluate", "latents"])
+def test_mixture_that_is_none_is_refused(door: str, valid: Path, tmp_path: Path) -> None:
+    content, path = read_file(valid), tmp_path / "model.safetensors"
+    mixture = {"mixture.weights": -torch.ones(10), "mixture.fitted_at": torch.tensor(32)}
+    path.write_bytes(to_bytes(content | {"state_dict": content["state_dict"] | mixture}))
+    assert "not finite" in refusal(path, lambda path: enter(door, path))
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_file_without_a_checksum_is_refused_at_every_door(door: str, valid: Path, tmp_path: Path) -> None:
+    content = valid.read_bytes().replace(CHECKSUM_KEY, b'"sha255":"')
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert "it has no checksum" in refusal(path, lambda path: enter(door, path))
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -218,7 +218,7 @@ def test_training_goes_on_from_an_exported_folder(exported: dict[str, Path], tmp
     assert sentence.endswith("weights of generator, generator_ema; discriminator start anew")
     original = open_run(exported["gan"]).model.decoder.state_dict()
     for network in (model.generator, model.generator_ema):
-        assert all(torch.equal(tensor, original[name]) for name, tensor in network.state_dict().items())  # type: ignore[union-attr, operator]
+        assert all(torch.equal(tensor, original[name]) for name, tensor in network.state_dict().items())  # type: ignore[union-attr]
     refused = command("src.train", *tiny("gan", f"run_dir={tmp_path}/x"), f"resume={exported['gan']}")
     assert refused.returncode == 2
     assert "an exported model has no optimizers to go on with; give init_from=" in refused.stderr
@@ -296,7 +296,12 @@ def hub() -> Iterator[Any]:
 
 def test_folder_is_published_after_saying_what_and_where(hub: Any, exported: dict[str, Path], tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{hub.server_address[1]}"
-    there = {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_secret"}
+    there: dict[str, Any] = {
+        "HF_ENDPOINT": address,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path),
+        "HF_TOKEN": "hf_secret",
+    }
     output = tmp_path / "tabby"
     arguments = [f"checkpoint={exported['vae']}", f"output={output}", "onnx=false"]
     result = command("src.export", *arguments, "publish=someone/tabby", "private=true", **there)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from src.callbacks.stop_signals import stop_signals
 from src.core.errors import RunFailed, UserError
 from src.training.launcher import count_ranks, rank_environments, run_rank, wait_for
 
@@ -135,3 +136,13 @@ def test_termination_of_the_launcher_ends_the_ranks() -> None:
     for rank in ranks:
         with pytest.raises(ProcessLookupError):
             os.kill(rank, 0)
+
+
+def test_hangup_is_left_alone_where_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert stop_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -93,7 +93,10 @@ def test_twenty_killed_runs_end_as_if_never_stopped(
     kill_and_go_on(model, processes, 20 // processes, straight, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGUSR1, 2)])
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGHUP, 1), (signal.SIGUSR1, 2), (signal.SIGHUP, 2)],
+)
 def test_signal_stops_a_run_with_a_checkpoint_of_this_step(
     number: int, processes: int, straight: Straight, tmp_path: Path
 ) -> None:
@@ -217,3 +220,22 @@ def test_resumed_in_another_folder_a_run_takes_its_history_along(straight: Strai
         > read_file(reference / "checkpoints" / ONE_BEFORE)["callbacks"]["Checkpoints"]["wall_seconds"]
     )
     assert ours["best"]["images_seen"] == before["best"]["images_seen"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_while_gradients_are_accumulated_it_goes_on_as_if_never_stopped(
+    processes: int, straight: Straight, tmp_path: Path
+) -> None:
+    """It is killed after a checkpoint of 5 batches, of which 3 make a step."""
+    accumulate = ["+trainer.accumulate_grad_batches=3", f"trainer.devices={processes}"]
+    accumulate += ["callbacks.checkpoints.every_images=80"]
+    reference, run = tmp_path / "straight", tmp_path / "run"
+    assert finish(start(config_of_a_run("vae", reference, *accumulate))) == [0] * processes, words(reference)
+    pause = ["+callbacks.pause._target_=tests.helpers.killed_runs.Pause", f"+callbacks.pause.folder={run}"]
+    ranks = start(config_of_a_run("vae", run, *accumulate, *pause, "+callbacks.pause.at=96"))
+    wait_for_file(run / "paused")
+    kill(ranks)
+    (run / "released").touch()
+    finish(ranks)
+    assert finish(start(config_of_a_run("vae", run, *accumulate))) == [0] * processes, words(run)
+    assert_same_run(reference, run)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
 from torch import Tensor
 from torch.nn.modules import module as nn_module
 
@@ -28,6 +27,7 @@ ALLOWED_MODULES = ("src.models.", "src.networks.", "src.objectives.", "src.data.
 LOCAL_DATA_OPTIONS = ("root", "url", "digest", "cache_dir")
 FITTED_PARTS = {"mixture", "augmentation", "beta"}  # what a run fits or adapts as it goes: a new run starts with none
 MAX_TEXT, MAX_IMAGES_SEEN = 4096, 10**15
+MAX_PIXELS = {"num_images": 2**34, "batch_size": 2**28}  # of one channel: 4,194,304 images of 64 pixels, and 65,536
 MAX_SIZES = {"num_images": 10_000_000, "batch_size": 65_536, "num_workers": 256}
 Built = TypeVar("Built")
 Loaded = TypeVar("Loaded", bound=LatentModel)
@@ -50,7 +50,8 @@ def local_data_options(
     """
     before, today = read_config(run_dir).get("data"), today or {}
     known = dict(today) if today.get("_target_") == stored.get("_target_") else {}
-    known |= {key: value for key, value in before.items() if key != "url"} if isinstance(before, dict) else {}
+    texts = before if isinstance(before, dict) else {}
+    known |= {key: value for key, value in texts.items() if key != "url" and isinstance(value, str | None)}
     known |= {key: today[key] for key in today if any(item.startswith(f"data.{key}=") for item in typed)}
     if has_option(stored, "root", required=True) and not known.get("root"):
         raise UserError(
@@ -92,6 +93,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise UserError(f"the checkpoint {path} holds weights that are not finite numbers: {name!r:.80}")
     for part, config in (("model", model), ("data", data), ("inference", inference)):
         validate_config(config, part)
+    check_memory(data)
     for key in LOCAL_DATA_OPTIONS:
         if key in data:
             raise UserError(f"the checkpoint {path} names data.{key}, which no checkpoint does: refused")
@@ -118,7 +120,9 @@ def load_inference_model(checkpoint: dict[str, Any], device: torch.device | str 
     part_by_name = {str(name): part for part, name in checkpoint["inference"]["parts"].items()}
     weights = {name: tensor for name, tensor in checkpoint["state_dict"].items() if part_of(name) in part_by_name}
     state = {f"{part_by_name[part_of(name)]}.{name.partition('.')[2]}": tensor for name, tensor in weights.items()}
-    compare_weights(build_on_meta(config, "inference", InferenceModel, len(state)).state_dict(), state)
+    model = build_on_meta(config, "inference", InferenceModel, len(state))
+    compare_weights(model.state_dict(), state)
+    check_sizes(model, checkpoint["config"]["data"].get("image_size"))
     return load(checkpoint, config, "inference", InferenceModel, state, device)
 
 
@@ -134,7 +138,55 @@ def load(
     model = build(config, path, kind)
     model.load_state_dict(state, strict="export" not in checkpoint)
     model.images_seen = checkpoint["images_seen"]
-    return model.eval().to(device)
+    check_outputs(model.eval())
+    return model.to(device)
+
+
+def check_memory(data: dict[str, Any]) -> None:
+    """Raise UserError where the config of a checkpoint's data asks for more than any machine has room for."""
+    for key, most in MAX_PIXELS.items():
+        match data.get("image_size"), data.get(key):
+            case int(size), int(number) if number * size**2 > most:
+                raise UserError(
+                    f"the checkpoint's data asks for {key}={number:,} images of {size} pixels; at most "
+                    f"{most // size**2:,} of these are allowed"
+                )
+
+
+def check_sizes(model: LatentModel, image_size: Any) -> None:
+    """Raise UserError unless a model on the meta device, where nothing is computed, is one of images of a size."""
+    try:
+        with torch.device("meta"):
+            images = torch.zeros(2, 3, image_size, image_size)
+            made = model.eval().decode(torch.zeros(2, model.latent_dim))
+            if made.shape != images.shape:
+                raise ValueError(f"the model makes images of {made.shape[-1]} pixels")
+            if model.encoder is not None:
+                model.encode(images)
+            if hasattr(model, "discriminator"):
+                model.get_submodule("discriminator")(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if "meta tensor" in str(error):  # a network of one's own that looks at values
+            return
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the checkpoint's data.image_size={image_size!r:.80} does not fit its networks ({reason}): refused"
+        ) from error
+
+
+@torch.no_grad()
+def check_outputs(model: LatentModel) -> None:
+    """Raise UserError unless a model's images and losses are numbers: huge weights give none."""
+    generator, values = torch.Generator().manual_seed(0), list[Tensor]()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for prior in model.priors():
+                values.append(images := model.sample(2, generator, prior))
+                values += model.evaluation_losses(images).values()
+    except RuntimeError:  # a mixture of other weights than probabilities
+        values = [torch.tensor(math.nan)]
+    if not all(value.isfinite().all() for value in values):
+        raise UserError("the checkpoint's weights are so large that its images or losses are not finite: refused")
 
 
 def check_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -142,10 +194,12 @@ def check_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     from src.models.base import GenerativeModel
 
     state, config = checkpoint["state_dict"], checkpoint["config"]["model"]
-    ours = build_on_meta(config, "model", GenerativeModel, len(state)).state_dict()  # type: ignore[type-abstract]
+    model = build_on_meta(config, "model", GenerativeModel, len(state))  # type: ignore[type-abstract]
+    ours = model.state_dict()
     if "export" in checkpoint:
         ours, state, _ = of_shared_parts(ours, state)
     compare_weights(ours, state)
+    check_sizes(model, checkpoint["config"]["data"].get("image_size"))
     return state
 
 
@@ -228,7 +282,9 @@ def build(config: dict[str, Any], path: str, kind: type[Built]) -> Built:
     validate_config(config, path)
     try:
         built = instantiate(check(config, path))
-    except InstantiationException as error:
+    except UserError:
+        raise
+    except Exception as error:  # Hydra, OmegaConf and constructors raise nearly anything
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(f"the checkpoint's {path} can't be built: {reason}") from error
     if not isinstance(built, kind):

@@ -73,6 +73,7 @@ def write_card(
     data = {key: value for key, value in run.config["data"].items() if key != "_target_"}
     settings = {"model": run.config["model"], "data": data, "seed": run.config["seed"]}
     names = [file.name for file in files]
+    space: dict[str, Any] = {"sdk": "gradio", "app_file": "app.py"} if "app.py" in names else {}
     card = ModelCard.from_template(
         ModelCardData(
             license=license.id,
@@ -91,9 +92,9 @@ def write_card(
                 for name, value in numbers.items()
             ],
             # Where the folder becomes a Space, its app.
-            **({"sdk": "gradio", "app_file": "app.py"} if "app.py" in names else {}),
+            **space,
         ),
-        template_path=Path(__file__).with_name("card.md"),
+        template_path=str(Path(__file__).with_name("card.md")),
         **facts,
         data_kind=str(run.config["data"]["_target_"]).rpartition(".")[2],
         metrics=numbers,

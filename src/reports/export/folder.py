@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from src.core.files import write_atomic
 from src.core.images import save_grid
@@ -67,7 +66,6 @@ def write_prior(model: InferenceModel, path: Path) -> Path:
     mixture: Any = model.mixture
     used = mixture.weights > 0
     weights = mixture.weights[used].double()
-    arrays = {"weights": weights / weights.sum(), "means": mixture.means[used], "choleskies": mixture.choleskies[used]}
-    with path.open("wb") as file:
-        np.savez(file, **{name: torch.as_tensor(values).numpy() for name, values in arrays.items()})
+    means, choleskies = mixture.means[used].numpy(), mixture.choleskies[used].numpy()
+    np.savez(path, weights=(weights / weights.sum()).numpy(), means=means, choleskies=choleskies)
     return path
