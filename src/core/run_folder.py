@@ -12,6 +12,7 @@ import yaml
 from src.core.errors import UserError
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
+ERROR = "error.txt"  # why the run failed, in one sentence
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 

@@ -6,16 +6,17 @@ from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
-from torch import Tensor
-
-from src.core.images import to_pillow
+from PIL import Image
 
 
 def template(module: str) -> Template:
-    """Return the template page.html beside a module's file, in which an unknown name is an error."""
+    """Return the template page.html beside a module's file, in which an unknown name is an error.
+
+    It may extend base.html and include plain.css, which stand here.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(module).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader([Path(module).parent, Path(__file__).parent]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["stem"] = lambda name: PurePosixPath(name).stem
@@ -28,8 +29,8 @@ def data_uri(media_type: str, content: bytes) -> Markup:
     return Markup(f"data:{media_type};base64,{base64.b64encode(content).decode()}")
 
 
-def image_uri(image: Tensor, effort: int = 4) -> Markup:
-    """Return an image, uint8 (3, H, W), as an address that needs no file. effort: of the compression, 0 to 6."""
+def image_uri(image: Image.Image, effort: int = 4, quality: int = 90) -> Markup:
+    """Return an image as an address that needs no file. effort: of the compression, 0 to 6."""
     with io.BytesIO() as file:
-        to_pillow(image).save(file, "WEBP", quality=90, method=effort)
+        image.save(file, "WEBP", quality=quality, method=effort)
         return data_uri("image/webp", file.getvalue())

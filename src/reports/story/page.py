@@ -8,7 +8,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from src.core.images import animation_bytes, tile
+from src.core.images import animation_bytes, tile, to_pillow
 from src.core.run_folder import CHECKPOINTS, LAST, METRICS, SUMMARY
 from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
@@ -103,4 +103,4 @@ def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> 
 
 def grid(images: Tensor, columns: int) -> Markup:
     """Return a grid of images as a data URI."""
-    return image_uri(tile(images, columns), effort=6)
+    return image_uri(to_pillow(tile(images, columns)), effort=6)
