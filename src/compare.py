@@ -15,12 +15,12 @@ def compare(runs: list[str], output: str, csv: bool, steps: PositiveInt) -> None
 
     from src.reports.comparison.page import write_page
     from src.reports.comparison.runs import find_runs, read_runs
-    from src.reports.comparison.table import Comparison, write_csv
+    from src.reports.comparison.table import Comparison, write_table
 
     comparison = Comparison(read_runs(find_runs(runs)))
     write_page(comparison, path, steps)
     if csv:
-        write_csv(comparison, path.with_suffix(".csv"))
+        write_table(comparison.rows, path.with_suffix(".csv"))
     print(*comparison.conclusions, sep="\n")
     print(f"{len(comparison.runs)} runs on {path}: {path.stat().st_size / 1e6:.1f} MB, all in one file")
 

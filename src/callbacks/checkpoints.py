@@ -1,6 +1,7 @@
 """The checkpoints of a run: at intervals, at the end, and when a signal asks it to stop."""
 
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,17 @@ class Checkpoints(Checkpoint):
         self.logged: dict[str, float] = {}
         self.newest: Path | None = None
         self.signals, self.largest_of_ranks, self.io = StopSignals(), LargestOfRanks(), SafetensorsIO()
-        self.started_at = time.monotonic()
+        self.started_at, self.processor_seconds_before = time.monotonic(), 0.0
 
     @property
     def wall_seconds(self) -> float:
         """The seconds that the run has taken, its parts before it was resumed included."""
         return time.monotonic() - self.started_at
+
+    @property
+    def processor_seconds(self) -> float:
+        """The processor time of rank zero, from the start of its process, and of its parts before it was resumed."""
+        return sum(os.times()[:4]) + self.processor_seconds_before
 
     def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         trainer.strategy.checkpoint_io = self.io
@@ -137,11 +143,13 @@ class Checkpoints(Checkpoint):
         checkpoint["logger_versions"] = versions
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "logged": self.logged, "wall_seconds": self.wall_seconds}
+        seconds = {"wall_seconds": self.wall_seconds, "processor_seconds": self.processor_seconds}
+        return {"best": self.best, "logged": self.logged, **seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.logged = state_dict["best"], state_dict["logged"]
         self.started_at -= state_dict["wall_seconds"]
+        self.processor_seconds_before = state_dict.get("processor_seconds", 0.0)
 
     def on_exception(self, *args: Any) -> None:
         self.signals.in_steps = False

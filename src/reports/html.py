@@ -8,6 +8,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
+GAP = 2  # pixels around the images of a grid, as in src/core/images.py, which needs torch
+
 
 def template(module: str) -> Template:
     """Return the template page.html beside a module's file, in which an unknown name is an error.
@@ -34,3 +36,12 @@ def image_uri(image: Image.Image, effort: int = 4, quality: int = 90) -> Markup:
     with io.BytesIO() as file:
         image.save(file, "WEBP", quality=quality, method=effort)
         return data_uri("image/webp", file.getvalue())
+
+
+def grid_uri(path: Path, image_size: int, columns: int, rows: int, quality: int = 90) -> Markup:
+    """Return the upper left images of a grid that a run wrote as an address that needs no file."""
+    with Image.open(path) as grid:
+        right, bottom = (
+            min(count * (image_size + GAP) + GAP, most) for count, most in ((columns, grid.width), (rows, grid.height))
+        )
+        return image_uri(grid.convert("RGB").crop((0, 0, right, bottom)), quality=quality)

@@ -6,7 +6,7 @@ from typing import Any
 
 from src.reports.comparison.runs import RunRecord
 
-ABSENT = "–"
+ABSENT = "none"
 PLACES = ("run_dir", "resume", "logger", "callbacks.image_grids.folder", "callbacks.checkpoints.folder")
 # Parts of a config that decide what a metric's value means, and what of them does not.
 MEASURED_ON = {

@@ -7,30 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from src.core.files import write_atomic
 from src.reports.comparison.differences import shown
-from src.reports.comparison.runs import Curve, RunRecord
+from src.reports.comparison.runs import Curve
 from src.reports.comparison.table import Comparison, mean_and_spread
-from src.reports.html import image_uri, template
+from src.reports.html import grid_uri, template
 
 COLORS = ("#1c8fd6", "#d55e00", "#0a9e78", "#c25c9d", "#b58900", "#7a68c7", "#8a8f96", "#c0392b")
 DASHES = ("solid", "dash", "dot", "dashdot")
 MAX_POINTS = 400  # of a curve; of more, every second, third, ... is drawn
-MAX_WIDTH, ROWS, GAP = 540, 4, 2  # of a grid on the page: its pixels, its rows, and the pixels around each image
+MAX_WIDTH, ROWS = 540, 4  # of a grid on the page: the pixels of its images side by side, and its rows
 
 
-def write_page(comparison: Comparison, path: Path, num_steps: int) -> None:
+def write_page(comparison: Comparison, path: Path, num_steps: int = 8) -> None:
     """Write the page. num_steps: the most times at which a run's images are shown."""
     content = template(__file__).render(
         comparison=comparison,
-        rows=[comparison.row(position) for position in range(len(comparison.runs))],
         groups=[summary_of(comparison, group) for group in comparison.groups],
         charts=[chart(comparison, metric) for metric in comparison.metrics],
         grids={kind: grids(comparison, kind, num_steps) for kind in ("samples", "reconstructions")},
-        shown=shown,
         plotly=Markup(get_plotlyjs()),
     )
     write_atomic(path, content)
@@ -42,6 +39,10 @@ def summary_of(comparison: Comparison, group: Sequence[int]) -> dict[str, Any]:
     names = [name for name in comparison.metrics if not name.startswith("train/")]
     return {
         "label": comparison.labels[group[0]],
+        "options": {
+            name: ", ".join(dict.fromkeys(shown(column[at]) for at in group))
+            for name, column in comparison.differing.items()
+        },
         "line": line_of(number),
         "size": len(runs),
         "ruined": sum(bool(run.ruin) for run in runs),
@@ -70,7 +71,7 @@ def chart(comparison: Comparison, metric: str) -> dict[str, Any]:
 
 
 def mean_and_range(curves: Sequence[Curve], name: str, line: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the traces of the curves' mean, and of the range between the lowest and the highest, where all have one."""
+    """Return the traces of the curves' mean and of their range, from lowest to highest, where all have a value."""
     values = [dict(curve) for curve in curves]
     there = [at for at in values[0] if all(at in each for each in values)]
     lowest, mean, highest = (
@@ -93,21 +94,14 @@ def trace(curve: Curve, name: str, line: dict[str, Any], **options: Any) -> dict
 
 
 def grids(comparison: Comparison, kind: str, num_steps: int) -> list[dict[str, Any]]:
-    """Return each run's name and some of its grids of images, evenly from first to last, by the images seen."""
+    """Return each run's name and at most so many of its grids, evenly from first to last, by the images seen."""
     found = []
     for name, run in zip(comparison.names, comparison.runs, strict=True):
         files = list(run.images(kind).items())
-        last, count = len(files) - 1, min(num_steps, len(files))
-        chosen = dict.fromkeys(round(index * last / max(count - 1, 1)) for index in range(count))
-        steps = [(files[index][0], grid_uri(run, files[index][1])) for index in chosen] if count > 1 else []
-        found.append({"name": name, "ruin": run.ruin, "steps": steps or [(at, grid_uri(run, path)) for at, path in files[-1:]]})
-    return [each for each in found if each["steps"]]
-
-
-def grid_uri(run: RunRecord, path: Path) -> Markup:
-    """Return the upper left of a grid, whole images of it, as an address that needs no file."""
-    cell = (run.config.get("data") or {}).get("image_size", 64) + GAP
-    with Image.open(path) as grid:
-        columns = max((MAX_WIDTH - GAP) // cell, 2)
-        size = (min(grid.width, columns * cell + GAP), min(grid.height, min(columns, ROWS) * cell + GAP))
-        return image_uri(grid.convert("RGB").crop((0, 0, *size)), quality=80)
+        step = (len(files) - 1) / max(num_steps - 1, 1)
+        chosen = sorted({round(len(files) - 1 - step * index) for index in range(num_steps)} if files else ())
+        size = (run.config.get("data") or {}).get("image_size", 64)
+        columns = max(MAX_WIDTH // size, 2)
+        steps = [(files[at][0], grid_uri(files[at][1], size, columns, min(columns, ROWS), quality=80)) for at in chosen]
+        found += [{"name": name, "ruin": run.ruin, "steps": steps}] * bool(steps)
+    return found

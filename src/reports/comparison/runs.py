@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
@@ -69,7 +70,9 @@ class RunRecord:
             return f"not finite: {self.error}" if "not finite" in self.error else f"failed: {self.error}"
         standing = [words for kind, words in RUINOUS.items() if self.final(f"warnings/{kind}")]
         diversities = {name: self.final(name) for name in self.curves if name.startswith("diversity_")}
-        low = [f"{name} {value:.2g}" for name, value in diversities.items() if value is not None and value < LOW_DIVERSITY]
+        low = [
+            f"{name} {value:.2g}" for name, value in diversities.items() if value is not None and value < LOW_DIVERSITY
+        ]
         broken = [name for name in self.curves if not math.isfinite(self.curves[name][-1][1])]
         if standing or low:
             return f"{' and '.join(standing) or 'samples all alike'}{f' ({low[0]})' if low else ''}"
@@ -105,10 +108,8 @@ def read_run(folder: Path, name: str) -> RunRecord:
         if column != "images_seen" and not re.search(r"/\d+$", column)
     }
     error, summary = folder / ERROR, {}
-    try:
+    with suppress(OSError, ValueError):
         summary = json.loads((folder / SUMMARY).read_text())
-    except (OSError, ValueError):
-        pass
     said = error.read_text().strip() if error.is_file() else ""
     return RunRecord(folder, name, read_config(folder), {k: v for k, v in curves.items() if v}, summary, said)
 

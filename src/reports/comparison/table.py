@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, at least one, and what follows from them; positions are those of the runs."""
+    """Runs and what follows from them; positions are those of the runs."""
 
     runs: Sequence[RunRecord]
 
@@ -95,7 +95,9 @@ class Comparison:
         seen = sorted({run.images_seen for run in self.runs})
         if len(seen) > 1:
             said.append(f"Not all runs have seen as many images: {seen[0]:,} to {seen[-1]:,}.")
-        return said + [f"Ruined: {name}: {run.ruin}." for name, run in zip(self.names, self.runs, strict=True) if run.ruin]
+        return said + [
+            f"Ruined: {name}: {run.ruin}." for name, run in zip(self.names, self.runs, strict=True) if run.ruin
+        ]
 
     def in_words(self, group: Sequence[int]) -> str:
         """Return a group's label with the mean and spread of its best values."""
@@ -108,8 +110,17 @@ class Comparison:
         names = dict.fromkeys(name for run in self.runs for name in run.curves if not name.startswith("warnings/"))
         return sorted(names, key=lambda name: (name != self.monitor, name.startswith("train/"), "/" in name))
 
+    @property
+    def diversity(self) -> str | None:
+        """The metric of how varied samples are, of the first network."""
+        return next((name for name in self.metrics if name.startswith("diversity_")), None)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """What is known of each run by column; None where nothing is."""
+        return [self.row(position) for position in range(len(self.runs))]
+
     def row(self, position: int) -> Row:
-        """Return what is known of a run by column; None where nothing is."""
         run = self.runs[position]
         trained = run.curves.get("train/images_per_second")
         speed = statistics.fmean(value for _, value in trained) if trained else None
@@ -134,10 +145,9 @@ class Comparison:
         }
 
 
-def write_csv(comparison: Comparison, path: Path) -> None:
-    """Write the rows of all runs."""
-    rows = [comparison.row(position) for position in range(len(comparison.runs))]
-    write_atomic(path, rows_text(list(rows[0]), rows))
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as CSV, with the columns of all of them."""
+    write_atomic(path, rows_text(list(dict.fromkeys(column for row in rows for column in row)), rows))
 
 
 def spans(turns: Sequence[int]) -> str:

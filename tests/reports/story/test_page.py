@@ -12,7 +12,7 @@ from src.reports.story.page import render
 from tests.helpers.feature_networks import PatchMeans
 from tests.helpers.tiny import tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
 
-CURVES = "images_seen,train/discriminator_loss,train/generator_loss,train/real_logits,train/fake_logits\n"
+CURVES = "images_seen,train/discriminator_loss,train/generator_loss,train/discriminator_auroc\n"
 VOID = {"meta", "img", "br", "source", "mspace"}
 
 
@@ -51,7 +51,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name, model in models.items():
         run = folder / name
         run.mkdir()
-        (run / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.1,-0.1\n200,0.6,0.8,0.3,-0.3\n")
+        (run / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.6\n200,0.6,0.8,0.7\n")
         (run / "summary.json").write_text('{"wall_time_seconds": 60.0}')
         (run / "command.txt").write_text(f"python -m src.train model={name}\n")
         runs[name] = LoadedRun(model.eval(), {"model": parts}, run / "checkpoints" / "last.safetensors", run)
