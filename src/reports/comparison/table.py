@@ -31,13 +31,13 @@ class Comparison:
 
     @cached_property
     def names(self) -> list[str]:
-        """The labels, each with what tells it from its equals: the seed, or else the folder's name."""
-        seeded = [f"{label}, seed={run.config.get('seed')}" for label, run in zip(self.labels, self.runs, strict=True)]
-        named = [f"{label} ({run.name})" for label, run in zip(self.labels, self.runs, strict=True)]
-        for choices in (self.labels, seeded):
-            if len(set(choices)) == len(choices):
-                return choices
-        return named
+        """The labels, with the seed or, if need be, the folder where several runs have the same."""
+        names = self.labels
+        for more in ([f"seed={run.config.get('seed')}" for run in self.runs], [run.name for run in self.runs]):
+            names = [
+                f"{name}, {own}" if names.count(name) > 1 else name for name, own in zip(names, more, strict=True)
+            ]
+        return names
 
     @cached_property
     def groups(self) -> list[list[int]]:
