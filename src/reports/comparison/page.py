@@ -25,7 +25,7 @@ def write_page(comparison: Comparison, path: Path, num_steps: int = 8) -> None:
     """Write the page. num_steps: the most times at which a run's images are shown."""
     content = template(__file__).render(
         comparison=comparison,
-        groups=[summary_of(comparison, group) for group in comparison.groups],
+        groups=[summary_of(comparison, number) for number in range(len(comparison.groups))],
         charts=[chart(comparison, metric) for metric in comparison.metrics],
         grids={kind: grids(comparison, kind, num_steps) for kind in ("samples", "reconstructions")},
         plotly=Markup(get_plotlyjs()),
@@ -33,9 +33,10 @@ def write_page(comparison: Comparison, path: Path, num_steps: int = 8) -> None:
     write_atomic(path, content)
 
 
-def summary_of(comparison: Comparison, group: Sequence[int]) -> dict[str, Any]:
+def summary_of(comparison: Comparison, number: int) -> dict[str, Any]:
     """Return what a page tells of runs that differ in the seed alone: mean and spread of each metric, among others."""
-    number, runs = comparison.groups.index(list(group)), [comparison.runs[at] for at in group]
+    group = comparison.groups[number]
+    runs = [comparison.runs[at] for at in group]
     names = [name for name in comparison.metrics if not name.startswith("train/")]
     return {
         "label": comparison.labels[group[0]],

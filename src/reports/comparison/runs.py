@@ -55,13 +55,14 @@ class RunRecord:
         return dict(self.curves.get(metric, [])).get(self.best_images or -1)
 
     @property
-    def warnings(self) -> dict[str, list[int]]:
-        """The images seen where each warning began and, unless it stood at the end, passed; in turns."""
-        return {
-            name.removeprefix("warnings/"): [images for images, _ in curve]
-            for name, curve in self.curves.items()
-            if name.startswith("warnings/")
-        }
+    def warnings(self) -> str:
+        """From where to where each warning stood, in images seen."""
+        said = []
+        for name in filter(lambda name: name.startswith("warnings/"), self.curves):
+            turns = [*(f"{images:,}" for images, _ in self.curves[name]), "the end"]
+            spans = [f"from {start} to {end}" for start, end in zip(turns[::2], turns[1::2], strict=False)]
+            said.append(f"{name.removeprefix('warnings/')} {', '.join(spans)}")
+        return "; ".join(said)
 
     @property
     def ruin(self) -> str:

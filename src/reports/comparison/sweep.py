@@ -68,10 +68,8 @@ class SweepReport(Callback):
 
     def record(self, config: DictConfig, ended: str) -> dict[str, Any]:
         """Write and return what the job's folder tells of the job."""
-        options = " ".join(
-            option for option in config.hydra.overrides.task if option.partition("=")[0] not in self.common
-        )
-        job = {"sweep": self.sweep, "job": config.hydra.job.num, "options": options, "ended": ended}
+        own = [option for option in config.hydra.overrides.task if option.partition("=")[0] not in self.common]
+        job = {"sweep": self.sweep, "job": config.hydra.job.num, "options": " ".join(own), "ended": ended}
         write_atomic(Path(config.hydra.runtime.output_dir, JOB), json.dumps(job) + "\n")
         return job
 
@@ -97,14 +95,11 @@ def show(folder: Path, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
 
     folders = [path for path in jobs if (path / CONFIG).is_file()]
     comparison = Comparison(read_runs(folders))
-    winner = folders[comparison.winner] if comparison.winner is not None else None
     found = dict(zip(folders, comparison.rows, strict=True))
-    rows = []
-    for path, job in jobs.items():
-        row = found.get(path, {})
-        ended = row.get("status", FINISHED) if job["ended"] == FINISHED else job["ended"]
-        rows.append({"job": job["job"], "options": job["options"], "ended": ended, "folder": str(path), **row})
-
+    rows = [
+        {"job": job["job"], "options": job["options"], "ended": job["ended"]} | found.get(path, {})
+        for path, job in jobs.items()
+    ]
     finals = [comparison.diversity, *(name for name in comparison.metrics if name in LOSSES)]
     numbers = [f"{comparison.monitor} best", *(f"{name} final" for name in finals)]
     numbers = [name for name in numbers if any(row.get(name) is not None for row in rows)]
@@ -112,12 +107,14 @@ def show(folder: Path, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
     for column in ("job", "options", "ended", *numbers, "folder"):
         table.add_column(column, overflow="fold", justify="right" if column in numbers else "left")
     for path, row in zip(jobs, rows, strict=True):
+        is_best = comparison.winner is not None and path == folders[comparison.winner]
+        status = row.pop("status", FINISHED)
+        row["ended"] = status if row["ended"] == FINISHED else row["ended"]
         cells = ["" if row.get(name) is None else f"{row[name]:,.4g}" for name in numbers]
-        number, ended = f"{row['job']}{' best' * (path == winner)}", row["ended"]
-        style = "bold" if path == winner else None
-        table.add_row(number, row["options"], ended, *cells, str(path.relative_to(folder)), style=style)
+        job = f"{row['job']} best" if is_best else f"{row['job']}"
+        table.add_row(job, row["options"], row["ended"], *cells, str(path.relative_to(folder)), style="bold" * is_best)
     # A file or a pipe has no width.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     if folders:
         write_table(rows, folder / "sweep.csv")

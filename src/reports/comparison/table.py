@@ -34,9 +34,7 @@ class Comparison:
         """The labels, with the seed or, if need be, the folder where several runs have the same."""
         names = self.labels
         for more in ([f"seed={run.config.get('seed')}" for run in self.runs], [run.name for run in self.runs]):
-            names = [
-                f"{name}, {own}" if names.count(name) > 1 else name for name, own in zip(names, more, strict=True)
-            ]
+            names = [f"{name}, {own}" if names.count(name) > 1 else name for name, own in zip(names, more, strict=True)]
         return names
 
     @cached_property
@@ -55,10 +53,7 @@ class Comparison:
 
     @cached_property
     def ranking(self) -> list[tuple[float, list[int]]]:
-        """The groups that are not ruined, by the mean of their best values, the best first.
-
-        Empty where numbers may not be compared.
-        """
+        """The runs that are not ruined, in groups, by the mean of their best values; empty if they don't compare."""
         sound = [[at for at in group if not self.runs[at].ruin] for group in self.groups]
         values = [(mean_and_spread([self.best(at) for at in group])[0], group) for group in sound]
         return [] if self.incomparable else sorted((mean, group) for mean, group in values if mean is not None)
@@ -141,7 +136,7 @@ class Comparison:
             "wall_time_seconds": run.summary.get("wall_time_seconds"),
             "parameters": sum((run.summary.get("parameters") or {}).values()) or None,
             "seed": run.config.get("seed"),
-            "warnings": "; ".join(f"{kind} {spans(turns)}" for kind, turns in run.warnings.items()),
+            "warnings": run.warnings,
         }
 
 
@@ -150,16 +145,7 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
     write_atomic(path, rows_text(list(dict.fromkeys(column for row in rows for column in row)), rows))
 
 
-def spans(turns: Sequence[int]) -> str:
-    """Return from where to where a warning stood, in images: the turns at which it began and passed."""
-    ends = [f"to {end:,}" for end in turns[1::2]] + ["on"]
-    return ", ".join(f"from {start:,} {end}" for start, end in zip(turns[::2], ends, strict=False))
-
-
 def mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     """Return the mean and the standard deviation of the values that are there; None for what they are too few for."""
     known = [value for value in values if value is not None]
-    return (
-        statistics.fmean(known) if known else None,
-        statistics.stdev(known) if len(known) > 1 else None,
-    )
+    return statistics.fmean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None

@@ -137,7 +137,7 @@ def test_a_warning_that_stands_at_the_end_is_ruin_and_one_that_passed_is_told(tm
     (record,) = read_runs([run])
     assert record.status == "modes collapsed"
     assert Comparison([record]).rows[0]["warnings"] == (
-        "modes_collapse from 100 to 200, from 300 on; discriminator_has_won from 100 to 400"
+        "modes_collapse from 100 to 200, from 300 to the end; discriminator_has_won from 100 to 400"
     )
 
 
