@@ -89,14 +89,18 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
-def labels(runs: Sequence[RunRecord], found: Mapping[str, Sequence[Any]], most: int = 3) -> list[str]:
-    """Return a short name for each run: its differing options, the seed aside, or its folder's name."""
-    own = {name: column for name, column in found.items() if name != "seed"}
-    if not own or len(own) > most:
-        return [run.name for run in runs]
-    words = [last(name) for name in own]
-    short = {name: last(name) if words.count(last(name)) == 1 else name for name in own}
-    return [
-        ", ".join(f"{short[name]}={shown(column[position])}" for name, column in own.items())
-        for position in range(len(runs))
-    ]
+def labels(runs: Sequence[RunRecord], found: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int]]) -> list[str]:
+    """Return a short name for each run, the same for a group's: the first options that tell the groups apart.
+
+    Where three are too few for that, the folder of the group's first run is added.
+    """
+    names = [name for name in found if name != "seed"] or ["model"]
+    columns = {name: found.get(name) or [options_of(run).get(name, run.name) for run in runs] for name in names}
+    told: list[str] = []
+    for count in range(1, 4):
+        parts = [[f"{last(name)}={shown(columns[name][at])}" for name in names[:count]] for at in range(len(runs))]
+        told = [", ".join(part) for part in parts]
+        if len(set(told)) == len(groups):
+            return told
+    first = {at: runs[group[0]].name for group in groups for at in group}
+    return [f"{label} ({first[at]})" for at, label in enumerate(told)]

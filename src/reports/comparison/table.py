@@ -27,7 +27,7 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        return differences.labels(self.runs, self.differing)
+        return differences.labels(self.runs, self.differing, self.groups)
 
     @cached_property
     def names(self) -> list[str]:

@@ -110,6 +110,24 @@ def test_seeds_of_one_recipe_are_one_group_with_mean_and_spread(runs: Path) -> N
     assert f"beta=4, 30.5 ± {spread:.2g} (2 seeds). Next: beta=1, 50.5" in comparison.conclusions[0]
 
 
+def test_names_are_short_and_tell_the_runs_apart(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, [3], *options) for name, options in {
+        "a": ["seed=1"], "b": ["seed=2"], "c": ["seed=2", "model=gan"], "d": ["seed=2", "data.batch_size=8"],
+    }.items()]  # fmt: skip
+    assert comparison_of(*folders[:2]).names == ["model=VAE, seed=1", "model=VAE, seed=2"]
+    assert comparison_of(*folders[1:3]).names == ["model=VAE", "model=GAN"]
+    found = comparison_of(*folders)
+    assert found.names == ["model=VAE, batch_size=32, seed=1", "model=VAE, batch_size=32, seed=2",
+                           "model=GAN, batch_size=32", "model=VAE, batch_size=8"]  # fmt: skip
+    assert comparison_of(folders[0], folders[0]).names == ["model=VAE"]
+    deep = ["callbacks.checkpoints.keep", "callbacks.checkpoints.every_minutes", "callbacks.evaluation.batch_size"]
+    others = [make_run(tmp_path / f"e{number}", [3], f"{option}=7", "seed=1") for number, option in enumerate(deep, 1)]
+    others.append(make_run(tmp_path / "e4", [3], "callbacks.image_grids.columns=7", "seed=1"))
+    names = comparison_of(folders[0], *others).names
+    assert len(set(names)) == 5
+    assert all(name.endswith(f"({folder.name})") for name, folder in zip(names, [folders[0], *others], strict=True))
+
+
 def test_best_is_where_the_monitored_metric_was_the_lowest(runs: Path) -> None:
     row = comparison_of(runs).rows[0]
     assert (row["best_images_seen"], row["fd_lite0 best"], row["fd_lite0 final"]) == (200, 50, 80)
