@@ -96,7 +96,7 @@ def test_sweep_gives_each_job_a_run_folder(launcher: list[str], tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_job_whose_process_is_gone_is_told_by_joblib_too(tmp_path: Path) -> None:
     options = ["--multirun", "+callbacks.failing.how=none,kill", "hydra/launcher=joblib", f"hydra.sweep.dir={tmp_path}"]
     result = command("src.train", *tiny("vae"), *FAILING, *options)
@@ -105,7 +105,7 @@ def test_a_job_whose_process_is_gone_is_told_by_joblib_too(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_ctrl_c_ends_the_sweep_and_shows_what_there_is(tmp_path: Path) -> None:
     options = ["--multirun", "seed=1,2", "max_images=1e6", f"hydra.sweep.dir={tmp_path}"]
     arguments = [sys.executable, "-m", "src.train", *tiny("vae"), *FAILING[1:2], *options]
