@@ -120,7 +120,11 @@ def test_names_are_short_and_tell_the_runs_apart(tmp_path: Path) -> None:
     assert found.names == ["model=VAE, batch_size=32, seed=1", "model=VAE, batch_size=32, seed=2",
                            "model=GAN, batch_size=32", "model=VAE, batch_size=8"]  # fmt: skip
     assert comparison_of(folders[0], folders[0]).names == ["model=VAE"]
-    deep = ["callbacks.checkpoints.keep", "callbacks.checkpoints.every_minutes", "callbacks.evaluation.batch_size"]
+    deep = [
+        "callbacks.checkpoints.keep",
+        "callbacks.checkpoints.every_minutes",
+        "callbacks.evaluation.max_reference_images",
+    ]
     others = [make_run(tmp_path / f"e{number}", [3], f"{option}=7", "seed=1") for number, option in enumerate(deep, 1)]
     others.append(make_run(tmp_path / "e4", [3], "callbacks.image_grids.columns=7", "seed=1"))
     names = comparison_of(folders[0], *others).names
