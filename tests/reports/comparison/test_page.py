@@ -126,7 +126,7 @@ def test_names_are_short_and_tell_the_runs_apart(tmp_path: Path) -> None:
         "callbacks.evaluation.max_reference_images",
     ]
     others = [make_run(tmp_path / f"e{number}", [3], f"{option}=7", "seed=1") for number, option in enumerate(deep, 1)]
-    others.append(make_run(tmp_path / "e4", [3], "callbacks.image_grids.columns=7", "seed=1"))
+    others.append(make_run(tmp_path / "e4", [3], "callbacks.checkpoints.every_images=7", "seed=1"))
     names = comparison_of(folders[0], *others).names
     assert len(set(names)) == 5
     assert all(name.endswith(f"({folder.name})") for name, folder in zip(names, [folders[0], *others], strict=True))
