@@ -96,6 +96,7 @@ def test_summary_tells_what_the_run_came_to(vae_run: Path) -> None:
     assert summary["images_seen"] == 256  # 250, rounded up to a batch of 16
     assert summary["images_per_second"] > 0
     assert summary["wall_time_seconds"] > 0
+    assert summary["processor_seconds"] > 1  # the imports alone take more
     assert {"fd_lite0", "val/loss", "train/loss"} <= summary["final"].keys()
     assert summary["best"]["fd_lite0"] <= summary["final"]["fd_lite0"]
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]

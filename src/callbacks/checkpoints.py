@@ -1,6 +1,7 @@
 """The checkpoints of a run: at intervals, at the end, and when a signal asks it to stop."""
 
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from src.models.checkpoint.states import checked_state
 
 # What a rank asks for after a step, besides a stop by a signal, whose number is higher.
 NO_REQUEST, SAVE = 0, 1
-STATE = {"best": dict[str, int | float], "logged": dict[str, int | float], "wall_seconds": NonNegativeFloat}
+STATE: dict[str, Any] = dict.fromkeys(("best", "logged"), dict[str, int | float])
+STATE |= dict.fromkeys(("wall_seconds", "processor_seconds"), NonNegativeFloat)
 
 
 def describe_last_checkpoint(trainer: Trainer) -> str:
@@ -79,12 +81,17 @@ class Checkpoints(Checkpoint):
         self.newest: Path | None = None
         self.gradients: dict[str, torch.Tensor] = {}  # where gradients are accumulated over steps
         self.signals, self.largest_of_ranks, self.io = StopSignals(), LargestOfRanks(), SafetensorsIO()
-        self.started_at = time.monotonic()
+        self.started_at, self.processor_seconds_before = time.monotonic(), 0.0
 
     @property
     def wall_seconds(self) -> float:
         """The seconds that the run has taken, its parts before it was resumed included."""
         return time.monotonic() - self.started_at
+
+    @property
+    def processor_seconds(self) -> float:
+        """The processor time of rank zero, from the start of its process, and of its parts before it was resumed."""
+        return sum(os.times()[:4]) + self.processor_seconds_before
 
     def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         trainer.strategy.checkpoint_io = self.io
@@ -150,12 +157,14 @@ class Checkpoints(Checkpoint):
         self.gradients = checkpoint.get("gradients", {})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "logged": self.logged, "wall_seconds": self.wall_seconds}
+        seconds = {"wall_seconds": self.wall_seconds, "processor_seconds": self.processor_seconds}
+        return {"best": self.best, "logged": self.logged, **seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = checked_state("Checkpoints", state_dict, STATE)
         self.best, self.logged = state["best"], state["logged"]
         self.started_at -= state["wall_seconds"]
+        self.processor_seconds_before = state["processor_seconds"]
 
     def on_exception(self, *args: Any) -> None:
         self.signals.in_steps = False

@@ -1,10 +1,13 @@
 """From the command line to a checked config, without importing torch; every mistake ends in one sentence."""
 
+import inspect
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from glob import glob
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from src.config.validation import Mismatch, check, listed
-from src.core.errors import UserError, printable
+from src.core.errors import RunFailed, UserError, printable
 from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
 from src.core.run_folder import full_disk_explained, owned
 
 CONF = Path(__file__).parents[2] / "conf"
-RUN_ELSEWHERE = ("hydra/sweeper", "hydra/launcher")  # options that take the jobs of a sweep out of this process
+PATHS = "runs"  # the parameter of a command that takes paths without an option's name
 
 
 def run(job: Callable[..., None]) -> None:
@@ -39,31 +42,30 @@ def run(job: Callable[..., None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     has_folder = False
 
-    def run_alone(call: Callable[[], None]) -> None:
-        try:
-            call()
-        except UserError as error:
-            if wants_traceback:
-                raise
-            fail(str(error))
-
     def task(config: DictConfig) -> None:
         nonlocal has_folder
         has_folder = True
-        run_job(lambda: job(**checked(config, name)))
+        try:
+            job(**checked(config, name))
+        except RunFailed as failure:
+            if failure.requested or not is_sweep(overrides, flags):
+                raise
+            # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
+            raise UserError(failure.reason) from failure
+        except UserError as error:
+            if wants_traceback or is_sweep(overrides, flags):
+                raise
+            fail(str(error))
 
     try:
         overrides, flags = split_flags(sys.argv[1:])
+        if PATHS in inspect.signature(job).parameters:
+            overrides = name_paths(overrides)
         config = check_ahead(name, overrides, flags)
         # Hydra itself reads no overrides on both sides of a flag.
         sys.argv[1:] = [*overrides, *run_dir_overrides(config, overrides, flags), *flags]
-        jobs: AbstractContextManager[Callable[[Callable[[], None]], None]] = nullcontext(run_alone)
-        if is_sweep(overrides, flags) and not any(item.startswith(RUN_ELSEWHERE) for item in overrides):
-            from src.config.sweep import sweep
-
-            jobs = sweep()
         disk = full_disk_explained(Path(config["run_dir"])) if "run_dir" in config else nullcontext()
-        with jobs as run_job, disk:
+        with disk:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -122,6 +124,13 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
             choices = listed(flag, [name for name in known if name.startswith("--")])
             raise UserError(f"{flag}: there is no such flag; there are {choices}; options have no dashes: seed=1.")
     return overrides, flags
+
+
+def name_paths(overrides: list[str]) -> list[str]:
+    """Return a command line with its paths, which are typed without a name and an =, as the option `runs`."""
+    paths = [item for item in overrides if not re.match(r"[+~]*[\w./@]+=", item) or glob(item)]
+    escaped = ["'" + path.replace("'", "\\'") + "'" for path in paths]
+    return [f"{PATHS}=[{','.join(escaped)}]"] * bool(paths) + [item for item in overrides if item not in paths]
 
 
 def check_ahead(name: str, overrides: list[str], flags: list[str]) -> dict[str, Any]:

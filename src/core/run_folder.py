@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
 LAST, BEST, EXPORTED, LOCK = "last.safetensors", "best.safetensors", "model.safetensors", "run.lock"
+ERROR = "error.txt"  # why the run failed, in one sentence
 MAX_CONFIG = 100_000  # characters
 STOPS_WITHIN_S = 130.0  # a run that was asked to stop
 held: dict[Path, int | None] = {}  # the run folders that this process owns, and the descriptors of their locks

@@ -6,17 +6,22 @@ from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
-from torch import Tensor
+from PIL import Image
 
 from src.core.errors import printable
-from src.core.images import to_pillow
+
+GAP = 2  # pixels around the images of a grid, as in src/core/images.py, which needs torch
 
 
 def template(module: str) -> Template:
-    """Return the template page.html beside a module's file, in which an unknown name is an error."""
+    """Return the template page.html beside a module's file, in which an unknown name is an error.
+
+    It may extend base.html and include plain.css, which stand here.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(module).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
+        loader=FileSystemLoader([Path(module).parent, Path(__file__).parent]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["stem"] = lambda name: PurePosixPath(name).stem
@@ -29,8 +34,17 @@ def data_uri(media_type: str, content: bytes) -> Markup:
     return Markup(f"data:{media_type};base64,{base64.b64encode(content).decode()}")
 
 
-def image_uri(image: Tensor, effort: int = 4) -> Markup:
-    """Return an image, uint8 (3, H, W), as an address that needs no file. effort: of the compression, 0 to 6."""
+def image_uri(image: Image.Image, effort: int = 4, quality: int = 90) -> Markup:
+    """Return an image as an address that needs no file. effort: of the compression, 0 to 6."""
     with io.BytesIO() as file:
-        to_pillow(image).save(file, "WEBP", quality=90, method=effort)
+        image.save(file, "WEBP", quality=quality, method=effort)
         return data_uri("image/webp", file.getvalue())
+
+
+def grid_uri(path: Path, image_size: int, columns: int, rows: int, quality: int = 90) -> Markup:
+    """Return the upper left images of a grid that a run wrote as an address that needs no file."""
+    with Image.open(path) as grid:
+        right, bottom = (
+            min(count * (image_size + GAP) + GAP, most) for count, most in ((columns, grid.width), (rows, grid.height))
+        )
+        return image_uri(grid.convert("RGB").crop((0, 0, right, bottom)), quality=quality)

@@ -24,7 +24,7 @@ from src.callbacks.stop_signals import stop_signals
 from src.core.errors import RunFailed, UserError, printable
 from src.core.files import write_atomic
 from src.core.ranks import get_rank_info, hide_slurm
-from src.core.run_folder import CONFIG, full_disk_explained, held, owned
+from src.core.run_folder import CONFIG, ERROR, full_disk_explained, held, owned
 
 END_WITHIN_S = 20.0  # after another rank failed
 SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a checkpoint
@@ -62,7 +62,7 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     run_dir.mkdir(parents=True, exist_ok=True)
     num_ranks, num_nodes = count_ranks(config["trainer"]), config["trainer"]["num_nodes"]
     if not here or here.rank == 0:
-        (run_dir / "error.txt").unlink(missing_ok=True)
+        (run_dir / ERROR).unlink(missing_ok=True)
     batch_size, world_size = config["data"].get("batch_size", 0), num_ranks * num_nodes
     if batch_size % world_size:
         raise UserError(
@@ -81,7 +81,12 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     if num_nodes > 1:
         raise UserError("trainer.num_nodes: several machines want torchrun or SLURM to start a process on each device")
     if num_ranks == 1 and not always_apart:
-        pkgutil.resolve_name(fit)(config)
+        try:
+            pkgutil.resolve_name(fit)(config)
+        except UserError as error:
+            with suppress(OSError):
+                (run_dir / ERROR).write_text(f"{error}\n")
+            raise
         return
     write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / CONFIG), str(os.getpid())]
@@ -91,7 +96,7 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
         subprocess.Popen(command, env=environment, process_group=0, pass_fds=locks)
         for environment in rank_environments(num_ranks)
     ]
-    wait_for(ranks, run_dir / "error.txt")
+    wait_for(ranks, run_dir / ERROR)
 
 
 def count_ranks(trainer: dict[str, Any]) -> int:
@@ -187,7 +192,7 @@ def run_rank(fit: str, config: dict[str, Any], rank: int, world_size: int) -> No
         if world_size > 1 and any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "timed out")):
             time.sleep(2)  # the rank that broke the connection knows more and is heard first
     try:
-        with Path(config["run_dir"], "error.txt").open("x") as file:
+        with Path(config["run_dir"], ERROR).open("x") as file:
             file.write(reason + "\n")
     except FileExistsError:
         raise SystemExit(status) from None

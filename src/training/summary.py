@@ -36,6 +36,7 @@ def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, start
         "images_seen": model.images_seen,
         "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
         "wall_time_seconds": round(checkpoints.wall_seconds if checkpoints else time.time() - started_at, 1),
+        "processor_seconds": round(checkpoints.processor_seconds, 1) if checkpoints else None,
         "final": nan_to_none({name: value.item() for name, value in sorted(trainer.callback_metrics.items())}),
         "best": nan_to_none({"monitor": checkpoints.monitor, **checkpoints.best}) if checkpoints else {},
         "parameters": {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()},

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.cli import CONF, check_ahead, compose, split_flags
+from src.config.cli import CONF, check_ahead, compose, name_paths, split_flags
 from src.config.explain import explain
 from src.core.errors import UserError
 from tests.helpers.commands import command, config_of
@@ -244,6 +244,17 @@ def test_flags_may_stand_between_options() -> None:
     overrides, flags = split_flags(["model=vae", "--multirun", "model.beta=0.5,1"])
     assert (overrides, flags) == (["model=vae", "model.beta=0.5,1"], ["--multirun"])
     assert split_flags(["seed=1", "--cfg", "job", "model=gan"]) == (["seed=1", "model=gan"], ["--cfg", "job"])
+
+
+def test_paths_without_a_name_are_one_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("beta=4").mkdir()  # a folder that looks like an option
+    typed = ["runs/1", "csv=true", "it's", "beta=4", "outputs/*", "output=a.html"]
+    named = name_paths(typed)
+    assert named[1:] == ["csv=true", "output=a.html"]
+    config = config_of(*named, name="compare")
+    assert (config["runs"], config["csv"]) == (["runs/1", "it's", "beta=4", "outputs/*"], True)
+    assert name_paths(["seed=1", "+trainer.x=2"]) == ["seed=1", "+trainer.x=2"]
 
 
 @pytest.mark.parametrize("line", ["model=vea", "max_image=5", "model.beta=-1", "resume=/nowhere", "max_images"])

@@ -8,9 +8,9 @@ import pytest
 from jinja2 import Environment
 from lightning import Trainer
 
-from src.config.sweep import show
 from src.core import progress
 from src.core.errors import UserError, printable
+from src.reports.comparison.sweep import show
 from src.reports.html import template
 from src.training.summary import print_summary
 
@@ -25,7 +25,8 @@ def test_what_can_not_be_printed_is_written_out() -> None:
 
 
 def test_tables_show_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    show([(["seed=1"], HOSTILE, str(tmp_path)), (["seed=2"], "finished", str(tmp_path))])
+    job = {"job": 0, "options": "seed=1", "ended": HOSTILE}
+    show(tmp_path, {tmp_path / "0": job, tmp_path / "1": job | {"ended": "finished"}})
     printed = "".join(capsys.readouterr().out.replace("│", "").split())
     assert r"\x1b[2J[red]a\n" in printed
     summary: dict[str, Any] = {"images_seen": 1, "wall_time_seconds": 1.0, "best": {}, "final": {HOSTILE: 1.0}}

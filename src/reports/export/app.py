@@ -1,6 +1,7 @@
 """A page that draws cats: the decoder.onnx beside this file, by onnxruntime. Needs gradio, numpy and onnxruntime."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -33,7 +34,7 @@ def draw(seed: float, count: float, prior: str, temperature: float) -> list[np.n
 with gr.Blocks(title=FACTS["name"]) as page:
     gr.Markdown(f"# {FACTS['name']}\nCats that do not exist. Training images: {FACTS['data_license']}.")
     with gr.Row():
-        options = [
+        options: list[Any] = [
             gr.Number(0, label="Seed", precision=0, minimum=0),
             gr.Slider(1, 64, 16, step=1, label="Images"),
             gr.Radio(PRIORS, value=PRIORS[0], label="Prior", visible=len(PRIORS) > 1),

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from src.core.images import to_pillow
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.reports.html import image_uri, template
@@ -148,7 +149,7 @@ def thumbnail_uri(image: Tensor) -> Markup:
     """Return an image, uint8 (3, S, S), inside the page, at most MAX_PIXELS wide."""
     if image.shape[-1] > MAX_PIXELS:
         image = rounded(interpolate(image[None].float(), MAX_PIXELS, mode="area")[0])
-    return image_uri(image)
+    return image_uri(to_pillow(image))
 
 
 def rounded(values: Tensor) -> Tensor:

@@ -120,20 +120,19 @@ def latent_norms(figure: Figure, latents: Labeled) -> None:
 
 
 def competition(figure: Figure, metrics_csv: Path) -> None:
-    """Draw the losses of both networks and the discriminator's mean logits over the images seen."""
+    """Draw the losses of both networks, and how well the discriminator tells real from generated, over images seen."""
     _, rows = read_rows(metrics_csv)
-    losses, logits = figure.subplots(2, 1, sharex=True)
+    losses, auroc = figure.subplots(2, 1, sharex=True)
     for axes, column, label, color in (
         (losses, "discriminator_loss", "discriminator", REAL),
         (losses, "generator_loss", "generator", COLORS["gan"]),
-        (logits, "real_logits", "real images", REAL),
-        (logits, "fake_logits", "generated images", COLORS["gan"]),
+        (auroc, "discriminator_auroc", "discriminator", REAL),
     ):
         points = [(float(row["images_seen"]), float(row[key])) for row in rows if row.get(key := f"train/{column}")]
         axes.plot([x / 1000 for x, _ in points], [y for _, y in points], color=color, label=label, linewidth=1.5)
-    losses.set_ylabel("loss")
-    logits.set_ylabel("mean logit")
-    logits.set_xlabel("images seen, in thousands")
-    for axes in (losses, logits):
         axes.grid(axis="y")
-        axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    losses.set_ylabel("loss")
+    losses.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    auroc.set_ylabel("AUROC")
+    auroc.set_ylim(0.45, 1.02)
+    auroc.set_xlabel("images seen, in thousands")

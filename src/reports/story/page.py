@@ -1,14 +1,14 @@
 """The page of a story: three finished runs in one HTML file that needs no other."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from src.core.images import animation_bytes, tile
+from src.core.images import animation_bytes, tile, to_pillow
 from src.core.run_folder import CHECKPOINTS, LAST, METRICS, SUMMARY
 from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
@@ -17,7 +17,8 @@ from src.evaluation.latent_space import closed_path, decode, encode, linear, sph
 from src.metrics.features import EfficientNetLite0, FeatureNetwork
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
-from src.reports.html import data_uri, image_uri, template
+from src.reports.comparison.runs import read_run
+from src.reports.html import data_uri, grid_uri, image_uri, template
 from src.reports.story.figures import NAMES, draw_figures
 from src.reports.story.measure import FeatureDistance, MeasuredModel, measure
 from src.reports.story.training import COMMAND
@@ -25,11 +26,12 @@ from src.reports.story.training import COMMAND
 NUM_TRAINING = 2_000  # training images that are encoded and among which the nearest are looked for
 COLUMNS, SAMPLES = 6, 36
 PATHS, STEPS, STOPS, FRAMES = 4, 7, 4, 14
+TIMES = 6  # at which the GAN's growth is shown
 
 
-def write_page(folder: Path, num_images: int, seed: int) -> Path:
-    """Write index.html beside the folders of three finished runs, whose data is that of the first; return its path."""
-    runs = {name: load_run(folder / name / CHECKPOINTS / LAST, "cpu") for name in NAMES}
+def write_page(folder: Path, names: Sequence[str], num_images: int, seed: int) -> Path:
+    """Write index.html beside the folders of finished runs, whose data is that of the first; return its path."""
+    runs = {name: load_run(folder / name / CHECKPOINTS / LAST, "cpu") for name in names}
     data = runs["autoencoder"].data()
     print(f"measuring on {data.source.description}", flush=True)
     page = folder / "index.html"
@@ -40,7 +42,10 @@ def write_page(folder: Path, num_images: int, seed: int) -> Path:
 def render(
     runs: Mapping[str, LoadedRun], data: ImageDataModule, network: FeatureNetwork, num_images: int, seed: int
 ) -> str:
-    """Return the HTML of the runs autoencoder, vae and gan, from at most num_images held-out images."""
+    """Return the HTML of the runs autoencoder, vae, gan and perhaps more VAEs, which differ from vae in beta.
+
+    num_images: the most held-out images that are measured.
+    """
     torch.manual_seed(seed)
     training, held_out = data.images("train")[:NUM_TRAINING], data.images("val")[:num_images]
     distance = FeatureDistance(network, training)
@@ -59,12 +64,14 @@ def render(
         },
         measured=measured,
         names=NAMES,
+        betas=sorted((run.config["model"]["beta"], name) for name, run in runs.items() if name.startswith("vae")),
+        growth=growth(runs["gan"]),
         real=real,
         training=training,
         data=data,
         num_images=len(held_out),
         image=draw_grids(runs, measured, held_out, seed),
-        figure=draw_figures(measured, real, runs["gan"].folder / METRICS),
+        figure=draw_figures({name: measured[name] for name in NAMES}, real, runs["gan"].folder / METRICS),
     )
 
 
@@ -81,8 +88,21 @@ def draw_grids(
             rows = zip(shown.split(COLUMNS), result.reconstructions.images.split(COLUMNS), strict=False)
             grids[f"{name}_reconstructions"] = grid(torch.cat([torch.cat(pair) for pair in rows]), COLUMNS)
             grids[f"{name}_mixture"] = grid(result.mixture_samples.images[:SAMPLES], COLUMNS)
+        if name not in NAMES:
+            continue
         grids[f"{name}_path"], grids[f"{name}_moving"] = draw_interpolations(runs[name].model, held_out, seed)
     return grids
+
+
+def growth(run: LoadedRun) -> list[tuple[int, Markup]]:
+    """Return images that a run drew from the same noise, by the images seen: at first, and ever less often later."""
+    files = read_run(run.folder, "").images("samples")
+    first, *later = files or [0]
+    ratio = later[-1] / later[0] if later else 1
+    wanted = [later[0] * ratio ** (index / (TIMES - 2)) for index in range(TIMES - 1)] if later else []
+    times = dict.fromkeys([first, *(min(later, key=lambda time: abs(time - target)) for target in wanted)])
+    size = run.config["data"]["image_size"] if files else 0
+    return [(time, grid_uri(files[time], size, 3, 4)) for time in times if files]
 
 
 def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> tuple[Markup, Markup]:
@@ -103,4 +123,4 @@ def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> 
 
 def grid(images: Tensor, columns: int) -> Markup:
     """Return a grid of images as a data URI."""
-    return image_uri(tile(images, columns), effort=6)
+    return image_uri(to_pillow(tile(images, columns)), effort=6)

@@ -1,10 +1,14 @@
 """The page from models that have learned nothing: all is inside, and it says what was measured."""
 
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from src.data.datamodule import ImageDataModule
 from src.evaluation.from_checkpoint import LoadedRun
@@ -13,7 +17,7 @@ from src.reports.story.page import render
 from tests.helpers.feature_networks import PatchMeans
 from tests.helpers.tiny import tiny_autoencoder, tiny_data, tiny_gan, tiny_vae
 
-CURVES = "images_seen,train/discriminator_loss,train/generator_loss,train/real_logits,train/fake_logits\n"
+CURVES = "images_seen,train/discriminator_loss,train/generator_loss,train/discriminator_auroc\n"
 VOID = {"meta", "img", "br", "source", "mspace"}
 
 
@@ -46,18 +50,24 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         "autoencoder": tiny_autoencoder(),
         "vae": tiny_vae(),
         "gan": tiny_gan(),
+        "vae_beta_1": tiny_vae(),
     }
-    parts = {"beta": 4, "adversarial_loss": {"_target_": "src.objectives.adversarial.RelativisticPairing"}}
+    parts = {"beta": 4.0, "adversarial_loss": {"_target_": "src.objectives.adversarial.RelativisticPairing"}}
     runs = {}
     for name, model in models.items():
         run = folder / name
         run.mkdir()
-        (run / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.1,-0.1\n200,0.6,0.8,0.3,-0.3\n")
+        (run / "metrics.csv").write_text(CURVES + "100,0.7,0.7,0.6\n200,0.6,0.8,0.7\n")
         (run / "summary.json").write_text('{"wall_time_seconds": 60.0}')
         (run / "command.txt").write_text(f"python -m src.train model={name}\n")
+        config = {"model": parts | ({"beta": 1.0} if name == "vae_beta_1" else {}), "data": {"image_size": 32}}
         path = run / "checkpoints" / "last.safetensors"
-        runs[name] = LoadedRun({"config": {"model": parts}}, path, run, torch.device("cpu"))
+        runs[name] = LoadedRun({"config": config}, path, run, torch.device("cpu"))
         vars(runs[name])["model"] = model.eval()
+    (folder / "gan" / "images").mkdir()
+    for thousands in range(0, 130, 10):
+        grid = Image.new("RGB", (8 * 34 + 2, 8 * 34 + 2), (2 * thousands, 0, 0))
+        grid.save(folder / "gan" / "images" / f"samples_{1000 * thousands:09d}.png")
     data: ImageDataModule = tiny_data(60, val_fraction=0.4)
     return render(runs, data, PatchMeans(), num_images=20, seed=0)
 
@@ -90,7 +100,22 @@ def test_text_says_what_was_measured(reader: Reader) -> None:
     assert "β = 4" in re.sub(r"\s+", " ", reader.text)
     assert "python -m src.train model=gan" in reader.text
     assert "20 images of each kind" in reader.text
-    assert "3.0 minutes in all" in reader.text
+    assert "4.0 minutes in all" in reader.text
+
+
+def test_beta_is_shown_from_the_smallest_to_the_largest(page: str) -> None:
+    row = page.partition("What does <i>β</i> do?")[2].partition("</figure>")[0]
+    assert re.findall(r"<h3 class=\"vae\"><i>β</i> = (\S+)</h3>", row) == ["1", "4"]
+    assert row.count("dB PSNR") == 2
+
+
+def test_gan_grows_from_the_same_noise_at_six_times_ever_farther_apart(page: str) -> None:
+    row = page.partition('class="trio six"')[2].partition("</figure>")[0]
+    assert re.findall("<p>(.*)</p>", row) == ["untrained", "10,000", "20,000", "30,000", "60,000", "120,000"]
+    images = [Image.open(BytesIO(b64decode(content))) for content in re.findall('base64,([^"]+)', row)]
+    assert {image.size for image in images} == {(3 * 34 + 2, 4 * 34 + 2)}
+    reds = [int(np.asarray(image.convert("RGB"))[50, 50, 0]) for image in images]
+    assert all(abs(red - shown) < 6 for red, shown in zip(reds, [0, 20, 40, 60, 120, 240], strict=True))
 
 
 def test_no_macro_is_left_over(page: str, reader: Reader) -> None:
