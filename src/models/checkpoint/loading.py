@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 from torch.nn.modules import module as nn_module
+from torch.overrides import TorchFunctionMode
 
 from src.config.signatures import find_definition, signature_of
 from src.config.validation import OPTIMIZERS, check, instantiate
@@ -203,6 +204,14 @@ def check_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
+class WithoutInitialization(TorchFunctionMode):
+    """Leaves weights as they are: the first random number on the meta device would import torch's compiler, seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        is_random = args and getattr(func, "__name__", "") in ("normal_", "uniform_")
+        return args[0] if is_random else func(*args, **(kwargs or {}))
+
+
 def build_on_meta(config: dict[str, Any], path: str, kind: type[Built], num_tensors: int) -> Built:
     """Return the object of a config without memory for its weights; UserError if it has far more than num_tensors."""
     parts = itertools.count()
@@ -215,6 +224,7 @@ def build_on_meta(config: dict[str, Any], path: str, kind: type[Built], num_tens
 
     with (
         torch.device("meta"),
+        WithoutInitialization(),
         nn_module.register_module_buffer_registration_hook(count),
         nn_module.register_module_module_registration_hook(count),
         nn_module.register_module_parameter_registration_hook(count),
