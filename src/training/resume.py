@@ -11,8 +11,9 @@ from src.config.validation import check, check_value
 from src.core import run_folder
 from src.core.errors import UserError
 from src.core.files import copy_atomic, link_or_copy, write_atomic
-from src.core.types import Seed
+from src.core.types import UNMEASURED, PositiveInt, Seed
 from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
+from src.training.budget import set_max_images
 
 
 def latest_valid_checkpoint(run_dir: Path) -> Path | None:
@@ -63,6 +64,9 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     data = stored["data"] | local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
     check(data, "data")
     check_weights(checkpoint)
+    match checkpoint:
+        case {"callbacks": {"RunLength": {"max_images": length}}} if config["max_images"] == UNMEASURED:
+            config = set_max_images(config, check_value("the checkpoint's max_images", length, PositiveInt))
     return config | {"model": stored["model"], "data": data, "seed": stored["seed"], "resume": str(path)}
 
 
