@@ -15,7 +15,6 @@ trial_options: list[str] = []
 
 
 def search(
-    search: ObjectConfig | None,
     sampler: ObjectConfig,
     study: OutputPath,
     trials: PositiveInt,
@@ -24,6 +23,7 @@ def search(
     cluster: Literal["slurm", "local"] | None,
     cluster_options: dict[str, Any],
     report: bool,
+    search: ObjectConfig | None = None,
 ) -> None:
     """Take trials of a study until there are so many, and write its report; see conf/search.yaml."""
     from pathlib import Path

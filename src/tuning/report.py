@@ -89,18 +89,19 @@ def grid_of(study: Study, trial: FrozenTrial) -> Markup | str:
 
 def as_experiment(options: list[str]) -> dict[str, Any]:
     """Return options of the command line in the form of a file of conf/experiment."""
-    defaults: list[Any] = []
+    experiments: list[Any] = []
+    groups: list[Any] = []
     values: dict[str, Any] = {}
     for override in OverridesParser.create().parse_overrides(options):
         key, value = override.key_or_group, override.value()
-        if key == "experiment":
-            defaults.insert(0, value)
-        elif (CONF / Path(key)).is_dir():
-            defaults.append({f"override /{key}": value})
+        if key in ("experiment", "debug"):
+            experiments.append(f"/{key}/{value}")
+        elif (CONF / key).is_dir():
+            groups.append({f"override /{key}": value})
         else:
             *parents, name = key.split(".")
             node = values
             for parent in parents:
                 node = node.setdefault(parent, {})
             node[name] = value
-    return {"defaults": [*defaults, "_self_"], **values}
+    return {"defaults": [*experiments, *groups, "_self_"], **values}

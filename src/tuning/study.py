@@ -43,6 +43,12 @@ class Search:
     second_objective: Literal["parameters", "seconds_per_sample"] | None = None
 
 
+def as_search(config: dict[str, Any]) -> Search:
+    """Return the Search of a checked config. (Hydra would resolve the ${...} that are for the trials' configs.)"""
+    options = {name: value for name, value in config.items() if name != "_target_"}
+    return Search(**options | {"pruner": instantiate(options.get("pruner"))})
+
+
 class Journal(JournalFileBackend):
     """Optuna's journal with a lock that ends with its process; half a line that a killed process left is cut off."""
 
@@ -67,7 +73,7 @@ class Study:
     settings: dict[str, Any]
 
     def __post_init__(self) -> None:
-        self.search: Search = instantiate(self.settings["search"])
+        self.search = as_search(self.settings["search"])
         self.options: list[str] = [*self.search.options, *self.settings["options"]]
         url = self.settings["storage"]
         storage = optuna.storages.RDBStorage(url) if url else JournalStorage(Journal(self.folder / JOURNAL))
@@ -164,7 +170,7 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any], opt
         if not path.exists():
             name = f"{folder.name}-{secrets.token_hex(4)}"
             settings = {"name": name, "sampler": sampler, "storage": None, "options": [], **given}
-            search = instantiate(given["search"])
+            search = as_search(given["search"])
             try:
                 example = suggest(optuna.create_study().ask(), search.space)
             except (TypeError, ValueError) as error:
