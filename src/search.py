@@ -1,4 +1,4 @@
-"""`python -m src.search search=gan_cpu study=STUDY trials=30`: searches for hyper-parameters; --help says the options."""
+"""`python -m src.search search=gan_cpu study=STUDY trials=30`: searches for hyper-parameters; see --help."""
 
 import re
 import sys
@@ -15,10 +15,10 @@ trial_options: list[str] = []
 
 
 def search(
-    sampler: ObjectConfig,
     study: OutputPath,
     trials: PositiveInt,
     workers: PositiveInt,
+    sampler: ObjectConfig,
     storage: str | None,
     cluster: Literal["slurm", "local"] | None,
     cluster_options: dict[str, Any],
@@ -30,17 +30,17 @@ def search(
 
     from src.tuning.report import write_report
     from src.tuning.study import open_study
-    from src.tuning.workers import start_on_cluster, start_workers, work
+    from src.tuning.workers import start_workers, submit_workers, work
 
-    typed = {override.split("=")[0] for override in HydraConfig.get().overrides.task}
-    given = {"search": search, "sampler": sampler if "sampler" in typed else None, "storage": storage}
-    opened = open_study(Path(study).expanduser().absolute(), given, sampler, trial_options)
-    if cluster:
-        start_on_cluster(opened, trials, workers, cluster, cluster_options)
+    typed_sampler = sampler if any("sampler" in item for item in HydraConfig.get().overrides.task) else None
+    given = {"search": search, "sampler": typed_sampler, "storage": storage, "options": trial_options or None}
+    opened = open_study(Path(study).expanduser().absolute(), given, sampler)
+    if cluster and not report:
+        submit_workers(opened, trials, workers, cluster, cluster_options)
     elif workers > 1 and not report:
         start_workers(opened, trials, workers)
     elif not report:
-        work(str(opened.folder), trials)
+        work(opened.folder, trials)
     write_report(opened)
 
 

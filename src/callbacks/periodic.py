@@ -15,7 +15,7 @@ from src.models.base import GenerativeModel
 
 @dataclass(eq=False)
 class RunLength(Callback):
-    """Stops after max_images, rounded up to a batch, and keeps that in the checkpoint. It must be the first callback."""
+    """Stops after max_images, rounded up to a batch; the checkpoint keeps it. It must be the first callback."""
 
     max_images: PositiveInt
 

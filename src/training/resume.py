@@ -51,6 +51,9 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     else:
         path = run_folder.resolve_checkpoint(given)
     checkpoint = read_checkpoint(path)
+    match checkpoint:
+        case {"callbacks": {"RunLength": {"max_images": length}}} if config["max_images"] == UNMEASURED:
+            config = set_max_images(config, check_value("the checkpoint's max_images", length, PositiveInt))
     stored, today = checkpoint["config"], portable_config(config)
     check_value("the checkpoint's seed", stored.get("seed"), Seed)
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
@@ -64,9 +67,6 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     data = stored["data"] | local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
     check(data, "data")
     check_weights(checkpoint)
-    match checkpoint:
-        case {"callbacks": {"RunLength": {"max_images": length}}} if config["max_images"] == UNMEASURED:
-            config = set_max_images(config, check_value("the checkpoint's max_images", length, PositiveInt))
     return config | {"model": stored["model"], "data": data, "seed": stored["seed"], "resume": str(path)}
 
 

@@ -1,24 +1,25 @@
-"""A study's page (Optuna's figures, one file), its best trial as an experiment, and the table of its trials."""
+"""A study's page (Optuna's figures, in one file), its best trial as an experiment, and the table of its trials."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import optuna
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from markupsafe import Markup
+from omegaconf import OmegaConf
 from optuna import visualization
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FixedTrial
 
 from src.config.cli import CONF
 from src.core.files import write_atomic
 from src.reports.html import data_uri, template
 from src.tuning.study import FAILURE, Study, suggest
-from src.tuning.workers import progress
+from src.tuning.workers import best_trials, progress
 
-BEST = 3
+SHOWN = 3  # trials with their options and samples
 FIGURES = {
+    "Pareto front": visualization.plot_pareto_front,
     "Optimization history": visualization.plot_optimization_history,
     "Importance of the options": visualization.plot_param_importances,
     "Parallel coordinates": visualization.plot_parallel_coordinate,
@@ -29,79 +30,52 @@ FIGURES = {
 
 def write_report(study: Study) -> None:
     """Write study.html, trials.csv and, once a trial is complete, best.yaml to the study's folder."""
-    trials = study.trials
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    best = sorted(complete, key=lambda trial: trial.values[0])[:BEST]
-    table = study.optuna.trials_dataframe(("number", "state", "value", "duration", "params", "user_attrs"))
+    best, name = best_trials(study), study.settings["name"]
+    options = [suggest(FixedTrial(trial.params), study.search.space) for trial in best[:SHOWN]]
+    if best:
+        head = f"# @package _global_\n# Trial {best[0].number} of {name}: {study.search.monitor} {best[0].values[0]}\n"
+        recipe = yaml.safe_dump(as_experiment([*study.options, *options[0]]), sort_keys=False)
+        write_atomic(study.folder / "best.yaml", head + recipe)
+    value = "values" if study.search.second_objective else "value"
+    table = study.optuna.trials_dataframe(("number", "state", value, "duration", "params", "user_attrs"))
     table.columns = [re.sub("^(params|user_attrs)_", "", column) for column in table.columns]
     write_atomic(study.folder / "trials.csv", table.to_csv(index=False))
-    if best:
-        options = [*study.options, *options_of(study, best[0])]
-        comment = f"# @package _global_\n# Trial {best[0].number} of {study.settings['name']}: {best[0].values}\n"
-        write_atomic(study.folder / "best.yaml", comment + yaml.safe_dump(as_experiment(options), sort_keys=False))
+    grids = [sorted(study.run_dir(trial.number, study.search.seeds[0]).glob("images/samples_0*.png")) for trial in best]
+    uris = [data_uri("image/png", files[-1].read_bytes()) if files else "" for files in grids[:SHOWN]]
     page = template(__file__).render(
-        name=study.folder.name,
-        progress=progress(study, len(trials)),
+        name=name,
+        progress=progress(study, len(study.trials)),
         monitor=study.search.monitor,
-        best=[(trial, " ".join(options_of(study, trial)), grid_of(study, trial)) for trial in best],
-        figures=figures(study, len(complete)),
-        failures=[(trial, trial.user_attrs[FAILURE]) for trial in trials if FAILURE in trial.user_attrs],
+        best=[*zip(best[:SHOWN], map(" ".join, options), uris, strict=True)],
+        figures=figures(study) if len(best) > 1 else [],
+        failures=[(trial, trial.user_attrs[FAILURE]) for trial in study.trials if FAILURE in trial.user_attrs],
         table=Markup(table.to_html(index=False, na_rep="", float_format="%.4g", border=0)),
     )
     write_atomic(study.folder / "study.html", page)
-    print(f"the page: {study.folder / 'study.html'}" + (f", the recipe: {study.folder / 'best.yaml'}" if best else ""))
+    print(f"{study.folder / 'study.html'}" + (f", and the best recipe: {study.folder / 'best.yaml'}" if best else ""))
 
 
-def figures(study: Study, complete: int) -> list[tuple[str, Markup]]:
-    """Return titles and Optuna's figures of a study; plotly's program is in the first."""
-    if complete < 2:
-        return []
-    several: dict[str, Any] = dict(FIGURES)
-    options: dict[str, Any] = {}
-    if study.search.second_objective:
-        options = {"target": lambda trial: trial.values[0], "target_name": study.search.monitor}
-        several = {"Pareto front": visualization.plot_pareto_front} | several
-        del several["Intermediate values"]
-    shown = []
-    for title, plot in several.items():
-        names = {"target_names": [study.search.monitor, study.search.second_objective]}
-        given = names if title == "Pareto front" else {} if title == "Intermediate values" else options
-        try:
-            figure = plot(study.optuna, **given)
-        except (ValueError, RuntimeError) as error:  # no importances if all trials are equal
-            shown.append((title, Markup("<p>{}</p>").format(str(error))))
-            continue
-        has_program = any("plotly" in text for _, text in shown)
-        shown.append((title, Markup(figure.to_html(full_html=False, include_plotlyjs=not has_program))))
-    return shown
-
-
-def options_of(study: Study, trial: FrozenTrial) -> list[str]:
-    """Return the options of a trial that is over."""
-    return suggest(optuna.trial.FixedTrial(trial.params), study.search.space)
-
-
-def grid_of(study: Study, trial: FrozenTrial) -> Markup | str:
-    """Return a trial's last grid of samples."""
-    files = sorted(study.run_dir(trial.number, study.search.seeds[0]).glob("images/samples_0*.png"))
-    return data_uri("image/png", files[-1].read_bytes()) if files else ""
+def figures(study: Study) -> list[tuple[str, Markup]]:
+    """Return titles and Optuna's figures of a study, those that it can make; plotly's program is in the first."""
+    found: list[tuple[str, Markup]] = []
+    for title, plot in FIGURES.items():
+        options: dict[str, Any] = {}
+        if study.search.second_objective:
+            options = {"target": lambda trial: trial.values[0], "target_name": study.search.monitor}
+            if title == "Pareto front":
+                options = {"target_names": [study.search.monitor, study.search.second_objective]}
+        # One objective has no front, two have no intermediate values, and equal values no importances.
+        with suppress(ValueError, RuntimeError, TypeError):
+            figure = plot(study.optuna, **options).to_html(full_html=False, include_plotlyjs=not found)
+            found.append((title, Markup(figure)))
+    return found
 
 
 def as_experiment(options: list[str]) -> dict[str, Any]:
     """Return options of the command line in the form of a file of conf/experiment."""
-    experiments: list[Any] = []
-    groups: list[Any] = []
-    values: dict[str, Any] = {}
-    for override in OverridesParser.create().parse_overrides(options):
-        key, value = override.key_or_group, override.value()
-        if key in ("experiment", "debug"):
-            experiments.append(f"/{key}/{value}")
-        elif (CONF / key).is_dir():
-            groups.append({f"override /{key}": value})
-        else:
-            *parents, name = key.split(".")
-            node = values
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[name] = value
-    return {"defaults": [*experiments, *groups, "_self_"], **values}
+    pairs = [option.split("=", 1) for option in options]
+    whole = [f"/{key}/{value}" for key, value in pairs if key in ("experiment", "debug")]
+    groups = {key: value for key, value in pairs if Path(CONF, key).is_dir() and key not in ("experiment", "debug")}
+    values = OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs if not Path(CONF, key).is_dir()])
+    overrides = [{f"override /{key}": value} for key, value in groups.items()]
+    return {"defaults": [*whole, *overrides, "_self_"], **OmegaConf.to_container(values)}  # type: ignore[dict-item]
