@@ -2,14 +2,17 @@
 
 import json
 import os
+import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
+from src.training.launcher import launch
+from src.tuning import workers
 from src.tuning.study import LOCKS, Study, open_study
-from src.tuning.workers import work
 from tests.helpers.commands import TINY_NETWORKS
 from tests.helpers.killed_runs import FORKS
 
@@ -48,16 +51,37 @@ def search_file(path: Path, **options: Any) -> Path:
     return path
 
 
-def run_worker(folder: Path, trials: int) -> None:
+def light_fit(config: dict[str, Any]) -> None:
+    """Stand in for a run: 8 steps, each a line of a file that a run which goes on continues; it fails if it shares it."""
+    folder = Path(config["run_dir"])
+    with (
+        FileLock(config["callbacks"]["study"]["study"] + f"/locks/{folder.name}.run"),
+        FileLock(folder / "alone", timeout=0),
+    ):
+        steps = (folder / "steps").read_text().count("\n") if (folder / "steps").exists() else 0
+        for step in range(steps, 8):
+            time.sleep(0.1)
+            with (folder / "steps").open("a") as file:
+                file.write(f"{step}\n")
+        (folder / "summary.json").write_text('{"final": {"train/generator_loss": 1.0}}')
+
+
+def start_light_run(config: dict[str, Any], typed: list[str], always_apart: bool) -> None:
+    launch("tests.helpers.studies.light_fit", config, always_apart)
+
+
+def run_worker(folder: Path, trials: int, is_light: bool) -> None:
+    if is_light:
+        workers.start = start_light_run
     output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    work(folder, trials)
+    workers.work(folder, trials)
 
 
-def start_worker(folder: Path, trials: int) -> BaseProcess:
-    """A worker in a process of its own, whose imports the fork server has done."""
-    process: BaseProcess = FORKS.Process(target=run_worker, args=(folder, trials))
+def start_worker(folder: Path, trials: int, is_light: bool = False) -> BaseProcess:
+    """A worker in a process of its own, whose imports the fork server has done; is_light: its runs are stand-ins."""
+    process: BaseProcess = FORKS.Process(target=run_worker, args=(folder, trials, is_light))
     process.start()
     return process
 

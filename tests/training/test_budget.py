@@ -14,7 +14,9 @@ from src.training.budget import MeasureSpeed, set_max_images
 from src.training.launcher import start
 from tests.helpers.commands import config_of, succeeded, tiny
 
-LENGTH = "model.learning_rate_factor={_target_: src.core.schedules.Linear, start: 1, end: 0, over_images: '${max_images}'}"
+LENGTH = (
+    "model.learning_rate_factor={_target_: src.core.schedules.Linear, start: 1, end: 0, over_images: '${max_images}'}"
+)
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -93,4 +95,6 @@ def test_two_ranks_measure_one_length(tmp_path: Path) -> None:
     )
     length = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["max_images"]
     assert f"max_images={length}" in shown
-    assert max(int(row.split(",")[0]) for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]) >= length
+    assert (
+        max(int(row.split(",")[0]) for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]) >= length
+    )

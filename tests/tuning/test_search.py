@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from src.core.run_folder import has_checkpoints, read_rows
 from src.tuning.study import PRUNED_AT, Study
 from tests.helpers.commands import command, config_of, succeeded
-from tests.helpers.killed_runs import finish, wait_for_file
-from tests.helpers.studies import HALVING, SPACE, begin, lock_of, search_file, start_worker, times_told
+from tests.helpers.killed_runs import finish, kill, wait_for_file
+from tests.helpers.studies import HALVING, SPACE, TINY, begin, lock_of, search_file, start_worker, times_told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -64,27 +64,39 @@ def test_a_killed_workers_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> N
     assert rows_of(study, 0) == [*study.trials[0].intermediate_values] == [64, 128, 192, 256]
 
 
-def test_after_twenty_random_kills_every_trial_is_told_once(tmp_path: Path) -> None:
-    count, chance = 8, random.Random(0)
-    study = begin(tmp_path, pruner=HALVING)
-    workers = [start_worker(tmp_path, count) for _ in range(2)]
-    kills = 0
-    while any(worker.is_alive() for worker in workers):
-        time.sleep(chance.uniform(0.5, 25))
+def kill_at_random(folder: Path, kills: int, trials: int, is_light: bool) -> Study:
+    """Kill one of two workers so many times, soon after random changes of the journal, and let them finish."""
+    chance, study, journal = random.Random(0), Study(folder), folder / "journal.log"
+    workers = [start_worker(folder, trials, is_light) for _ in range(2)]
+    for _ in range(kills):
+        aim = journal.stat().st_size + chance.randrange(1, 900)
+        while journal.stat().st_size < aim and any(worker.is_alive() for worker in workers):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
         index = chance.randrange(2)
-        if kills < 20 and workers[index].is_alive():
-            workers[index].kill()
-            kills += 1
-        workers[index].join(0)
-        if not workers[index].is_alive() and kills < 20:
-            workers[index] = start_worker(tmp_path, count + kills // 5)
-    # However the last ones ended, one more worker finishes what is left.
-    assert finish([start_worker(tmp_path, count)], timeout=600) == [0]
-    assert kills >= 15
-    states = {trial.state for trial in study.trials}
-    assert states <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert len(study.trials) >= count
+        kill([workers[index]])
+        # More trials, so that none of the kills comes when all is done.
+        trials += 1
+        workers[index] = start_worker(folder, trials, is_light)
+    assert finish(workers, timeout=900)[0] is not None
+    assert finish([start_worker(folder, trials, is_light)], timeout=900) == [0]
+    assert len(study.trials) == trials
     assert set(times_told(study).values()) == {1}
+    return study
+
+
+def test_after_twenty_random_kills_every_trial_is_told_once(tmp_path: Path) -> None:
+    begin(tmp_path, options=[*TINY, "callbacks.evaluation.num_images=8"])
+    study = kill_at_random(tmp_path, kills=20, trials=4, is_light=True)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    for trial in study.trials:
+        assert (study.run_dir(trial.number, 0) / "steps").read_text().split() == [*"01234567"]
+
+
+def test_after_random_kills_of_real_runs_every_trial_is_told_once(tmp_path: Path) -> None:
+    begin(tmp_path, pruner=HALVING)
+    study = kill_at_random(tmp_path, kills=20, trials=4, is_light=False)
+    assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     for trial in study.trials:
         end = 256 if trial.state == TrialState.COMPLETE else trial.user_attrs[PRUNED_AT]
         rows = rows_of(study, trial.number)
@@ -93,7 +105,7 @@ def test_after_twenty_random_kills_every_trial_is_told_once(tmp_path: Path) -> N
 
 
 def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> None:
-    study = begin(tmp_path, options=[*study_options(), "max_images=20_000"])
+    study = begin(tmp_path, options=[*TINY, "max_images=20_000"])
     worker = start_worker(tmp_path, 1)
     run_lock = lock_of(study, 0).with_suffix(".run")
     wait_for_run(run_lock)
@@ -107,12 +119,6 @@ def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> 
     rows = rows_of(study, 0)
     assert rows == sorted(set(rows))
     assert study.trials[0].state == TrialState.RUNNING
-
-
-def study_options() -> list[str]:
-    from tests.helpers.studies import TINY
-
-    return TINY
 
 
 def wait_for_run(lock: Path) -> None:

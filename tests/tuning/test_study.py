@@ -43,7 +43,9 @@ def test_options_are_typed_as_on_a_command_line_and_conditions_leave_some_out() 
 
 
 def test_whole_numbers_stay_whole_and_within_their_range(tmp_path: Path) -> None:
-    study = begin(tmp_path, space={"model.latent_dim": {"low": 8, "high": 10}, "model.ema_rampup": {"low": 0, "high": 0.5}})
+    study = begin(
+        tmp_path, space={"model.latent_dim": {"low": 8, "high": 10}, "model.ema_rampup": {"low": 0, "high": 0.5}}
+    )
     for _ in range(20):
         trial, lock = study.take(20) or pytest.fail("no trial")
         assert trial.params["model.latent_dim"] in (8, 9, 10)

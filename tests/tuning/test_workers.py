@@ -74,7 +74,9 @@ def test_a_trial_that_breaks_is_told_with_its_reason_and_the_search_goes_on(tmp_
     assert "4 of 4 trials, 3 failed, 1 complete, best train/generator_loss 1.5 (trial 3)" in workers.progress(study, 4)
 
 
-@pytest.mark.parametrize("end", [RunFailed(143, "ended by SIGTERM", requested=True), RunFailed(STOPPED, "exit status 75")])
+@pytest.mark.parametrize(
+    "end", [RunFailed(143, "ended by SIGTERM", requested=True), RunFailed(STOPPED, "exit status 75")]
+)
 def test_a_stop_from_outside_leaves_the_trial_for_later(end: RunFailed, tmp_path: Path, stand_in: Any) -> None:
     study = begin(tmp_path)
 
