@@ -2,13 +2,11 @@
 
 import json
 import os
-import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from src.training.launcher import launch
 from src.tuning import workers
@@ -51,23 +49,8 @@ def search_file(path: Path, **options: Any) -> Path:
     return path
 
 
-def light_fit(config: dict[str, Any]) -> None:
-    """Stand in for a run: 8 steps, each a line of a file that a run which goes on continues; it fails if it shares it."""
-    folder = Path(config["run_dir"])
-    with (
-        FileLock(config["callbacks"]["study"]["study"] + f"/locks/{folder.name}.run"),
-        FileLock(folder / "alone", timeout=0),
-    ):
-        steps = (folder / "steps").read_text().count("\n") if (folder / "steps").exists() else 0
-        for step in range(steps, 8):
-            time.sleep(0.1)
-            with (folder / "steps").open("a") as file:
-                file.write(f"{step}\n")
-        (folder / "summary.json").write_text('{"final": {"train/generator_loss": 1.0}}')
-
-
 def start_light_run(config: dict[str, Any], typed: list[str], always_apart: bool) -> None:
-    launch("tests.helpers.studies.light_fit", config, always_apart)
+    launch("tests.helpers.light_run.fit", config, always_apart)
 
 
 def run_worker(folder: Path, trials: int, is_light: bool) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -152,7 +152,7 @@ def test_second_objective_makes_a_front(tmp_path: Path, stand_in: Any, monkeypat
 class ThreeGPUs:
     """Stands in for subprocess.Popen."""
 
-    environments: list[dict[str, str]] = []
+    environments: ClassVar[list[dict[str, str]]] = []
 
     def __init__(self, command: list[str], env: dict[str, str], **options: Any) -> None:
         self.environments.append(env)
