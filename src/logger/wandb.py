@@ -28,17 +28,8 @@ class WandbLogger(LightningWandbLogger):
     (Lightning's has the optimizer steps as the axis and takes over a W&B run that another job of the process began.)
     """
 
-    def __init__(
-        self,
-        save_dir: str,
-        project: str,
-        name: str | None = None,
-        tags: list[str] | None = None,
-        group: str | None = None,
-    ) -> None:
-        super().__init__(
-            name=name, save_dir=save_dir, project=project, tags=tags, group=group, resume=None, reinit="create_new"
-        )
+    def __init__(self, save_dir: str, project: str, name: str | None = None, tags: list[str] | None = None) -> None:
+        super().__init__(name=name, save_dir=save_dir, project=project, tags=tags, resume=None, reinit="create_new")
         # The images seen of each name's newest value that W&B was sent, for a run that is killed and resumed.
         self.sent: dict[str, int] = {}
 

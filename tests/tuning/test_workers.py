@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+import wandb
 from optuna.trial import TrialState
 
 from src.core.errors import STOPPED, RunFailed, UserError
@@ -113,12 +115,21 @@ def test_seeds_of_a_trial_are_averaged_and_only_the_first_reports(tmp_path: Path
     assert ["study" in config["callbacks"] for config in configs] == [True, False, False]
 
 
-def test_runs_of_a_study_are_one_group_of_wandb(tmp_path: Path, stand_in: Any) -> None:
-    study = begin(tmp_path, options=[*TINY, "logger=wandb"])
-    configs = stand_in(learning_rate)
+def test_runs_of_a_study_are_one_group_of_wandb(tmp_path: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_RUN_GROUP", "WANDB_NAME"):
+        monkeypatch.setenv(name, "")
+    seen = []
+
+    def run(config: dict[str, Any]) -> float:
+        settings = wandb.Settings()
+        settings.update_from_env_vars(os.environ)
+        seen.append((settings.run_group, settings.run_name))
+        return 1.0
+
+    study = begin(tmp_path)
+    stand_in(run)
     workers.work(tmp_path, 2)
-    assert [config["logger"]["wandb"]["name"] for config in configs] == ["00000", "00001"]
-    assert {config["logger"]["wandb"]["group"] for config in configs} == {study.settings["name"]}
+    assert seen == [(study.settings["name"], "00000"), (study.settings["name"], "00001")]
 
 
 def test_sampling_cost_counts_the_networks_that_sampling_uses(monkeypatch: pytest.MonkeyPatch) -> None:
