@@ -32,7 +32,7 @@ def search(
     from src.tuning.study import open_study
     from src.tuning.workers import start_workers, submit_workers, work
 
-    typed_sampler = sampler if any("sampler" in item for item in HydraConfig.get().overrides.task) else None
+    typed_sampler = sampler if any(item.startswith("sampler") for item in HydraConfig.get().overrides.task) else None
     given = {"search": search, "sampler": typed_sampler, "storage": storage, "options": trial_options or None}
     opened = open_study(Path(study).expanduser().absolute(), given, sampler)
     if cluster and not report:

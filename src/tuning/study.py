@@ -53,6 +53,10 @@ class Journal(JournalFileBackend):
             super().append_logs(logs)
 
 
+def journal_of(folder: Path) -> JournalStorage:
+    return JournalStorage(Journal(str(folder / JOURNAL), FileLock(folder / LOCKS / "journal")))  # type: ignore[arg-type]
+
+
 class Study:
     """An opened study. settings: the content of study.yaml."""
 
@@ -60,10 +64,9 @@ class Study:
         self.folder, self.settings = folder, yaml.safe_load((folder / SETTINGS).read_text())
         self.search = as_search(self.settings["search"])
         self.options = [*self.search.options, *self.settings["options"]]
-        journal = Journal(str(folder / JOURNAL), FileLock(folder / LOCKS / "journal"))  # type: ignore[arg-type]
         self.optuna = optuna.create_study(
             study_name=self.settings["name"],
-            storage=self.settings["storage"] or JournalStorage(journal),
+            storage=self.settings["storage"] or journal_of(folder),
             directions=["minimize"] * (2 if self.search.second_objective else 1),
             pruner=self.search.pruner or optuna.pruners.NopPruner(),
             sampler=optuna.samplers.RandomSampler(),  # until `take` needs the study's
