@@ -1,6 +1,7 @@
 """A study's page (Optuna's figures, in one file), its best trial as an experiment, and the table of its trials."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from src.tuning.study import FAILURE, Study, suggest
 from src.tuning.workers import best_trials, progress
 
 SHOWN = 3  # trials with their options and samples
-FIGURES = {
+FIGURES: dict[str, Callable[..., Any]] = {
     "Pareto front": visualization.plot_pareto_front,
     "Optimization history": visualization.plot_optimization_history,
     "Importance of the options": visualization.plot_param_importances,

@@ -144,7 +144,7 @@ def suggest(trial: BaseTrial, space: dict[str, Any]) -> list[str]:
     """Return a trial's options as they are typed: sampled when first asked for, and the same ever after."""
     values: dict[str, Any] = {}
     for name, entry in space.items():
-        options = {"choices": entry} if isinstance(entry, list) else dict(entry)
+        options: dict[str, Any] = {"choices": entry} if isinstance(entry, list) else dict(entry)
         if any(values.get(other) != choice for other, choice in options.pop("when", {}).items()):
             continue
         whole = all(isinstance(options.get(end), int) for end in ("low", "high"))

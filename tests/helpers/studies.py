@@ -55,7 +55,7 @@ def start_light_run(config: dict[str, Any], typed: list[str], always_apart: bool
 
 def run_worker(folder: Path, trials: int, is_light: bool) -> None:
     if is_light:
-        workers.start = start_light_run
+        workers.start = start_light_run  # type: ignore[attr-defined, assignment]
     output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -59,7 +59,7 @@ def test_a_killed_workers_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> N
     assert finish([worker]) == [-9]
     assert study.trials[0].state == TrialState.RUNNING
     assert finish([start_worker(tmp_path, 1)], timeout=200) == [0]
-    assert study.trials[0].state == TrialState.COMPLETE
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
     assert "checkpoints/images_" in (tmp_path / "output.txt").read_text().split("resume=last: ")[-1]
     assert rows_of(study, 0) == [*study.trials[0].intermediate_values] == [64, 128, 192, 256]
 

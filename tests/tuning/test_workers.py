@@ -72,7 +72,7 @@ def test_a_trial_that_breaks_is_told_with_its_reason_and_the_search_goes_on(tmp_
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3 + [TrialState.COMPLETE]
     reasons = [trial.user_attrs.get(FAILURE) for trial in study.trials]
     assert reasons[:2] == ["loss is not finite", "the process was killed by SIGKILL"]
-    assert reasons[2].startswith("train/generator_loss was not measured or is not finite")
+    assert str(reasons[2]).startswith("train/generator_loss was not measured or is not finite")
     assert "4 of 4 trials, 3 failed, 1 complete, best train/generator_loss 1.5 (trial 3)" in workers.progress(study, 4)
 
 
@@ -122,7 +122,7 @@ def test_runs_of_a_study_are_one_group_of_wandb(tmp_path: Path, stand_in: Any, m
 
     def run(config: dict[str, Any]) -> float:
         settings = wandb.Settings()
-        settings.update_from_env_vars(os.environ)
+        settings.update_from_env_vars(dict(os.environ))
         seen.append((settings.run_group, settings.run_name))
         return 1.0
 
@@ -179,7 +179,7 @@ def test_workers_have_gpus_of_their_own(
     devices: int, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
-    monkeypatch.setattr(workers.subprocess, "Popen", ThreeGPUs)
+    monkeypatch.setattr("src.tuning.workers.subprocess.Popen", ThreeGPUs)
     monkeypatch.setattr(ThreeGPUs, "environments", [])
     study: Study = begin(tmp_path, options=[*TINY, f"trainer.devices={devices}"])
     workers.start_workers(study, 4, 4)
