@@ -59,13 +59,15 @@ def write_report(study: Study) -> None:
 def figures(study: Study) -> list[tuple[str, Markup]]:
     """Return titles and Optuna's figures of a study, those that it can make; plotly's program is in the first."""
     found: list[tuple[str, Markup]] = []
+    monitor, second = study.search.monitor, study.search.second_objective
     for title, plot in FIGURES.items():
-        options: dict[str, Any] = {}
-        if study.search.second_objective:
-            options = {"target": lambda trial: trial.values[0], "target_name": study.search.monitor}
-            if title == "Pareto front":
-                options = {"target_names": [study.search.monitor, study.search.second_objective]}
-        # One objective has no front, two have no intermediate values, and equal values no importances.
+        target = (lambda trial: trial.values[0]) if second else None
+        options: dict[str, Any] = {"target": target, "target_name": monitor}
+        if title == "Pareto front":
+            options = {"target_names": [monitor, second]}
+        elif title == "Intermediate values" and not second:  # two objectives report none
+            options = {}
+        # One objective has no front, and equal values have no importances.
         with suppress(ValueError, RuntimeError, TypeError):
             figure = plot(study.optuna, **options).to_html(full_html=False, include_plotlyjs=not found)
             found.append((title, Markup(figure)))
