@@ -95,7 +95,7 @@ def test_after_twenty_random_kills_every_trial_is_told_once(tmp_path: Path) -> N
 
 def test_after_random_kills_of_real_runs_every_trial_is_told_once(tmp_path: Path) -> None:
     begin(tmp_path, pruner=HALVING)
-    study = kill_at_random(tmp_path, kills=20, trials=4, is_light=False)
+    study = kill_at_random(tmp_path, kills=6, trials=2, is_light=False)
     assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     for trial in study.trials:
         end = 256 if trial.state == TrialState.COMPLETE else trial.user_attrs[PRUNED_AT]
