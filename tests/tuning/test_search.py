@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from src.config.cli import composed
 from src.core.run_folder import has_checkpoints, read_rows
 from src.tuning.study import PRUNED_AT, Study
-from tests.helpers.commands import command, config_of, succeeded
+from tests.helpers.commands import command, succeeded
 from tests.helpers.killed_runs import finish, kill, wait_for_file
 from tests.helpers.studies import HALVING, SPACE, TINY, begin, lock_of, search_file, start_worker, times_told
 
@@ -41,7 +42,7 @@ def test_two_workers_search_prune_and_report(tmp_path: Path) -> None:
         assert steps == rows_of(study, trial.number) == [64, 128, 192, 256][: len(steps)]
         assert has_checkpoints(study.run_dir(trial.number, 0))
     assert all(trial.user_attrs[PRUNED_AT] == max(trial.intermediate_values) < 256 for trial in pruned)
-    assert config_of(f"experiment={tmp_path}/study/best.yaml", "run_dir=/tmp/run")["data"]["batch_size"] == 16
+    assert composed("train", [f"experiment={tmp_path}/study/best.yaml"])["data"]["batch_size"] == 16
     before = (tmp_path / "study" / "study.html").read_bytes()
     succeeded("src.search", f"study={tmp_path}/study", "report=true")
     assert len((tmp_path / "study" / "study.html").read_bytes()) == pytest.approx(len(before), rel=0.01)
