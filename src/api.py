@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
 
-from src.config import cli
-from src.config.explain import explain, quoted
+from src.config.cli import composed
+from src.config.explain import quoted
 from src.core.errors import RunFailed, RunStopped, UserError
 from src.core.images import from_uint8, save_grid, tile, to_pillow, to_uint8
 from src.core.run_folder import METRICS, read_rows
@@ -193,12 +191,3 @@ def train(*overrides: str) -> Run:
     except RunStopped:
         pass
     return open_run(config["run_dir"])
-
-
-def composed(command: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the checked config of a command. Raises UserError with the sentence of the command line."""
-    try:
-        return cli.check_ahead(command, overrides, [])
-    except (HydraException, OmegaConfBaseException) as error:
-        sentence = explain(error, overrides, lambda given: cli.compose(command, given), cli.CONF)
-        raise UserError(sentence) from error

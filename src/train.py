@@ -7,13 +7,15 @@ from hydra.types import RunMode
 
 from src.config.cli import run
 from src.core.errors import UserError
-from src.core.types import CheckpointPath, ObjectConfig, OutputPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, ObjectConfig, OutputPath, PositiveFloat, PositiveInt, Seed
 
 RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def train(
     max_images: PositiveInt,
+    budget_cpu_s: PositiveFloat | None,
+    budget_s: PositiveFloat | None,
     seed: Seed,
     resume: CheckpointPath | Literal["last"] | None,
     init_from: CheckpointPath | None,

@@ -15,7 +15,7 @@ from src.models.base import GenerativeModel
 
 @dataclass(eq=False)
 class RunLength(Callback):
-    """Stops after max_images, rounded up to a batch. It must be the first callback."""
+    """Stops after max_images, rounded up to a batch; the checkpoint keeps it. It must be the first callback."""
 
     max_images: PositiveInt
 
@@ -32,6 +32,9 @@ class RunLength(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
         trainer.should_stop = model.images_seen >= self.max_images
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"max_images": self.max_images}
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.callbacks.checkpoints import describe_last_checkpoint
 from src.callbacks.periodic import PeriodicCallback, log_metrics
-from src.core.distributed import all_gather
+from src.core.distributed import all_gather, all_reduce_mean
 from src.core.errors import UserError
 from src.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 from src.models.base import GenerativeModel
@@ -20,7 +20,7 @@ from src.models.checkpoint.states import checked_state, mismatch
 NEVER = torch.iinfo(torch.int64).max
 # The plain values that a checkpoint holds, besides the sums of tensors.
 SAVED: dict[str, Any] = {"numbers": dict[str, float], "counts": dict[str, PositiveInt]}
-SAVED |= dict.fromkeys(("seconds", "wait_seconds", "total_seconds"), NonNegativeFloat)
+SAVED |= dict.fromkeys(("seconds", "cpu_seconds", "wait_seconds", "total_seconds"), NonNegativeFloat)
 SAVED |= dict.fromkeys(("images", "total_images"), NonNegativeInt)
 
 
@@ -29,6 +29,7 @@ class TrainingScalars(PeriodicCallback):
     """Logs the mean over steps and ranks of each value as train/<name>, and how fast training is.
 
     train/images_per_second counts the training time only: this callback stands before all that take time.
+    train/images_per_cpu_second divides by the processor time of all ranks meanwhile.
     train/data_wait_fraction is the share of it between the end of a step and the beginning of the next, on rank zero.
     Batches are read, moved and augmented then; a device may still be computing, so it is an upper bound.
 
@@ -48,7 +49,7 @@ class TrainingScalars(PeriodicCallback):
         # Plain numbers, such as a schedule's value, are the same on all ranks.
         self.numbers: dict[str, float] = {}
         self.counts: dict[str, int] = {}
-        self.seconds, self.wait_seconds, self.images = 0.0, 0.0, 0
+        self.seconds, self.cpu_seconds, self.wait_seconds, self.images = 0.0, 0.0, 0.0, 0
 
     def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
         self.wait_seconds += time.perf_counter() - model.training_since
@@ -58,6 +59,7 @@ class TrainingScalars(PeriodicCallback):
         self._add(outputs, model.images_seen)
         self.images += len(images) * trainer.world_size
         self.seconds += time.perf_counter() - model.training_since
+        self.cpu_seconds += time.process_time() - model.training_cpu_since
         super().on_train_batch_end(trainer, model)
 
     def _add(self, outputs: dict[str, Tensor | float], images_seen: int) -> None:
@@ -77,13 +79,16 @@ class TrainingScalars(PeriodicCallback):
             self.groups[names] = values, broken_at
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
-        started_at = time.perf_counter()
+        started_at, cpu_started_at = time.perf_counter(), time.process_time()
         means = self.finite_means(trainer, model.images_seen)
         # Training time too: the device finishes the steps meanwhile.
         self.seconds += time.perf_counter() - started_at
+        self.cpu_seconds += time.process_time() - cpu_started_at
+        cpu_seconds, ranks = all_reduce_mean(torch.tensor([self.cpu_seconds], device=model.device))
         self.total_seconds += self.seconds
         self.total_images += self.images
         means["images_per_second"] = self.images / self.seconds
+        means["images_per_cpu_second"] = self.images / (cpu_seconds.item() * ranks)
         means["data_wait_fraction"] = self.wait_seconds / self.seconds
         log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
         self._clear()

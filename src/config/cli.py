@@ -1,5 +1,6 @@
 """From the command line to a checked config, without importing torch; every mistake ends in one sentence."""
 
+import hashlib
 import inspect
 import os
 import re
@@ -14,17 +15,20 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from src.config.validation import Mismatch, check, listed
 from src.core.errors import RunFailed, UserError, printable
 from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
 from src.core.run_folder import full_disk_explained, owned
+from src.core.types import UNMEASURED
 
 CONF = Path(__file__).parents[2] / "conf"
 PATHS = "runs"  # the parameter of a command that takes paths without an option's name
@@ -59,6 +63,7 @@ def run(job: Callable[..., None]) -> None:
 
     try:
         overrides, flags = split_flags(sys.argv[1:])
+        overrides = stored_choices(overrides)
         if PATHS in inspect.signature(job).parameters:
             overrides = name_paths(overrides)
         config = check_ahead(name, overrides, flags)
@@ -138,6 +143,7 @@ def check_ahead(name: str, overrides: list[str], flags: list[str]) -> dict[str, 
 
     It is empty where the command line asks for something else than to run jobs that are known beforehand.
     """
+    overrides = stored_choices(overrides)
     if set(flags) - {"-m", "--multirun"} or any(override.startswith("hydra/sweeper") for override in overrides):
         return {}
     jobs, config = [overrides], {}
@@ -150,6 +156,38 @@ def check_ahead(name: str, overrides: list[str], flags: list[str]) -> dict[str, 
     if len(jobs) > 1 and len({folder for job in jobs for folder in job if folder.startswith("run_dir=")}) == 1:
         raise UserError("run_dir: the jobs of a sweep need a folder each; give hydra.sweep.dir=... for all of them.")
     return config
+
+
+def composed(command: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the checked config of a command. Raises UserError with the sentence of the command line."""
+    GlobalHydra.instance().clear()  # a command that composes others' configs is itself a job of Hydra's
+    try:
+        return check_ahead(command, overrides, [])
+    except (HydraException, OmegaConfBaseException) as error:
+        from src.config.explain import explain
+
+        raise UserError(explain(error, overrides, lambda given: compose(command, given), CONF)) from error
+
+
+def stored_choices(overrides: list[str]) -> list[str]:
+    """Return overrides in which files, experiment=PATH.yaml or search=PATH.yaml, have become choices of the group."""
+
+    def store(match: re.Match[str]) -> str:
+        path = Path(match[0].strip("'\"")).expanduser().absolute()
+        try:
+            node = OmegaConf.load(path)
+        except (OSError, YAMLError) as error:
+            raise UserError(f"can't read the file {path}: {' '.join(str(error).split())}; give another") from error
+        name = f"{re.sub('[^A-Za-z0-9]', '_', path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        package = "_global_" if group == "experiment" else group
+        ConfigStore.instance().store(name, node, group=group, package=package)
+        return name
+
+    files, found = r"""(?<=[=,])('[^']+\.ya?ml'|"[^"]+\.ya?ml"|[^=,'"]+\.ya?ml)(?=,|$)""", []
+    for override in overrides:
+        group = override.split("=")[0]
+        found.append(re.sub(files, store, override) if group in ("experiment", "search") else override)
+    return found
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
@@ -168,6 +206,8 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
 
 def checked(config: DictConfig, name: str) -> dict[str, Any]:
     """Return a config in plain values that the command's signature accepts."""
+    if config.get("budget_cpu_s") or config.get("budget_s"):
+        config.max_images = UNMEASURED
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         accepted: dict[str, Any] = check({"_target_": f"src.{name}.{name}", **values})  # type: ignore[dict-item]

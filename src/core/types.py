@@ -80,6 +80,8 @@ def folder_path(value: str, writable: bool = False) -> str:
     return str(path)
 
 
+# max_images of a run whose budget is given in seconds, until its speed is measured.
+UNMEASURED = 2**62
 NUMBER = refuse(lambda value: isinstance(value, bool | str))
 WholeNumber = Annotated[int, NUMBER, Field(description="a whole number")]  # 2e5 is one too
 PositiveInt = Annotated[WholeNumber, Field(ge=1, description="a whole number of at least 1")]

@@ -32,6 +32,8 @@ class GenerativeModel(LatentModel, LightningModule):
     inference_parts: ClassVar[dict[str, str]] = {}
     # time.perf_counter() when training last continued. Evaluations, images and checkpoints are not training time.
     training_since: float = 0.0
+    # time.process_time() at that moment.
+    training_cpu_since: float = 0.0
 
     def __init__(self, learning_rate_factor: NonNegativeFloat | Schedule = 1.0, channels_last: bool = False) -> None:
         super().__init__()
@@ -86,11 +88,11 @@ class GenerativeModel(LatentModel, LightningModule):
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
             check_optimizer(optimizer)
-        self.training_since = time.perf_counter()
+        self.on_train_batch_end()
 
     def on_train_batch_end(self, *args: Any) -> None:
         # Lightning calls the module's hook after those of the callbacks.
-        self.training_since = time.perf_counter()
+        self.training_since, self.training_cpu_since = time.perf_counter(), time.process_time()
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> NoReturn:

@@ -15,15 +15,18 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.callbacks.checkpoints import Checkpoints, SafetensorsIO
+from src.callbacks.step_seeds import StepSeeds
 from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
 from src.core.run_folder import CONFIG, full_disk_explained, run_dir_of
+from src.core.types import UNMEASURED
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
 from src.models.checkpoint.loading import initialize_from, portable_config, read_checkpoint
 from src.models.checkpoint.states import check_loops
+from src.training.budget import MeasureSpeed, set_max_images
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
@@ -37,6 +40,8 @@ def fit(config: dict[str, Any]) -> None:
     started_at = time.time()
     quieten_lightning()
     run_dir = Path(config["run_dir"])
+    if config["max_images"] == UNMEASURED:
+        config = measured(config)
     # The same initial weights on every rank; StepSeeds seeds the noise of the steps.
     torch.manual_seed(config["seed"])
     model: GenerativeModel = instantiate(config["model"])
@@ -84,6 +89,22 @@ def fit(config: dict[str, Any]) -> None:
             if hasattr(logger, "finish"):
                 logger.finish(exit_code)
         signals.uninstall()
+
+
+def measured(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with the max_images that its budget in seconds allows, by the speed of some steps."""
+    model, speed = instantiate(config["model"]), MeasureSpeed()
+    callbacks = [StepSeeds(config["seed"]), speed]
+    trainer = build_trainer(
+        config["trainer"], model, callbacks=callbacks, logger=False, default_root_dir=config["run_dir"]
+    )
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit(model, instantiate(config["data"]))
+    max_images = speed.max_images(config["budget_s"], config["budget_cpu_s"])
+    if trainer.is_global_zero:
+        per_second = f"{speed.images_per_second:,.1f} images/s, {speed.images_per_cpu_second:,.1f} per processor second"
+        print(f"measured {per_second}: max_images={max_images}", flush=True)
+    return set_max_images(config, max_images)
 
 
 def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:

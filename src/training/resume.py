@@ -11,8 +11,9 @@ from src.config.validation import check, check_value
 from src.core import run_folder
 from src.core.errors import UserError
 from src.core.files import copy_atomic, link_or_copy, write_atomic
-from src.core.types import Seed
+from src.core.types import UNMEASURED, PositiveInt, Seed
 from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
+from src.training.budget import set_max_images
 
 
 def latest_valid_checkpoint(run_dir: Path) -> Path | None:
@@ -53,6 +54,9 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     if "export" in checkpoint:
         raise UserError(f"resume={given}: an exported model has no optimizers to go on with; give init_from={given}")
+    match checkpoint:
+        case {"callbacks": {"RunLength": {"max_images": length}}} if config["max_images"] == UNMEASURED:
+            config = set_max_images(config, check_value("the checkpoint's max_images", length, PositiveInt))
     stored, today = checkpoint["config"], portable_config(config)
     check_value("the checkpoint's seed", stored.get("seed"), Seed)
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}

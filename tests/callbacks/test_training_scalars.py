@@ -89,6 +89,8 @@ def test_speed_counts_steps_and_no_other_callbacks() -> None:
     assert 7 * STEP_S < scalars.total_seconds < 7 * 0.3
     assert scalars.images_per_second == pytest.approx(28 / scalars.total_seconds)
     assert all(4 / 0.3 < row["train/images_per_second"] < 4 / STEP_S for row in rows.values())
+    # Sleeping takes no processor time.
+    assert all(row["train/images_per_cpu_second"] > row["train/images_per_second"] for row in rows.values())
 
 
 class Clock:

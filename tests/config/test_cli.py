@@ -276,7 +276,7 @@ def test_full_error_of_zero_asks_for_no_traceback() -> None:
 
 def test_package_lists_its_commands() -> None:
     lines = command("src").stdout.splitlines()
-    for name in ("evaluate", "inspect_data", "latents", "sample", "story", "train"):
+    for name in ("evaluate", "inspect_data", "latents", "sample", "search", "story", "train"):
         assert any(line.startswith(f"  python -m src.{name} ") for line in lines)
 
 
@@ -291,3 +291,32 @@ def test_cfg_job_shows_the_config() -> None:
     result = command("src.train", "model=gan", "--cfg", "job", "model.latent_dim=7")
     assert result.returncode == 0
     assert "  latent_dim: 7\n" in result.stdout
+
+
+def test_an_experiment_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "my gan, 2.yaml"
+    text = (CONF / "experiment" / "gan_cpu.yaml").read_text()
+    path.write_text(text.replace("max_images: 200_000", "max_images: 321"))
+    plain = config_of("experiment=gan_cpu", "max_images=321", "run_dir=/tmp/run")
+    assert check_ahead("train", [f"experiment='{path}'", "run_dir=/tmp/run"], []) == plain
+    base = tmp_path / "base.yaml"
+    base.write_text("# @package _global_\ndefaults: [gan_cpu, _self_]\nmodel: {latent_dim: 32}\n")
+    config = check_ahead("train", [f"experiment={base}", "model.latent_dim=48", "run_dir=/tmp/run"], [])
+    assert (config["model"]["latent_dim"], config["max_images"]) == (48, 200_000)
+    swept = check_ahead("train", [f"experiment={base},gan_cat_faces,{base}"], ["--multirun"])
+    assert swept["model"]["latent_dim"] == 32
+
+
+def test_an_experiment_that_is_no_file_is_named(tmp_path: Path) -> None:
+    assert answer(f"experiment={tmp_path}/none.yaml").startswith(f"can't read the file {tmp_path}/none.yaml: ")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    assert "bad.yaml" in answer(f"experiment={tmp_path}/bad.yaml")
+
+
+def test_budget_in_seconds_is_checked() -> None:
+    assert answer("budget_cpu_s=0").startswith("budget_cpu_s=0: not allowed here; give a number above 0")
+
+
+def test_search_says_what_is_wrong() -> None:
+    assert answer("study=outputs/studies/some search=gan_cup", "search").startswith("search=gan_cup: there is no such")
+    assert answer("search=gan_cpu", "search").startswith("study must be given")

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from hydra.utils import instantiate
 from lightning import LightningDataModule, Trainer
 from torch import nn
 
 from src.config.cli import CONF
+from src.core.types import UNMEASURED
 from src.metrics.features import EfficientNetLite0, InceptionV3
 from src.models.base import GenerativeModel
+from src.tuning.study import as_search, suggest
 from tests.helpers.commands import config_of
 
 # The model that a nested group belongs to.
@@ -137,8 +140,30 @@ def test_every_image_size_is_taken(model: str, size: int) -> None:
     assert made(config["model"]).sample(1).shape == (1, 3, size, size)
 
 
+@pytest.mark.parametrize("choice", choices("search"))
+def test_every_search_fits_its_recipe(choice: str) -> None:
+    config = config_of(f"search={choice}", "study=outputs/studies/some", name="search")["search"]
+    search = as_search(config)
+    assert isinstance(search.pruner, optuna.pruners.BasePruner)
+    for number in range(3):  # at random, so that most choices of the space are met
+        sampler = optuna.samplers.RandomSampler(seed=number)
+        sampled = suggest(optuna.create_study(sampler=sampler).ask(), search.space)
+        trial = config_of(*search.options, *sampled)
+        assert trial["max_images"] == UNMEASURED
+        assert isinstance(made(trial["model"]), GenerativeModel)
+
+
+@pytest.mark.parametrize("choice", choices("sampler"))
+def test_sampler_is_made(choice: str) -> None:
+    pytest.importorskip("cmaes") if choice == "cmaes" else None
+    config = config_of(f"sampler={choice}", "study=outputs/studies/some", name="search")["sampler"]
+    sampler = made(config)
+    assert isinstance(sampler({"a": [1, 2]}) if choice == "grid" else sampler, optuna.samplers.BaseSampler)
+
+
 def test_every_yaml_is_a_choice_tested_here() -> None:
     tested = {"model", "data", "trainer", "callbacks", "logger", "metrics", "experiment", "debug", "hydra"}
+    tested |= {"search", "sampler"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
 
 

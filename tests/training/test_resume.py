@@ -21,7 +21,7 @@ from tests.helpers.killed_runs import begin, config_of_a_run, finish, kill, star
 from tests.helpers.tiny import assert_same
 
 MODELS = ["autoencoder", "vae", "gan", "vae_gan"]
-OF_THE_CLOCK = {"train/images_per_second", "train/data_wait_fraction"}
+OF_THE_CLOCK = {"train/images_per_second", "train/images_per_cpu_second", "train/data_wait_fraction"}
 NEWEST, ONE_BEFORE = "images_000000384.safetensors", "images_000000336.safetensors"
 Straight = Callable[[str, int], tuple[Path, float]]
 
