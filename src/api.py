@@ -34,6 +34,7 @@ from src.evaluation.latent_space import linear, spherical
 from src.models.priors import Prior
 from src.training.launcher import start
 
+MIN_SHOWN = 400  # pixels of a grid's width in a notebook, about: small images are enlarged
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -69,7 +70,9 @@ class Images:
 
     def _repr_png_(self) -> bytes:
         with io.BytesIO() as file:
-            to_pillow(tile(self.pixels, self._columns)).save(file, "PNG")
+            grid = to_pillow(tile(self.pixels, self._columns))
+            scale = max(1, MIN_SHOWN // grid.width)
+            grid.resize((scale * grid.width, scale * grid.height), Image.Resampling.NEAREST).save(file, "PNG")
             return file.getvalue()
 
 

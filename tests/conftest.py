@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 
 # Tests run beside others: with a thread each nothing waits for a core that is taken. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a suite under nohup would have its runs ignore it
 
 SHARED_CATS = Path(__file__).parents[2] / "shared" / "cats"
 

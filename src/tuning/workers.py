@@ -117,16 +117,13 @@ def run_seed(study: Study, trial: Trial, seed: int) -> list[float]:
 
 def sampling_cost(folder: Path) -> dict[str, float]:
     """Return the number of parameters that sampling uses, and its seconds per image on this machine's processor."""
-    model, used, seconds = load_run(folder, "cpu").model, dict[int, int](), []
-    for module in model.modules():
-        module.register_forward_hook(
-            lambda module, *_: used.update({id(weight): weight.numel() for weight in module.parameters(recurse=False)})
-        )
+    model, seconds = load_run(folder, "cpu").inference, []
     for _ in range(4):
         started_at = time.perf_counter()
         model.sample(SAMPLES)
         seconds.append(time.perf_counter() - started_at)
-    return {"parameters": sum(used.values()), "seconds_per_sample": min(seconds) / SAMPLES}
+    parameters = sum(weight.numel() for weight in model.decoder.parameters())
+    return {"parameters": parameters, "seconds_per_sample": min(seconds) / SAMPLES}
 
 
 def best_trials(study: Study) -> list[FrozenTrial]:

@@ -186,7 +186,7 @@ CONTENTS: dict[str, tuple[Edit, str]] = {
     "fewer images seen than none": (lambda content: content | {"images_seen": -1}, "no number of images"),
     "more images seen than a run can reach": (lambda content: content | {"images_seen": 10**16}, "no number of images"),
 }
-ONLY_IN_TRAINING = ("NaN", "infinity")
+ONLY_IN_TRAINING = ("NaN", "infinity", "_partial_ of a number")
 
 
 def with_state(part: str, **values: Any) -> Edit:

@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from src.config.cli import composed
-from src.core.run_folder import has_run, read_rows
+from src.core.run_folder import read_rows
 from src.tuning.study import PRUNED_AT, Study
 from tests.helpers.commands import command, succeeded
 from tests.helpers.killed_runs import finish, kill, wait_for_file
@@ -40,7 +40,7 @@ def test_two_workers_search_prune_and_report(tmp_path: Path) -> None:
     for trial in study.trials:
         steps = [*trial.intermediate_values]
         assert steps == rows_of(study, trial.number) == [64, 128, 192, 256][: len(steps)]
-        assert has_run(study.run_dir(trial.number, 0))
+        assert any(study.run_dir(trial.number, 0).glob("checkpoints/*.safetensors"))
     assert all(trial.user_attrs[PRUNED_AT] == max(trial.intermediate_values) < 256 for trial in pruned)
     assert composed("train", [f"experiment={tmp_path}/study/best.yaml"])["data"]["batch_size"] == 16
     before = (tmp_path / "study" / "study.html").read_bytes()
@@ -53,7 +53,7 @@ def test_two_workers_search_prune_and_report(tmp_path: Path) -> None:
 def test_a_killed_workers_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     study = begin(tmp_path)
     worker = start_worker(tmp_path, 1)
-    while not has_run(study.run_dir(0, 0)):
+    while not any(study.run_dir(0, 0).glob("checkpoints/*.safetensors")):
         time.sleep(0.05)
         assert worker.is_alive()
     worker.kill()
