@@ -25,7 +25,7 @@ from src.models.checkpoint.format import read_file, to_bytes
 from src.models.checkpoint.states import checked_state
 
 # What a rank asks for after a step, besides a stop by a signal, whose number is higher.
-NO_REQUEST, SAVE = 0, 1
+NO_REQUEST, SAVE = 0, 1  # after a step; a request to stop is SAVE + the number of the signal
 STATE: dict[str, Any] = dict.fromkeys(("best", "logged"), dict[str, int | float])
 STATE |= dict.fromkeys(("wall_seconds", "processor_seconds"), NonNegativeFloat)
 
@@ -114,7 +114,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
         is_time = trainer.is_global_zero and time.monotonic() - self.saved_at >= 60 * (self.every_minutes or math.inf)
-        request = self.largest_of_ranks(self.signals.received or (SAVE if is_time else NO_REQUEST))
+        stop = self.signals.received
+        request = self.largest_of_ranks(SAVE + stop if stop else SAVE if is_time else NO_REQUEST)
         # Whether the monitored metric was logged after this step, lower than ever.
         value, lowest = trainer.callback_metrics.get(self.monitor or ""), self.best.get(str(self.monitor), math.inf)
         improved = value is not None and value is not self.monitored and value.item() < lowest
@@ -122,7 +123,7 @@ class Checkpoints(Checkpoint):
         if request or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved or self.monitor is None)
         if request > SAVE and not trainer.should_stop:
-            raise RunStopped(Signals(request).name)
+            raise RunStopped(Signals(request - SAVE).name)
 
     def save(self, trainer: Trainer, model: GenerativeModel, is_best: bool) -> None:
         """Write a checkpoint with its other names. Raises UserError on all ranks where that fails on any."""
