@@ -24,8 +24,8 @@ from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file, to_bytes
 from src.models.checkpoint.states import checked_state
 
-# What a rank asks for after a step, besides a stop by a signal, whose number is higher.
-NO_REQUEST, SAVE = 0, 1  # after a step; a request to stop is SAVE + the number of the signal
+# What a rank asks for after a step. A stop by a signal is SAVE + the signal's number (SIGHUP's is 1).
+NO_REQUEST, SAVE = 0, 1
 STATE: dict[str, Any] = dict.fromkeys(("best", "logged"), dict[str, int | float])
 STATE |= dict.fromkeys(("wall_seconds", "processor_seconds"), NonNegativeFloat)
 
