@@ -12,6 +12,7 @@ from tests.helpers.commands import REPOSITORY, tiny
 HIDDEN = """
 import importlib, os, pkgutil, signal, sys
 import hydra, lightning, PIL.Image, sklearn.mixture, tensorboard, threadpoolctl, torch, torchmetrics, wandb
+import gradio, huggingface_hub, onnx, onnxruntime, onnxscript, optuna, plotly, psutil
 import rich.console, rich.progress, rich.table, torch_fidelity, efficientnet_lite_pytorch, filelock
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
@@ -22,7 +23,7 @@ for name in ("fork", "geteuid", "getuid", "killpg", "pread", "pwrite", "register
     delattr(os, name)
 import src
 for module in pkgutil.walk_packages(src.__path__, "src."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", "export.app")):  # the app runs in an exported folder
         importlib.import_module(module.name)
 from src.config.cli import run
 from src.train import train
