@@ -28,6 +28,8 @@ from src.models.checkpoint.loading import initialize_from
 from src.reports.export.card import LICENSES, license_of
 from tests.helpers.commands import REPOSITORY, command, config_of, succeeded, tiny
 
+# One fixture trains and exports four models.
+pytestmark = pytest.mark.timeout(900)
 SMALL = ["metrics=none", "callbacks.image_grids=null"]
 KINDS = ("autoencoder", "vae", "vae_gan", "gan")
 # Run in a process that has no PyTorch, the lines of the card draw a grid.

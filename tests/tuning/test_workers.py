@@ -136,12 +136,12 @@ def test_sampling_cost_counts_the_networks_that_sampling_uses(monkeypatch: pytes
     class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.generator, self.discriminator = torch.nn.Linear(3, 5), torch.nn.Linear(5, 100)
+            self.decoder, self.encoder = torch.nn.Linear(3, 5), torch.nn.Linear(5, 100)
 
         def sample(self, count: int) -> torch.Tensor:
-            return self.generator(torch.zeros(count, 3))
+            return self.decoder(torch.zeros(count, 3))
 
-    loaded = type("Loaded", (), {"model": Model()})
+    loaded = type("Loaded", (), {"inference": Model()})
     monkeypatch.setattr(workers, "load_run", lambda folder, device: loaded)
     cost = workers.sampling_cost(Path("run"))
     assert cost["parameters"] == 3 * 5 + 5

@@ -245,6 +245,7 @@ def opened(runs: Path, tmp_path: Path) -> Iterator[Any]:
         asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_default_timeout(120_000)  # a machine may be busy
         page.goto((tmp_path / "page.html").as_uri())
         yield page
         assert errors == []
