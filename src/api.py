@@ -92,7 +92,7 @@ class Run:
 
         prior: normal or mixture; None: the mixture where one was fitted. Raises UserError if the model lacks it.
         """
-        prior = prior or self.model.priors()[-1]
+        prior = prior or self.model.default_prior
         return Images(torch.cat(list(self.model.sample_uint8(num_images, seed, 64, prior, temperature))))
 
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:

@@ -28,7 +28,7 @@ def sample(
 
     model, folder, on_grid = load_run(checkpoint, device).inference, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
-    prior = prior or model.priors()[-1]
+    prior = prior or model.default_prior
     batches = model.sample_uint8(num_images, seed, batch_size, prior, temperature)
     for index, image in enumerate(image for batch in batches for image in batch):
         to_pillow(image).save(folder / f"{index:05d}.png")

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from src.models.checkpoint.config import portable_config
 from src.models.checkpoint.format import to_bytes
-from src.models.checkpoint.loading import portable_config
 from tests.helpers.commands import REPOSITORY, config_of, tiny
 from tests.helpers.tiny import checkpoint_of
 

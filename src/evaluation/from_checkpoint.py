@@ -9,14 +9,8 @@ import torch
 
 from src.core.errors import UserError
 from src.core.run_folder import resolve_checkpoint, run_dir_of
-from src.models.checkpoint.loading import (
-    build,
-    has_option,
-    load_inference_model,
-    load_model,
-    local_data_options,
-    read_checkpoint,
-)
+from src.models.checkpoint.config import has_option, local_data_options
+from src.models.checkpoint.loading import build, load_inference_model, load_model, read_checkpoint
 from src.models.inference import InferenceModel
 
 if TYPE_CHECKING:

@@ -56,6 +56,11 @@ class LatentModel(nn.Module):
         """Return the distributions that latents can be sampled from, the model's own first."""
         return ["normal", "mixture"] if self.mixture is not None and self.mixture.is_fitted else ["normal"]
 
+    @property
+    def default_prior(self) -> Prior:
+        """The prior to sample from where none is named: the mixture once it is fitted, else N(0, I)."""
+        return self.priors()[-1]
+
     @torch.no_grad()
     def sample(
         self,

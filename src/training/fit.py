@@ -24,7 +24,8 @@ from src.core.run_folder import CONFIG, full_disk_explained, run_dir_of
 from src.core.types import UNMEASURED
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
-from src.models.checkpoint.loading import initialize_from, portable_config, read_checkpoint
+from src.models.checkpoint.config import portable_config
+from src.models.checkpoint.loading import initialize_from, read_checkpoint
 from src.models.checkpoint.states import check_loops
 from src.training.budget import MeasureSpeed, set_max_images
 from src.training.launcher import count_ranks

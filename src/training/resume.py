@@ -12,7 +12,8 @@ from src.core import run_folder
 from src.core.errors import UserError
 from src.core.files import copy_atomic, link_or_copy, write_atomic
 from src.core.types import UNMEASURED, PositiveInt, Seed
-from src.models.checkpoint.loading import check_weights, local_data_options, portable_config, read_checkpoint
+from src.models.checkpoint.config import local_data_options, portable_config
+from src.models.checkpoint.loading import check_weights, read_checkpoint
 from src.training.budget import set_max_images
 
 

@@ -12,14 +12,9 @@ from safetensors.torch import save
 
 from src.core.errors import UserError
 from src.models.base import GenerativeModel
+from src.models.checkpoint.config import local_data_options, portable_config, validate_config
 from src.models.checkpoint.format import read_file, to_bytes
-from src.models.checkpoint.loading import (
-    load_model,
-    local_data_options,
-    portable_config,
-    read_checkpoint,
-    validate_config,
-)
+from src.models.checkpoint.loading import load_model, read_checkpoint
 from src.models.gan import GAN
 from src.models.vae import VAE
 from tests.helpers.commands import config_of, tiny

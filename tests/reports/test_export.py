@@ -130,7 +130,7 @@ def test_lines_of_the_card_draw_a_grid_without_torch(kind: str, exported: dict[s
     for path in exported[kind].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     card = (tmp_path / "README.md").read_text()
-    blocks = [block.replace("import numpy", "import numpy") for block in re.findall(r"```python\n(.*?)```", card, re.S)]
+    blocks = re.findall(r"```python\n(.*?)```", card, re.S)
     assert len(blocks) == 1 + (kind != "gan")
     imports, *lines = blocks[0].splitlines()
     lines = lines if len(blocks) == 1 else [line for line in lines if not line.startswith("latents = ")]

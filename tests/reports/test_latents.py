@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from src.latents import latents
+from src.models.checkpoint.config import portable_config
 from src.models.checkpoint.format import to_bytes
-from src.models.checkpoint.loading import portable_config
 from tests.helpers.commands import TINY_NETWORKS, config_of
 from tests.helpers.tiny import checkpoint_of
 

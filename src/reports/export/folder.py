@@ -27,11 +27,11 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
     name: the model's, on its card. onnx: also write the files that need no PyTorch, and an app of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model, content = run.inference.cpu(), run.content
+    model, content, config = run.inference.cpu(), run.content, run.config
     facts = {
         "name": name,
-        "model": content["config"]["model"]["_target_"].rpartition(".")[2],
-        "image_size": run.config["data"]["image_size"],
+        "model": config["model"]["_target_"].rpartition(".")[2],
+        "image_size": config["data"]["image_size"],
         "latent_dim": model.latent_dim,
         "images_seen": content["images_seen"],
         "data_license": license.text,
@@ -43,7 +43,7 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
     exported |= {"state_dict": state, "export": facts | {"metrics": metrics}}
     write_atomic(folder / EXPORTED, to_bytes(exported))
     files = [folder / EXPORTED]
-    prior = model.priors()[-1]
+    prior = model.default_prior
     samples = next(model.sample_uint8(NUM_IMAGES, 0, NUM_IMAGES, prior))
     save_grid(samples, folder / "grid.png", COLUMNS)
     files.append(folder / "grid.png")
