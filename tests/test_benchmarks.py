@@ -21,6 +21,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_gpu_benchmark_fills_its_table_on_a_cpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def test_every_precision_trains_on_the_cpu(model: list[str], precision: str, tmp
     )
 
 
+@pytest.mark.slow
 def test_resumed_run_keeps_its_recipe(vae_run: Path, tmp_path: Path) -> None:
     checkpoint = f"resume={vae_run}/checkpoints/last.safetensors"
     folder = [f"run_dir={tmp_path}", "metrics=none", "trainer=cpu"]
@@ -245,6 +246,7 @@ def test_autoencoder_trains_too(tmp_path: Path) -> None:
     assert load(run / "summary.json")["images_seen"] == 32
 
 
+@pytest.mark.slow
 def test_training_on_two_processes_goes_on_where_it_stopped(two_ranks: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(two_ranks, run)

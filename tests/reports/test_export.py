@@ -24,9 +24,10 @@ from safetensors import safe_open
 from src.api import Run, open_run, train
 from src.core.errors import UserError
 from src.core.images import from_uint8
+from src.export import export
 from src.models.checkpoint.loading import initialize_from
 from src.reports.export.card import LICENSES, license_of
-from tests.helpers.commands import REPOSITORY, command, config_of, succeeded, tiny
+from tests.helpers.commands import REPOSITORY, command, config_of, tiny
 
 # One fixture trains and exports four models.
 pytestmark = pytest.mark.timeout(900)
@@ -53,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def exported(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported")
     for kind, run in runs.items():
-        succeeded("src.export", f"checkpoint={run.folder}", f"output={folder / kind}")
+        export(**config_of(f"checkpoint={run.folder}", f"output={folder / kind}", name="export"))
     return {kind: folder / kind for kind in runs}
 
 
@@ -188,8 +189,9 @@ def test_card_names_metrics_and_their_number_of_samples(runs: dict[str, Run], tm
     facts = {"fd_lite0": 123.4, "copied_lite0": 0.25, "num_images": 1_000, "reference": "val", "images_seen": 64}
     (run.folder / "metrics.json").write_text(json.dumps(facts))
     try:
-        succeeded("src.export", f"checkpoint={run.folder}", f"output={tmp_path}/a", "onnx=false", "name=Tabby")
-        succeeded("src.export", f"checkpoint={tmp_path}/a", f"output={tmp_path}/b", "onnx=false", "name=Tabby")
+        for source, output in ((run.folder, "a"), (tmp_path / "a", "b")):
+            options = [f"checkpoint={source}", f"output={tmp_path / output}", "onnx=false", "name=Tabby"]
+            export(**config_of(*options, name="export"))
     finally:
         (run.folder / "metrics.json").unlink()
     text = (tmp_path / "a" / "README.md").read_text()
@@ -296,6 +298,7 @@ def hub() -> Iterator[Any]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_folder_is_published_after_saying_what_and_where(hub: Any, exported: dict[str, Path], tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{hub.server_address[1]}"
     there: dict[str, Any] = {
