@@ -22,7 +22,7 @@ class GAN(AdversarialModel):
 
     discriminator_steps: discriminator updates per generator update, each on a batch of its own.
     ema_halflife_images: memory of the averaged generator, which generates all images shown and evaluated; 0: no
-    averaging. At first it is ema_rampup times the images seen (Karras et al., 2020).
+    averaging. At first it is ema_rampup times the images seen (Karras et al., 2020); null: never, as init_from sets it.
     augmentation: transforms of real and generated images before the discriminator.
     freeze_discriminator_layers: its first layers with weights that are never trained, for fine-tuning on few images
     (FreezeD: Mo et al., 2020).
@@ -44,7 +44,7 @@ class GAN(AdversarialModel):
         latent_dim: PositiveInt,
         discriminator_steps: PositiveInt = 1,
         ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
-        ema_rampup: PositiveFloat = 0.05,
+        ema_rampup: PositiveFloat | None = 0.05,
         augmentation: Augmentation | None = None,
         freeze_discriminator_layers: NonNegativeInt = 0,
         beta2: Fraction | Schedule | None = None,
@@ -99,7 +99,8 @@ class GAN(AdversarialModel):
 
         batch_images = len(real) * self.trainer.world_size
         halflife = self.scheduled["ema_halflife_images"](self.images_seen)
-        halflife = min(halflife, self.ema_rampup * (self.images_seen + batch_images))
+        if self.ema_rampup:
+            halflife = min(halflife, self.ema_rampup * (self.images_seen + batch_images))
         update_ema(self.generator_ema, self.generator, batch_images * self.discriminator_steps, halflife)
         return {
             "generator_loss": loss.detach(),

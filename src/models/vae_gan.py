@@ -28,7 +28,7 @@ class VAEGAN(VAE, AdversarialModel):
     likelihood: an adaptive factor fixes the ratio of their root mean squares (after Esser et al., 2021, equation 7).
     augmentation: transforms of real and generated images before the discriminator.
     ema_halflife_images: memory of the averaged decoder, which generates all images shown and evaluated; 0: no
-    averaging. At first it is ema_rampup times the images seen.
+    averaging. At first it is ema_rampup times the images seen; null: never, as init_from sets it.
     options: beta and free_bits of VAE, mixture_components, learning_rate_factor and channels_last of EncodingModel.
     """
 
@@ -48,7 +48,7 @@ class VAEGAN(VAE, AdversarialModel):
         adversarial_weight: NonNegativeFloat | Schedule = 0.5,
         augmentation: Augmentation | None = None,
         ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
-        ema_rampup: PositiveFloat = 0.05,
+        ema_rampup: PositiveFloat | None = 0.05,
         **options: Any,
     ) -> None:
         super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
@@ -88,7 +88,9 @@ class VAEGAN(VAE, AdversarialModel):
 
         scalars |= self.training_scalars(losses)
         self.count_images(real)
-        halflife = min(scheduled["ema_halflife_images"], self.ema_rampup * self.images_seen)
+        halflife = scheduled["ema_halflife_images"]
+        if self.ema_rampup:
+            halflife = min(halflife, self.ema_rampup * self.images_seen)
         update_ema(self.decoder_ema, self.decoder, len(real) * self.trainer.world_size, halflife)
         return {
             **{name: values.detach().mean() for name, values in losses.items()},

@@ -38,6 +38,9 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
     """
     run_dir, here = Path(config["run_dir"]), get_rank_info()
     rank = here.rank if here else None
+    if config["init_from"] and "ema_rampup" in config["model"] and not any("ema_rampup=" in item for item in typed):
+        # The average of weights that are good already needs no short memory (as in StyleGAN2-ADA's transfer).
+        config = config | {"model": config["model"] | {"ema_rampup": None}}
     with full_disk_explained(run_dir), owned(run_dir, config["resume"], rank) if not rank else nullcontext():
         if config["resume"]:
             # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.

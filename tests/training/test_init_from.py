@@ -38,10 +38,15 @@ def test_parts_that_the_other_run_lacks_start_anew(
     vae: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     networks = ["model/networks=conv_vae", "model.encoder.max_width=16"]
-    run_from(vae, tmp_path, "vae_gan", *networks)
-    assert "weights of decoder, encoder, head, likelihood; decoder_ema, discriminator start anew" in (
+    run = run_from(vae, tmp_path, "vae_gan", *networks, "model.optimizer.lr=1e-12")
+    assert "weights of decoder, decoder_ema, encoder, head, likelihood; discriminator start anew" in (
         capsys.readouterr().out
     )
+    # The average begins with the network's weights, and needs no short memory to forget a random start.
+    weights = run.model.state_dict()
+    for name in filter(lambda name: name.startswith("decoder_ema."), weights):
+        torch.testing.assert_close(weights[name], vae.model.state_dict()[name.replace("_ema", "")], atol=1e-6, rtol=0)
+    assert run.config["model"]["ema_rampup"] is None
 
 
 def test_fitted_mixture_is_not_taken_over(vae: Run) -> None:
@@ -71,6 +76,20 @@ def test_init_from_holds_only_where_there_is_no_checkpoint_yet(
     longer = run_from(vae, tmp_path / "run", "vae", "resume=last", "max_images=32")
     assert longer.model.images_seen == 32
     assert "weights of decoder" not in capsys.readouterr().out
+
+
+def test_average_forgets_the_file_by_its_half_life_alone_and_so_does_a_resumed_run(tmp_path: Path) -> None:
+    origin = train(*tiny("gan", *SMALL, f"run_dir={tmp_path / 'gan'}"))
+    options = ["resume=last", "model.ema_halflife_images=1e9"]
+    for images in (16, 32):
+        run = run_from(origin, tmp_path / "run", "gan", *options, f"max_images={images}")
+        averages = {name: tensor for name, tensor in run.loaded.model.state_dict().items() if "_ema." in name}
+        assert run.loaded.model.images_seen == images
+        assert averages
+        for name, average in averages.items():
+            torch.testing.assert_close(average, origin.loaded.model.state_dict()[name], atol=1e-6, rtol=1e-6)
+    typed = run_from(origin, tmp_path / "typed", "gan", "model.ema_rampup=0.5")
+    assert typed.config["model"]["ema_rampup"] == 0.5
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2, 9])

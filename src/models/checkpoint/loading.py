@@ -204,10 +204,14 @@ def of_shared_parts(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], set[str]]:
     """Return both models' tensors of the parts that both have, and these parts.
 
-    Where the other model has only the average of a network, as in an exported file, the network gets its weights.
+    Where the other model has only the average of a network, as in an exported file, or only the network, both get its
+    weights.
     """
-    averages = {name: name.replace(".", "_ema.", 1) for name in ours.keys() - theirs.keys()}
-    theirs = theirs | {name: theirs[average] for name, average in averages.items() if average in theirs}
+    missing = ours.keys() - theirs.keys()
+    twins = {
+        name: name.replace("_ema.", ".", 1) if "_ema." in name else name.replace(".", "_ema.", 1) for name in missing
+    }
+    theirs = theirs | {name: theirs[twin] for name, twin in twins.items() if twin in theirs}
     shared = {part_of(name) for name in ours} & {part_of(name) for name in theirs}
     first, second = (
         {name: tensor for name, tensor in tensors.items() if part_of(name) in shared} for tensors in (ours, theirs)
