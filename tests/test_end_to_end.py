@@ -12,10 +12,12 @@ import torch
 import yaml
 from PIL import Image
 
+from src.core.errors import UserError
 from src.evaluate import evaluate
 from src.models.checkpoint.format import read_file
 from src.sample import sample
 from src.training.fit import fit
+from src.training.launcher import start
 from src.training.resume import resumed_config
 from tests.helpers.commands import command, config_of, succeeded, tiny
 from tests.helpers.tiny import assert_same
@@ -270,7 +272,5 @@ def test_runs_are_not_mixed_up(options: list[str], sentence: str, vae_run: Path)
 
 def test_resuming_past_the_end_is_refused_in_a_sentence(vae_run: Path, tmp_path: Path) -> None:
     resume = f"resume={vae_run}/checkpoints/last.safetensors"
-    result = command("src.train", *tiny("vae"), resume, f"run_dir={tmp_path}")
-    assert result.returncode == 2
-    assert "has seen 256 images already" in result.stderr
-    assert "Traceback" not in result.stderr
+    with pytest.raises(UserError, match="has seen 256 images already"):
+        start(config_of(*tiny("vae"), resume, f"run_dir={tmp_path}"), [])

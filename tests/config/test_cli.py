@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config.cli import CONF, check_ahead, compose, name_paths, split_flags
 from src.config.explain import explain
 from src.core.errors import UserError
+from src.training.launcher import start
 from tests.helpers.commands import command, config_of
 
 
@@ -222,10 +223,10 @@ def test_error_of_a_constructor_is_shown_in_its_own_words(tmp_path: Path) -> Non
     weights = tmp_path / "weights.pth"
     weights.write_text("none")
     options = ["metrics=fid", f"metrics.weights_path={weights}", "data.num_images=64", f"run_dir={tmp_path}/run"]
-    result = command("src.train", "trainer=cpu", *options)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert result.stderr.startswith("error: ")
-    assert "Error in call to target" not in result.stderr
+    with pytest.raises(UserError) as error:
+        start(config_of("trainer=cpu", *options), [])
+    assert "Error in call to target" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_home_in_a_quoted_value_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

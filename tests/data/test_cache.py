@@ -363,6 +363,7 @@ def start(folder: Path, cache_dir: Path, result: Path) -> BaseProcess:
     return process
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_a_cache_being_built_waits_and_says_so(tmp_path: Path) -> None:
     folder, said = fill(tmp_path / "cats"), tmp_path / "result.err"
     with building(tmp_path / "cache", folder):

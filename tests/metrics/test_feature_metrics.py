@@ -84,6 +84,7 @@ def on_one_of_two_ranks(rank: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_with_unequal_shares_match_one_process(tmp_path: Path) -> None:
     spawn(on_one_of_two_ranks, args=(tmp_path,), nprocs=2)
     metrics = both_distances()

@@ -222,7 +222,7 @@ def test_resumed_in_another_folder_a_run_takes_its_history_along(straight: Strai
     assert ours["best"]["images_seen"] == before["best"]["images_seen"]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_while_gradients_are_accumulated_it_goes_on_as_if_never_stopped(
     processes: int, straight: Straight, tmp_path: Path
 ) -> None:
