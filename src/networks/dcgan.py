@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from src.core.types import ImageSize, Normalization, PositiveInt
+from src.core.types import ImageSize, NonNegativeInt, Normalization, PositiveInt
 from src.networks.layers import channels_by_resolution, normalization_layer
 
 
@@ -16,6 +16,8 @@ class DCGANGenerator(nn.Sequential):
     """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1].
 
     It has `width` channels at half the image's size, doubling up to `max_width` at 4 pixels.
+    smooth_layers: how many of the last layers enlarge by bilinear interpolation and a 3x3 convolution. Transposed
+    convolutions, the others, leave a fine checkerboard (Odena, Dumoulin & Olah, 2016).
     """
 
     def __init__(
@@ -25,15 +27,16 @@ class DCGANGenerator(nn.Sequential):
         width: PositiveInt,
         max_width: PositiveInt,
         normalization: Normalization,
+        smooth_layers: NonNegativeInt = 0,
     ) -> None:
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
-        for narrower in [*narrowing, 3]:
-            layers += [
-                normalization_layer(normalization, channels),
-                nn.ReLU(),
-                nn.ConvTranspose2d(channels, narrower, 4, 2, 1),
-            ]
+        for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, 3], strict=True):
+            layers += [normalization_layer(normalization, channels), nn.ReLU()]
+            if left < smooth_layers:
+                layers += [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(channels, narrower, 3, padding=1)]
+            else:
+                layers += [nn.ConvTranspose2d(channels, narrower, 4, 2, 1)]
             channels = narrower
         super().__init__(*layers, nn.Tanh())
         self.apply(initialize)

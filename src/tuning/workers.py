@@ -20,32 +20,27 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from src.callbacks.periodic import PeriodicCallback
 from src.config.cli import composed
 from src.core.errors import STOPPED, RunFailed, UserError
-from src.core.files import locked
 from src.core.ranks import get_rank_info
 from src.core.run_folder import SUMMARY
 from src.evaluation.from_checkpoint import load_run
 from src.models.base import GenerativeModel
 from src.training.launcher import count_ranks, start
-from src.tuning.study import FAILURE, LOCKS, PRUNED_AT, Study, suggest
+from src.tuning.study import FAILURE, PRUNED_AT, Study, suggest
 
 SAMPLES = 64  # drawn at once to measure what a sample costs
 
 
 @dataclass(eq=False)
 class ReportToStudy(PeriodicCallback):
-    """Reports the monitored metric after each evaluation, in the run; one that is pruned is asked to stop.
-
-    Rank zero holds a lock: a run outlives a worker that is killed by some seconds, and the next one waits for it.
-    """
+    """Reports the monitored metric after each evaluation, in the run; one that is pruned is asked to stop."""
 
     study: str
     number: int
 
     def __post_init__(self) -> None:
-        here, folder = get_rank_info(), Path(self.study)
+        here = get_rank_info()
         if not here or here.rank == 0:
-            self.lock = locked(folder / LOCKS / f"{self.number:05d}.run")
-            self.opened = Study(folder)
+            self.opened = Study(Path(self.study))
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         value = trainer.callback_metrics.get(self.opened.search.monitor) if trainer.is_global_zero else None

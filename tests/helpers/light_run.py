@@ -10,8 +10,7 @@ from filelock import FileLock
 def fit(config: dict[str, Any]) -> None:
     """Take 8 steps, each a line of a file that a resumed run continues; fail if another process does so too."""
     folder = Path(config["run_dir"])
-    run_lock = FileLock(Path(config["callbacks"]["study"]["study"], "locks", f"{folder.name}.run"))
-    with run_lock, FileLock(folder / "alone", timeout=0):
+    with FileLock(folder / "alone", timeout=0):
         steps = (folder / "steps").read_text().count("\n") if (folder / "steps").exists() else 0
         for step in range(steps, 8):
             time.sleep(0.1)

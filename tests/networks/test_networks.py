@@ -70,6 +70,14 @@ def test_width_doubles_up_to_max_width() -> None:
     assert channels_of(ConvDecoder(64, 5, width=8, max_width=20)) == [20, 16, 8, 8, 3]
 
 
+@pytest.mark.parametrize(("smooth_layers", "is_even"), [(0, False), (1, False), (4, True), (9, True)])
+def test_smooth_layers_draw_no_checkerboard_on_an_even_ground(smooth_layers: int, is_even: bool) -> None:
+    generator = DCGANGenerator(64, 5, width=4, max_width=8, normalization="none", smooth_layers=smooth_layers)
+    assert generator(torch.randn(2, 5)).shape == (2, 3, 64, 64)
+    ground = nn.Sequential(*list(generator)[2:])(torch.ones(1, 8, 4, 4))[..., 28:36, 28:36].detach()
+    assert (ground.std(dim=(-2, -1)) < 1e-6).all() == is_even
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(8, 1), (16, 1), (32, 2), (256, 16)])
 def test_groups_have_sixteen_channels(channels: int, groups: int) -> None:
     layer = normalization_layer("group", channels)

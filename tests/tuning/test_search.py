@@ -19,7 +19,7 @@ from src.core.run_folder import read_rows
 from src.tuning.study import PRUNED_AT, Study
 from tests.helpers.commands import command, succeeded
 from tests.helpers.killed_runs import finish, kill, wait_for_file
-from tests.helpers.studies import HALVING, SPACE, TINY, begin, lock_of, search_file, start_worker, times_told
+from tests.helpers.studies import HALVING, SPACE, TINY, begin, search_file, start_worker, times_told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -108,8 +108,7 @@ def test_after_random_kills_of_real_runs_every_trial_is_told_once(tmp_path: Path
 def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> None:
     study = begin(tmp_path, options=[*TINY, "max_images=20_000"])
     worker = start_worker(tmp_path, 1)
-    run_lock = lock_of(study, 0).with_suffix(".run")
-    wait_for_run(run_lock)
+    wait_for_run(study.run_dir(0, 0))
     worker.kill()
     finish([worker])
     # The run ends by itself soon; meanwhile nobody else trains in its folder.
@@ -122,9 +121,9 @@ def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> 
     assert study.trials[0].state == TrialState.RUNNING
 
 
-def wait_for_run(lock: Path) -> None:
+def wait_for_run(run_dir: Path) -> None:
     deadline = time.monotonic() + 600  # two imports on a busy machine
-    while not lock.exists():
+    while not (run_dir / "metrics.csv").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -196,7 +195,7 @@ def test_ctrl_c_stops_all_workers_and_the_same_command_goes_on(tmp_path: Path) -
     search = search_file(tmp_path / "tiny.yaml")
     arguments = [f"search={search}", f"study={tmp_path}/study", "trials=3", "workers=2"]
     process = subprocess.Popen([sys.executable, "-m", "src.search", *arguments], text=True, stdout=subprocess.PIPE)
-    wait_for_run(tmp_path / "study" / "locks" / "00001.run")
+    wait_for_run(tmp_path / "study" / "00001")
     process.terminate()
     process.communicate(timeout=200)
     assert process.returncode == 128 + 15
