@@ -2,8 +2,8 @@
 
     make bench-peers ARGS="--images cats.zip --dcgan CHECKOUT/dcgan/main.py --pythae ENVIRONMENT/bin/python"
 
-Nothing is fetched: --dcgan is that file of a checkout of pytorch/examples, --pythae the Python of an environment in which
-pythae and pyyaml are installed; a row whose program is not given is left out. All train on the training part of one split of the
+Nothing is fetched: --dcgan is that file of a checkout of pytorch/examples, --pythae the Python of an environment with
+pythae and pyyaml; a row whose program is not given is left out. All train on the training part of one split of the
 images, on one thread, for --seconds of processor time after their imports and loading, evaluations not counted; what
 they draw is compared with the held-out part by `src.evaluate samples=`. Rows that are done stay done.
 """

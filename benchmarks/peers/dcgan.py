@@ -1,10 +1,11 @@
 """Trains pytorch/examples' DCGAN, unchanged, for so many processor seconds, and writes samples.
 
-`python -m benchmarks.peers.dcgan MAIN.py IMAGES OUTPUT SECONDS SEED SAMPLES HALFLIFE [its own options]`; HALFLIFE is that
-of an average of the generator in images seen, 0: none.
+`python -m benchmarks.peers.dcgan MAIN.py IMAGES OUTPUT SECONDS SEED SAMPLES HALFLIFE [its own options]`; HALFLIFE is
+that of an average of the generator in images seen, 0: none.
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,8 @@ def main() -> None:
 
     register_optimizer_step_post_hook(after_step)
     stop_after(float(seconds))
-    try:
+    with suppress(TimeUp):
         exec(compile(Path(script).read_text(), script, "exec"), program)
-    except TimeUp:
-        pass
     generator = program["netG"]
     if average:
         generator.load_state_dict(average)

@@ -5,6 +5,7 @@ environment with pythae and pyyaml, and MODEL is VAE or RAE_L2.
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,8 @@ def main() -> None:
 
     register_optimizer_step_post_hook(count)
     stop_after(float(seconds))
-    try:
+    with suppress(TimeUp):
         BaseTrainer(model, data, training_config=settings).train()
-    except TimeUp:
-        pass
     sampler = GaussianMixtureSampler(model.eval(), GaussianMixtureSamplerConfig(n_components=10))
     sampler.fit(pixels)
     save_uint8(sampler.sample(num_samples=int(samples), batch_size=64, return_gen=True).cpu(), folder)
