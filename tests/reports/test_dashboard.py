@@ -30,7 +30,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_workspace_is_the_committed_one(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workspace_is_the_committed_one(capsys: pytest.CaptureFixture[str], written: Path) -> None:
     made = reduced(json.loads((written / "workspace.json").read_text()))
     # To accept a change: EXPECTED.write_text(json.dumps(made, indent=1) + "\n")
     assert made == json.loads(EXPECTED.read_text())
