@@ -18,7 +18,7 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.core.files import write_atomic
-from src.core.run_folder import BEST, CHECKPOINTS, CONFIG, JOB, STUDY, checkpoint_name, read_config
+from src.core.run_folder import BEST, CHECKPOINTS, CONFIG, JOB, STUDY, read_config
 
 
 def choose_mode() -> Any:
@@ -124,8 +124,9 @@ class WandbLogger(LightningWandbLogger):
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self.checkpoints, newest = checkpoint_callback, checkpoint_callback.newest
         if self.log_model == "all":
-            is_best = newest.name == checkpoint_name(checkpoint_callback.best.get("images_seen", -1))
-            self.log_checkpoint(newest, checkpoint_callback.logged, [newest.stem, *(["best"] if is_best else [])])
+            metrics = {**checkpoint_callback.logged, "images_seen": int(newest.stem.removeprefix("images_"))}
+            is_best = metrics == checkpoint_callback.best
+            self.log_checkpoint(newest, metrics, [newest.stem, *(["best"] if is_best else [])])
 
     def log_checkpoint(self, path: Path, metrics: dict[str, float], aliases: list[str]) -> None:
         """Upload a checkpoint as an artifact, which has the form of a run folder, so that commands take it as one."""

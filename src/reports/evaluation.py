@@ -12,7 +12,7 @@ from torch import Tensor
 from src.core.files import write_atomic
 from src.core.images import save_grid, to_pillow
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.memorization import NEIGHBORS, memorization
+from src.evaluation.memorization import memorization
 from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
 
@@ -48,8 +48,8 @@ def write_evaluation(
     }
     write_atomic(folder / "metrics.json", json.dumps(results | facts, indent=2) + "\n")
     paths = [folder / "metrics.json", *(folder / f"neighbors_{network}.png" for network in nearest)]
-    for path, (grid, _) in zip(paths[1:], nearest.values(), strict=True):
-        save_grid(grid, path, NEIGHBORS + 2)
+    for path, (grid, distances) in zip(paths[1:], nearest.values(), strict=True):
+        save_grid(grid, path, distances.shape[1] + 2)
     console, table = Console(markup=False, emoji=False), Table("metric")
     table.add_column("value", justify="right")
     for name, value in results.items():
@@ -73,9 +73,8 @@ def log_evaluation(logger: "WandbLogger", evaluator: Evaluator, results: dict[st
     values = {prefix + name: value for name, value in results.items() if not isinstance(value, list)}
     values |= {f"{prefix}num_images": evaluator.num_images, "images_seen": evaluator.model.images_seen}
     for network, (grid, distances) in nearest.items():
-        table = wandb.Table(
-            ["sample", *(f"{what} {k + 1}" for k in range(NEIGHBORS) for what in ("nearest", "distance"))]
-        )
+        names = [f"{what} {place + 1}" for place in range(distances.shape[1]) for what in ("nearest", "distance")]
+        table = wandb.Table(["sample", *names])
         for (sample, _, *found), row in zip(grid.unflatten(0, (len(distances), -1)), distances.tolist(), strict=True):
             pairs = zip(map(image, found), row, strict=True)
             table.add_data(image(sample), *(cell for pair in pairs for cell in pair))

@@ -41,7 +41,8 @@ def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dic
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance(), "diversity": Diversity()})
     evaluator = Evaluator(Draws(images), data, [metrics], num_images=500, batch_size=16)
     values, grid, distances = memorization(evaluator, metrics, rows)
-    assert distances.shape == (rows, NEIGHBORS)
+    assert len(grid) == len(distances) * (distances.shape[1] + 2)
+    assert torch.equal(distances, distances.sort(dim=1).values)
     return values, grid
 
 
