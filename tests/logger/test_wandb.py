@@ -219,7 +219,7 @@ def test_a_killed_run_has_its_best(tmp_path: Path) -> None:
     process = subprocess.Popen(command, cwd=CONF.parent, env=os.environ | {"WANDB_MODE": "offline"})
     try:
         row: dict[str, Any] = {}
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while row.get("images_seen") != 2 and time.monotonic() < deadline:
             time.sleep(0.5)
             logs = [path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
