@@ -206,6 +206,7 @@ def test_of_a_row_that_was_sent_in_part_the_rest_follows(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_run_has_its_best(tmp_path: Path) -> None:
     """W&B writes to the disk some seconds after it was told."""
     code = f"""if True:
