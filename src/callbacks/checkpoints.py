@@ -145,6 +145,8 @@ class Checkpoints(Checkpoint):
             kept = [number for number in files if number <= model.images_seen][-self.keep :]
             for number in files.keys() - set(kept):
                 files[number].unlink()
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         check_finite(trainer, model)  # after TrainingScalars, which names the loss that broke them

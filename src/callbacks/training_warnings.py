@@ -61,7 +61,11 @@ class TrainingWarnings(PeriodicCallback):
         changes = self.update_symptoms(values, model.images_seen)
         if trainer.is_global_zero:
             for kind in filter(changes.get, changes):
-                print(f"warning after {model.images_seen:,} images: {MESSAGES[kind]}", file=sys.stderr, flush=True)
+                text = f"after {model.images_seen:,} images: {MESSAGES[kind]}"
+                print(f"warning {text}", file=sys.stderr, flush=True)
+                for logger in trainer.loggers:
+                    if hasattr(logger, "alert"):
+                        logger.alert(kind.replace("_", " "), text)
         if changes:
             metrics = {f"warnings/{kind}": float(begins) for kind, begins in changes.items()}
             log_metrics(trainer, metrics, model.images_seen)

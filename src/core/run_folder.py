@@ -24,6 +24,8 @@ except ImportError:  # Windows
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
 LAST, BEST, EXPORTED, LOCK = "last.safetensors", "best.safetensors", "model.safetensors", "run.lock"
 ERROR = "error.txt"  # why the run failed, in one sentence
+JOB = "job.json"  # of a job of a sweep: its number, the options that are its own, and how it ended
+STUDY = "study.yaml"  # in the folder of a study, above the runs of its trials
 MAX_CONFIG = 100_000  # characters
 STOPS_WITHIN_S = 130.0  # a run that was asked to stop
 held: dict[Path, int | None] = {}  # the run folders that this process owns, and the descriptors of their locks

@@ -16,7 +16,7 @@ HELD_OUT_QUANTILE = 0.01  # the fraction of held-out images that lie as near to 
 
 
 @torch.no_grad()
-def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tuple[dict[str, float], Tensor]:
+def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tuple[dict[str, float], Tensor, Tensor]:
     """Compare samples with their nearest training images, in one process.
 
     Returns, for the evaluator's num_images samples (at most MAX_SAMPLES) and its max_reference_images:
@@ -28,7 +28,8 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     <distance>_train, _val  each distance of the samples to the held-out images and to as many training images: few
                             images make a Frechet distance higher, equally many equally so
 
-    and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images.
+    and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images;
+    and the distances of these, (rows, NEIGHBORS).
     """
     metrics.to(evaluator.model.device)
 
@@ -71,7 +72,7 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
 
     gap = torch.full_like(samples[:1], 255)
     grid = [torch.cat([samples[[row]], gap, train[positions[row].cpu()]]) for row in range(min(rows, len(samples)))]
-    return values, torch.cat(grid)
+    return values, torch.cat(grid), distances[: len(grid)].cpu()
 
 
 def nearest_neighbors(queries: Tensor, candidates: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:

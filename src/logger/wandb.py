@@ -1,20 +1,24 @@
 """Weights & Biases, against the images seen; offline where nobody is logged in, never a question."""
 
+import io
 import json
 import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
+import yaml
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
 from src.core.errors import UserError
 from src.core.files import write_atomic
+from src.core.run_folder import BEST, CHECKPOINTS, CONFIG, JOB, STUDY, read_config
 
 
 def choose_mode() -> Any:
@@ -26,10 +30,31 @@ class WandbLogger(LightningWandbLogger):
     """One W&B run for each training run, with `images_seen` as the axis of every chart.
 
     (Lightning's has the optimizer steps as the axis and takes over a W&B run that another job of the process began.)
+    group, name: by default those of a sweep and its job. log_model: uploads the best checkpoint at the end, or all.
     """
 
-    def __init__(self, save_dir: str, project: str, name: str | None = None, tags: list[str] | None = None) -> None:
-        super().__init__(name=name, save_dir=save_dir, project=project, tags=tags, resume=None, reinit="create_new")
+    def __init__(
+        self,
+        save_dir: str,
+        project: str,
+        name: str | None = None,
+        tags: list[str] | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        notes: str | None = None,
+        log_model: Literal["best", "all", "none"] = "none",
+    ) -> None:
+        own_group, own_name = place_of(Path(save_dir))
+        super().__init__(
+            name=name or os.environ.get("WANDB_NAME") or own_name,
+            group=group or os.environ.get("WANDB_RUN_GROUP") or own_group,
+            save_dir=save_dir, project=project, tags=tags, entity=entity, job_type=job_type, notes=notes,
+            resume=None, reinit="create_new",
+        )  # fmt: skip
+        self.log_model = log_model
+        self.checkpoints: Any = None  # the callback that has written some
+        self.summarized: set[str] = set()
         # The images seen of each name's newest value that W&B was sent, for a run that is killed and resumed.
         self.sent: dict[str, int] = {}
 
@@ -72,6 +97,10 @@ class WandbLogger(LightningWandbLogger):
         images_seen = int(metrics.get("images_seen", step))
         new = {name: value for name, value in metrics.items() if images_seen > self.sent.get(name, -1)}
         if new.keys() - {"images_seen"}:
+            numbers = {name for name, value in new.items() if isinstance(value, int | float)} - {"images_seen"}
+            for name in numbers - self.summarized:  # not by a pattern, which would break the summaries of images
+                self.experiment.define_metric(name, step_metric="images_seen", summary="min,max,last")
+            self.summarized |= numbers
             self.experiment.log(new | {"images_seen": images_seen})
             self.note_sent(dict.fromkeys(new, images_seen))
 
@@ -80,8 +109,73 @@ class WandbLogger(LightningWandbLogger):
         """Set values of the run's row in W&B's tables: best metrics and totals."""
         self.experiment.summary.update(summary)
 
+    @rank_zero_only
+    def log_video(self, key: str, videos: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Send films, by their paths. W&B plays GIF, MP4 and WebM; others, such as WebP, are sent as GIF."""
+        films = [as_playable(Path(video)) for video in videos]
+        super().log_video(key, films, step, format=["gif"] * len(films), **kwargs)  # for those that are no files
+
+    @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """Send a warning, of which W&B informs by mail or Slack whoever wants it."""
+        self.experiment.alert(title, text, level=wandb.AlertLevel.WARN)
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.checkpoints, newest = checkpoint_callback, checkpoint_callback.newest
+        if self.log_model == "all":
+            metrics = {**checkpoint_callback.logged, "images_seen": int(newest.stem.removeprefix("images_"))}
+            is_best = metrics == checkpoint_callback.best
+            self.log_checkpoint(newest, metrics, [newest.stem, *(["best"] if is_best else [])])
+
+    def log_checkpoint(self, path: Path, metrics: dict[str, float], aliases: list[str]) -> None:
+        """Upload a checkpoint as an artifact, which has the form of a run folder, so that commands take it as one."""
+        artifact = wandb.Artifact(f"model-{self.experiment.id}", "model", metadata=metrics)
+        artifact.add_file(str(path), f"{CHECKPOINTS}/{path.name}")
+        artifact.add_file(str(path.parents[1] / CONFIG), CONFIG)
+        self.experiment.log_artifact(artifact, aliases=aliases)
+
     def finish(self, exit_code: int) -> None:
         """End the W&B run with an exit code, so that the next job of a sweep begins one of its own."""
         if self._experiment is not None:
+            if self.log_model == "best" and self.checkpoints:
+                metrics = self.checkpoints.best or self.checkpoints.logged
+                try:
+                    self.log_checkpoint(Path(self.checkpoints.folder, BEST), metrics, ["best"])
+                except OSError as error:  # the run may be ending because of another
+                    print(f"W&B did not get the best checkpoint: {error}", flush=True)
             self._experiment.finish(exit_code=exit_code)
             self._experiment = None
+
+
+def place_of(run_dir: Path) -> tuple[str | None, str | None]:
+    """Return the group and the name of a run that belongs to a sweep or a search, None for others."""
+    with suppress(FileNotFoundError):
+        job = json.loads((run_dir / JOB).read_text())
+        return f"{run_dir.parent.name}-{job['sweep'][:8]}", f"{job['job']} {job['options']}".strip()
+    for folder in list(run_dir.absolute().parents)[:2]:  # a trial's runs of several seeds have a folder each
+        with suppress(FileNotFoundError):
+            return yaml.safe_load((folder / STUDY).read_text())["name"], str(run_dir.absolute().relative_to(folder))
+    return None, None
+
+
+def as_playable(film: Path) -> str | io.BytesIO:
+    """Return a film that W&B plays: its path, or the content of a GIF."""
+    if film.suffix in (".gif", ".mp4", ".webm"):
+        return str(film)
+    with Image.open(film) as frames:
+        frames.save(content := io.BytesIO(), "GIF", save_all=True, loop=0)
+    content.seek(0)
+    return content
+
+
+def continue_run(checkpoint: dict[str, Any], run_dir: Path) -> WandbLogger:
+    """Return a logger that continues the W&B run of a checkpoint. Raises UserError where there is none."""
+    configs = read_config(run_dir).get("logger") or {}
+    options = next((config for config in configs.values() if config and "project" in config), {"project": ""})
+    logger = WandbLogger(str(run_dir), options["project"], entity=options.get("entity"))
+    match checkpoint:
+        case {"logger_versions": {logger.name: str(run_id)}}:
+            logger.resume(run_id, run_dir)
+            return logger
+    raise UserError(f"wandb=true: {run_dir} has no W&B run to continue; train with logger=wandb, or leave it out")

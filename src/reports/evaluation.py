@@ -2,32 +2,38 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from src.core.files import write_atomic
-from src.core.images import save_grid
+from src.core.images import save_grid, to_pillow
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.memorization import NEIGHBORS, memorization
+from src.evaluation.memorization import memorization
 from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
+
+if TYPE_CHECKING:
+    from src.logger.wandb import WandbLogger
+
+Nearest = dict[str, tuple[Tensor, Tensor]]  # a network -> a grid of samples and training images, and distances
 
 
 def write_evaluation(
     evaluator: Evaluator, folder: Path, checkpoint: str, neighbors: int, importance_samples: int, max_bound_images: int
-) -> None:
+) -> tuple[dict[str, Any], Nearest]:
     """Write metrics.json and neighbors_<network>.png, and print the metrics that are numbers. For one process only.
 
     neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see representation.
     """
     torch.manual_seed(evaluator.seed)
     results: dict[str, Any] = evaluator.losses(evaluator.reference) | evaluator.sample_metrics()
-    grids = {}
+    nearest: Nearest = {}
     for metrics in evaluator.feature_metrics if neighbors else ():
-        values, grids[folder / f"neighbors_{metrics.features.name}.png"] = memorization(evaluator, metrics, neighbors)
+        values, *nearest[metrics.features.name] = memorization(evaluator, metrics, neighbors)
         results |= values
     if isinstance(evaluator.model, EncodingModel):
         results |= representation(evaluator, evaluator.model, max_bound_images, importance_samples)
@@ -41,8 +47,9 @@ def write_evaluation(
         "images_seen": evaluator.model.images_seen,
     }
     write_atomic(folder / "metrics.json", json.dumps(results | facts, indent=2) + "\n")
-    for path, grid in grids.items():
-        save_grid(grid, path, NEIGHBORS + 2)
+    paths = [folder / "metrics.json", *(folder / f"neighbors_{network}.png" for network in nearest)]
+    for path, (grid, distances) in zip(paths[1:], nearest.values(), strict=True):
+        save_grid(grid, path, distances.shape[1] + 2)
     console, table = Console(markup=False, emoji=False), Table("metric")
     table.add_column("value", justify="right")
     for name, value in results.items():
@@ -50,5 +57,27 @@ def write_evaluation(
             table.add_row(name, f"{value:,.4g}")
     if table.row_count:
         console.print(table)
-    for path in (folder / "metrics.json", *grids):
+    for path in paths:
         console.print(str(path), soft_wrap=True, highlight=False)
+    return results, nearest
+
+
+def log_evaluation(logger: "WandbLogger", evaluator: Evaluator, results: dict[str, Any], nearest: Nearest) -> None:
+    """Send an evaluation to a W&B run: metrics as evaluation/<reference>/<name>, and a table of nearest neighbors."""
+    import wandb
+
+    def image(pixels: Tensor) -> wandb.Image:
+        return wandb.Image(to_pillow(pixels))
+
+    prefix = f"evaluation/{evaluator.reference}/"
+    values = {prefix + name: value for name, value in results.items() if not isinstance(value, list)}
+    values |= {f"{prefix}num_images": evaluator.num_images, "images_seen": evaluator.model.images_seen}
+    for network, (grid, distances) in nearest.items():
+        names = [f"{what} {place + 1}" for place in range(distances.shape[1]) for what in ("nearest", "distance")]
+        table = wandb.Table(["sample", *names])
+        for (sample, _, *found), row in zip(grid.unflatten(0, (len(distances), -1)), distances.tolist(), strict=True):
+            pairs = zip(map(image, found), row, strict=True)
+            table.add_data(image(sample), *(cell for pair in pairs for cell in pair))
+        values[f"neighbors_{network}"] = table
+    logger.experiment.log(values)  # more samples may be drawn for the same images seen
+    logger.finish(0)

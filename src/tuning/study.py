@@ -19,9 +19,10 @@ from src.config.cli import composed
 from src.config.validation import instantiate
 from src.core.errors import UserError
 from src.core.files import locked, write_atomic
+from src.core.run_folder import STUDY
 from src.core.types import Object, Seed
 
-SETTINGS, JOURNAL, LOCKS = "study.yaml", "journal.log", "locks"
+JOURNAL, LOCKS = "journal.log", "locks"
 PRUNED_AT, FAILURE = "pruned_at", "failure"  # attributes of a trial: images seen, and a sentence
 GRID_POINTS = 5
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -61,7 +62,7 @@ class Study:
     """An opened study. settings: the content of study.yaml."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.settings = folder, yaml.safe_load((folder / SETTINGS).read_text())
+        self.folder, self.settings = folder, yaml.safe_load((folder / STUDY).read_text())
         self.search = as_search(self.settings["search"])
         self.options = [*self.search.options, *self.settings["options"]]
         self.optuna = optuna.create_study(
@@ -111,7 +112,7 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any]) -> 
 
     sampler: of a study that begins without one. Raises UserError where it began with something else.
     """
-    path = folder / SETTINGS
+    path = folder / STUDY
     given = {name: value for name, value in given.items() if value is not None}
     if not path.exists() and "search" not in given:
         raise UserError(f"study={folder}: there is no study yet; begin one with search=gan_cpu or search=PATH.yaml")

@@ -102,7 +102,6 @@ def run_seed(study: Study, trial: Trial, seed: int) -> list[float]:
         report = {"study": str(study.folder), "number": trial.number, "_target_": f"{__name__}.ReportToStudy"}
         every_images = config["callbacks"]["evaluation"]["every_images"]
         config["callbacks"]["study"] = report | {"every_images": every_images}
-    os.environ |= {"WANDB_RUN_GROUP": study.settings["name"], "WANDB_NAME": str(folder.relative_to(study.folder))}
     start(config, typed, always_apart=True)
     value = json.loads((folder / SUMMARY).read_text())["final"].get(search.monitor)
     if value is None:

@@ -39,7 +39,11 @@ class Draws(ScriptedModel):
 
 def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dict[str, float], Tensor]:
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance(), "diversity": Diversity()})
-    return memorization(Evaluator(Draws(images), data, [metrics], num_images=500, batch_size=16), metrics, rows)
+    evaluator = Evaluator(Draws(images), data, [metrics], num_images=500, batch_size=16)
+    values, grid, distances = memorization(evaluator, metrics, rows)
+    assert len(grid) == len(distances) * (distances.shape[1] + 2)
+    assert torch.equal(distances, distances.sort(dim=1).values)
+    return values, grid
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -1,5 +1,8 @@
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,16 +11,26 @@ from typing import Any
 import hydra
 import numpy as np
 import pytest
+from lightning import Callback
 from omegaconf import OmegaConf
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.image_grids import ImageGrids
+from src.callbacks.periodic import log_metrics
 from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import UserError
-from src.logger.wandb import WandbLogger, choose_mode
+from src.core.run_folder import resolve_checkpoint
+from src.evaluation.evaluator import Evaluator
+from src.logger.wandb import WandbLogger, choose_mode, continue_run
+from src.metrics.feature_metrics import FeatureMetrics
+from src.metrics.frechet import FrechetDistance
+from src.reports.evaluation import log_evaluation, write_evaluation
 from src.training.fit import fit
 from tests.helpers.commands import config_of
+from tests.helpers.feature_networks import PatchMeans
 from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -34,9 +47,9 @@ def nobody_is_logged_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
-def records(folder: Path) -> list[Record]:
-    """All that the only run below a folder has kept. A process of W&B's own writes the end a little later."""
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+def records(folder: Path, part: int = 0) -> list[Record]:
+    """All that a part of the run below a folder has kept. A process of W&B's own writes the end a little later."""
+    path = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_ctime_ns)[part]
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         kept = [Record.FromString(message) for message in messages(path.read_bytes())]
@@ -67,6 +80,16 @@ def history(kept: list[Record]) -> list[dict[str, Any]]:
     """Rows as they were logged; nested names joined by dots."""
     rows = [record.history.item for record in kept if record.WhichOneof("record_type") == "history"]
     return [{".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row} for row in rows]
+
+
+def summary(kept: list[Record]) -> dict[str, Any]:
+    """The values of the run's row in W&B's tables; nested names joined by dots."""
+    updates = [update for record in kept for update in record.summary.update]
+    return {".".join(update.nested_key) or update.key: json.loads(update.value_json) for update in updates}
+
+
+def artifacts(kept: list[Record]) -> list[Any]:
+    return [record.artifact for record in kept if record.artifact.type == "model"]
 
 
 def exit_codes(kept: list[Record]) -> list[int]:
@@ -113,8 +136,10 @@ def test_run_keeps_config_scalars_and_images_against_images_seen(
     assert {"latent_dim": 3} in [json.loads(update.value_json) for update in updates if update.key == "model"]
     metrics = {record.metric.glob_name: record.metric.step_metric for record in kept if record.HasField("metric")}
     assert metrics["*"] == "images_seen"
-    summaries = [update for record in kept for update in record.summary.update]
-    assert ["best/fd"] in [list(update.nested_key) or [update.key] for update in summaries]
+    row = summary(kept)
+    assert row["best/fd"] == 2.5
+    assert row["train/loss"] == {"min": 0, "max": 8, "last": 8}
+    assert row["samples.filenames"] == images[-1][1]
     (run,) = (record.run for record in kept if record.WhichOneof("record_type") == "run")
     assert (run.project, run.display_name, list(run.tags)) == ("cats", "first", ["tiny"])
     assert exit_codes(kept) == [0]
@@ -178,3 +203,173 @@ def test_of_a_row_that_was_sent_in_part_the_rest_follows(tmp_path: Path, monkeyp
         goes_on.log_metrics({"images_seen": 16, **row})
     goes_on.finish(0)
     assert [row.get("fid") for row in history(records(tmp_path / "1"))] == [3.0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_run_has_its_best(tmp_path: Path) -> None:
+    """W&B writes to the disk some seconds after it was told."""
+    code = f"""if True:
+        import time
+        from src.logger.wandb import WandbLogger
+        logger = WandbLogger({str(tmp_path)!r}, project="cats")
+        for images_seen, fd in enumerate([5.0, 3.0, 4.0]):
+            logger.log_metrics({{"images_seen": images_seen, "fd": fd}})
+        time.sleep(600)"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=CONF.parent, env=os.environ | {"WANDB_MODE": "offline"})
+    try:
+        row: dict[str, Any] = {}
+        deadline = time.monotonic() + 400
+        while row.get("images_seen") != 2 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            logs = [path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
+            row = summary([Record.FromString(message) for log in logs for message in messages(log)])
+    finally:
+        process.kill()
+        process.wait()
+    assert row["fd"] == {"min": 3, "max": 5, "last": 4}
+
+
+def test_run_knows_the_commit_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CONF, capture_output=True, text=True, check=False)
+    if git.returncode:
+        pytest.skip("the source is no git repository here")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(CONF.parent)
+    logger = WandbLogger(str(tmp_path), "cats", entity="team", group="mine", job_type="train", notes="a note")
+    logger.alert("modes collapse", "after 16 images: samples are alike")
+    logger.finish(0)
+    kept = records(tmp_path)
+    (run,) = (record.run for record in kept if record.WhichOneof("record_type") == "run")
+    assert run.git.commit == git.stdout.strip()
+    assert (run.entity, run.run_group, run.job_type, run.notes) == ("team", "mine", "train", "a note")
+    (alert,) = (record.alert for record in kept if record.WhichOneof("record_type") == "alert")
+    assert (alert.title, alert.text, alert.level) == (
+        "modes collapse", "after 16 images: samples are alike", "WARN",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("log_model", ["best", "all", "none"])
+def test_checkpoints_are_artifacts_that_commands_take_as_run_folders(
+    log_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitored metric is the lowest after 8 of 16 images; then the run is stopped."""
+
+    class Metric(Callback):
+        def on_train_batch_end(self, trainer: Any, model: Any, *args: Any) -> None:
+            log_metrics(trainer, {"fd": {4: 3.0, 8: 1.0}.get(model.images_seen, 2.0)}, model.images_seen)
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_dir, files = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    logger = WandbLogger(str(run_dir), project="cats", log_model=log_model)
+    run_dir.mkdir()
+    (run_dir / "config.yaml").write_text("max_images: 16\n")
+    checkpoints = Checkpoints(folder=str(files), every_images=4, monitor="fd", keep=1)
+    train(ScriptedModel(), tiny_data(batch_size=4), 16, [Metric(), checkpoints], [logger])
+    logger.finish(75)
+    kept = artifacts(records(run_dir))
+    aliases = [sorted({*artifact.aliases} - {"latest"}) for artifact in kept]
+    numbered = [f"images_{images_seen:09d}" for images_seen in (4, 8, 12, 16)]
+    expected = {
+        "none": [], "best": [["best"]],
+        "all": [["best", numbered[0]], ["best", numbered[1]], [numbered[2]], [numbered[3]]],
+    }  # fmt: skip
+    assert aliases == expected[log_model]
+    if log_model != "none":
+        artifact = next(artifact for artifact in reversed(kept) if "best" in artifact.aliases)
+        assert json.loads(artifact.metadata) == {"images_seen": 8, "fd": 1.0}
+        folder = tmp_path / "downloaded"
+        for entry in artifact.manifest.contents:
+            (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(entry.local_path, folder / entry.path)
+        assert (folder / "config.yaml").read_text() == "max_images: 16\n"
+        assert resolve_checkpoint(folder).read_bytes() == (files / "best.safetensors").read_bytes()
+
+
+def test_runs_of_a_sweep_and_of_a_study_are_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_RUN_GROUP", "WANDB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def place(folder: Path, **options: Any) -> tuple[str | None, str | None]:
+        chosen = WandbLogger(str(folder), "cats", **options)._wandb_init
+        return chosen["group"], chosen["name"]
+
+    job = tmp_path / "10-00-00" / "3"
+    job.mkdir(parents=True)
+    (job / "job.json").write_text(json.dumps({"sweep": "0123456789abcdef", "job": 3, "options": "model.beta=4"}))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.yaml").write_text("name: study-12ab\n")
+    assert place(job) == ("10-00-00-01234567", "3 model.beta=4")
+    assert place(job, group="mine", name="first") == ("mine", "first")
+    assert place(tmp_path / "study" / "00003") == ("study-12ab", "00003")
+    assert place(tmp_path / "study" / "00003" / "seed_1") == ("study-12ab", "00003/seed_1")
+    assert place(tmp_path / "alone") == (None, None)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "theirs")
+    assert place(job)[0] == "theirs"
+
+
+def test_a_webp_film_becomes_a_video_of_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    frames = [Image.new("RGB", (32, 32), (60 * index, 0, 0)) for index in range(4)]
+    film = tmp_path / "growing_up.webp"
+    frames[0].save(film, save_all=True, append_images=frames[1:], duration=[100, 100, 100, 900], lossless=True)
+    logger = WandbLogger(str(tmp_path), "cats")
+    logger.log_video("growing_up", [film], step=16)
+    logger.finish(0)
+    (row,) = history(records(tmp_path))
+    assert (row["growing_up._type"], row["images_seen"]) == ("videos", 16) or row["growing_up._type"] == "video-file"
+    (video,) = tmp_path.glob("wandb/offline-run-*/files/media/videos/*.gif")
+    with Image.open(video) as sent:
+        assert sent.n_frames == 4  # type: ignore[attr-defined]
+        for index, frame in enumerate(frames):
+            sent.seek(index)
+            assert sent.info["duration"] == (900 if index == 3 else 100)
+            assert np.abs(np.array(sent.convert("RGB"), int) - np.array(frame)).max() <= 4
+
+
+def test_arguments_of_the_sweep_agent_are_options_of_the_command_line() -> None:
+    """W&B's agent puts them in place of ${args_no_hyphens}."""
+    values = {"model.beta": 0.5, "seed": 3, "model.optimizer.lr": 1e-05, "data.horizontal_flip": False,
+              "model/networks": "resnet_vae", "callbacks.checkpoints.every_minutes": None}  # fmt: skip
+    arguments = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    typed = [item.replace("=None", "=null") for item in arguments["args_no_hyphens"]]
+    config = config_of("model=vae", *typed)
+    assert (config["seed"], config["model"]["optimizer"]["lr"]) == (3, 1e-05)
+    assert config["data"]["horizontal_flip"] is False
+
+
+def test_an_evaluation_continues_the_run_with_metrics_and_nearest_neighbors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_dir, data = tmp_path / "run", tiny_data(num_images=30, batch_size=4, val_fraction=0.2)
+    data.setup()
+    logger = WandbLogger(str(run_dir), project="cats")
+    logger.log_metrics({"images_seen": 16, "fd": 9.0})
+    run_id = logger.version
+    logger.finish(0)
+    with pytest.raises(UserError, match="no W&B run to continue"):
+        continue_run({"logger_versions": {"cats": run_id}}, run_dir)  # without config.yaml
+    (run_dir / "config.yaml").write_text("logger: {csv: {save_dir: x}, wandb: {project: cats, entity: null}}\n")
+    with pytest.raises(UserError, match="no W&B run to continue"):
+        continue_run({"logger_versions": {"other": run_id}}, run_dir)
+    continued = continue_run({"logger_versions": {"cats": run_id}}, run_dir)
+    model = ScriptedModel()
+    model.images_seen = 16
+    metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
+    evaluator = Evaluator(model, data, [metrics], num_images=20, cache_dir=str(tmp_path / "cache"))
+    results, nearest = write_evaluation(evaluator, run_dir, "best.safetensors", 3, 5, 5)
+    log_evaluation(continued, evaluator, results, nearest)
+    kept = records(run_dir, 1)
+    assert {record.run.run_id for record in kept if record.WhichOneof("record_type") == "run"} == {run_id}
+    (row,) = history(kept)
+    assert (row["images_seen"], row["evaluation/train/num_images"]) == (16, 20)
+    assert row["evaluation/train/fd"] == pytest.approx(results["fd"])
+    (folder,) = [path.parent for path in run_dir.glob("wandb/offline-run-*/files/media")]
+    table = json.loads((folder / row["neighbors_patches.path"]).read_text())
+    assert table["columns"][:3] == ["sample", "nearest 1", "distance 1"]
+    (_, distances) = nearest["patches"]
+    columns = [index for index, name in enumerate(table["columns"]) if name.startswith("distance")]
+    assert np.allclose([[line[index] for index in columns] for line in table["data"]], distances)
+    assert [json.loads((run_dir / "metrics.json").read_text())["images_seen"], len(table["data"])] == [16, 3]

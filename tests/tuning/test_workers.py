@@ -2,17 +2,16 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-import wandb
 from optuna.trial import TrialState
 
 from src.core.errors import STOPPED, RunFailed, UserError
+from src.logger.wandb import WandbLogger
 from src.tuning import workers
 from src.tuning.study import FAILURE, PRUNED_AT, Study
 from tests.helpers.studies import TINY, begin
@@ -117,13 +116,12 @@ def test_seeds_of_a_trial_are_averaged_and_only_the_first_reports(tmp_path: Path
 
 def test_runs_of_a_study_are_one_group_of_wandb(tmp_path: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_RUN_GROUP", "WANDB_NAME"):
-        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name, raising=False)
     seen = []
 
     def run(config: dict[str, Any]) -> float:
-        settings = wandb.Settings()
-        settings.update_from_env_vars(dict(os.environ))
-        seen.append((settings.run_group, settings.run_name))
+        options = WandbLogger(config["run_dir"], "cats")._wandb_init
+        seen.append((options["group"], options["name"]))
         return 1.0
 
     study = begin(tmp_path)

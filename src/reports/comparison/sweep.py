@@ -19,10 +19,9 @@ from omegaconf import DictConfig
 
 from src.core.errors import RunFailed, UserError, printable
 from src.core.files import write_atomic
-from src.core.run_folder import CONFIG
+from src.core.run_folder import CONFIG, JOB
 from src.reports.comparison.runs import read_runs
 
-JOB = "job.json"  # in a job's folder: its number, the options that are its own, and how it ended
 FINISHED = "finished"
 LOSSES = ("val/loss", "train/generator_loss", "train/discriminator_loss")
 
