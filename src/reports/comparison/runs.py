@@ -16,7 +16,11 @@ from src.core.errors import UserError
 from src.core.run_folder import CONFIG, ERROR, IMAGES, METRICS, SUMMARY, read_config, read_rows
 
 LOW_DIVERSITY = 0.1  # relative to real images; TrainingWarnings, which watches GANs only, begins at 0.4
-RUINOUS = {"modes_collapse": "modes collapsed", "logits_explode": "logits exploded"}
+RUINOUS = {
+    "modes_collapse": "modes collapsed",
+    "logits_explode": "logits exploded",
+    "discriminator_at_chance": "discriminator at chance",
+}
 Curve = list[tuple[int, float]]  # images seen and value, in this order
 
 
