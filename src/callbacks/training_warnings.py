@@ -33,8 +33,8 @@ class TrainingWarnings(PeriodicCallback):
     discriminator_has_won: for patience_images the discriminator puts at least `accuracy` of the pairs of a real and a
     generated image in the right order, and either the mean logits are `gap` or more apart or the generator's
     gradient is below `vanished` of its largest so far. Gone below 0.95 of that accuracy.
-    discriminator_at_chance: for patience_images it puts at most `chance` of these pairs in the right order, and the mean
-    logits are less than `chance_gap` apart. Gone where either is twice as far from a guess.
+    discriminator_at_chance: for patience_images it puts at most `chance` of these pairs in the right order, and the
+    mean logits are at most `chance_gap` apart. Gone where either is twice as far from a guess.
     modes_collapse: a diversity_<network> of samples (or its _dimension) is below `diversity`, or below `fallen` of its
     own best, after warmup_images. Gone where it is 1.2 times as high.
     logits_explode: the mean logits are `explosion` or more apart. Gone below half of it.
