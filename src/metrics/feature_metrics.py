@@ -136,9 +136,7 @@ class FeatureMetrics:
         if get_rank() == 0 and path.exists():
             try:
                 with np.load(path) as archive:  # a zip file, which has checksums
-                    statistics = {key: torch.from_numpy(archive[key]) for key in archive}
-                    if not self.gathered.keys() <= statistics.keys():
-                        raise KeyError(path.name)
+                    statistics = {key: torch.from_numpy(archive[key]) for key in {*self.gathered, *archive}}
             except Exception as error:  # a damaged file can raise anything, and the images are still there
                 warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=2)
         statistics = broadcast_object(statistics, self.statistics_device)
