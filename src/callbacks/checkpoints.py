@@ -26,6 +26,7 @@ from src.models.checkpoint.states import checked_state
 
 # What a rank asks for after a step. A stop by a signal is SAVE + the signal's number (SIGHUP's is 1).
 NO_REQUEST, SAVE = 0, 1
+MIXTURE = "_mixture"  # what the names of metrics of samples of the fitted prior end in
 STATE: dict[str, Any] = dict.fromkeys(("best", "logged"), dict[str, int | float])
 STATE |= dict.fromkeys(("wall_seconds", "processor_seconds"), NonNegativeFloat)
 
@@ -64,7 +65,8 @@ class Checkpoints(Checkpoint):
     """Writes images_<images seen>.safetensors every so many images and every so many minutes, and keeps the newest.
 
     last.safetensors is the newest of them, best.safetensors the one where the monitored metric is the lowest so far
-    (without one to monitor, the newest). SIGTERM, SIGINT and SIGUSR1 make all ranks write one after the step and stop.
+    (without one to monitor, the newest), by samples of the prior that the model is sampled from: <monitor>_mixture
+    where there is one. SIGTERM, SIGINT and SIGUSR1 make all ranks write one after the step and stop.
     It runs after all other callbacks.
     """
 
@@ -101,7 +103,7 @@ class Checkpoints(Checkpoint):
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         self.saved_at = time.monotonic()
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.logged.items()})
-        self.monitored = trainer.callback_metrics.get(self.monitor or "")
+        self.monitored = self.monitored_value(trainer)
         if model.images_seen and trainer.ckpt_path:
             self.newest = Path(trainer.ckpt_path)
         for name, weight in model.named_parameters():
@@ -117,13 +119,19 @@ class Checkpoints(Checkpoint):
         stop = self.signals.received
         request = self.largest_of_ranks(SAVE + stop if stop else SAVE if is_time else NO_REQUEST)
         # Whether the monitored metric was logged after this step, lower than ever.
-        value, lowest = trainer.callback_metrics.get(self.monitor or ""), self.best.get(str(self.monitor), math.inf)
+        value, lowest = self.monitored_value(trainer), self.best.get(str(self.monitor), math.inf)
         improved = value is not None and value is not self.monitored and value.item() < lowest
         self.monitored = value
         if request or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved or self.monitor is None)
         if request > SAVE and not trainer.should_stop:
             raise RunStopped(Signals(request - SAVE).name)
+
+    def monitored_value(self, trainer: Trainer) -> torch.Tensor | None:
+        """Return the monitored metric's newest value; its name is that of the prior from then on."""
+        if f"{self.monitor}{MIXTURE}" in trainer.callback_metrics:
+            self.monitor = f"{self.monitor}{MIXTURE}"
+        return trainer.callback_metrics.get(self.monitor or "")
 
     def save(self, trainer: Trainer, model: GenerativeModel, is_best: bool) -> None:
         """Write a checkpoint with its other names. Raises UserError on all ranks where that fails on any."""

@@ -15,6 +15,9 @@ MESSAGES = {
     "discriminator_has_won": "the discriminator has won: it tells real from generated images nearly always, and the "
     "generator learns little. Try a higher r1_gamma and r2_gamma in model.gradient_penalty, model/augmentation=ada, or "
     "a lower lr in model.discriminator_optimizer.",
+    "discriminator_at_chance": "the discriminator is at chance: it tells real from generated images no better than a "
+    "guess, so the generator learns nothing. Try a lower r1_gamma and r2_gamma in model.gradient_penalty, a higher "
+    "model.discriminator.width, or a higher lr in model.discriminator_optimizer.",
     "modes_collapse": "modes collapse: samples are much more alike than real images. Try a higher r1_gamma and "
     "r2_gamma in model.gradient_penalty, lower learning rates, or model/adversarial_loss=relativistic; the best "
     "checkpoint may be from before.",
@@ -30,6 +33,8 @@ class TrainingWarnings(PeriodicCallback):
     discriminator_has_won: for patience_images the discriminator puts at least `accuracy` of the pairs of a real and a
     generated image in the right order, and either the mean logits are `gap` or more apart or the generator's
     gradient is below `vanished` of its largest so far. Gone below 0.95 of that accuracy.
+    discriminator_at_chance: for patience_images it puts at most `chance` of these pairs in the right order, and the
+    mean logits are at most `chance_gap` apart. Gone where either is twice as far from a guess.
     modes_collapse: a diversity_<network> of samples (or its _dimension) is below `diversity`, or below `fallen` of its
     own best, after warmup_images. Gone where it is 1.2 times as high.
     logits_explode: the mean logits are `explosion` or more apart. Gone below half of it.
@@ -43,6 +48,8 @@ class TrainingWarnings(PeriodicCallback):
     accuracy: Fraction = 0.99
     gap: PositiveFloat = 10.0
     vanished: PositiveFloat = 0.01
+    chance: Fraction = 0.53
+    chance_gap: PositiveFloat = 0.1
     diversity: PositiveFloat = 0.4
     fallen: PositiveFloat = 0.6
     explosion: PositiveFloat = 100.0
@@ -79,7 +86,7 @@ class TrainingWarnings(PeriodicCallback):
                 self.since.pop(kind, None)
                 self.warned[kind] = False
             elif is_there:
-                patience = self.patience_images if kind == "discriminator_has_won" else 0
+                patience = self.patience_images if kind.startswith("discriminator") else 0
                 self.warned[kind] |= images_seen - self.since.setdefault(kind, images_seen) >= patience
         return {kind: warned for kind, warned in self.warned.items() if warned != before[kind]}
 
@@ -90,6 +97,10 @@ class TrainingWarnings(PeriodicCallback):
         has_vanished = gradient < self.vanished * self.update_highest("train/generator_gradient_norm", gradient)
         has_won = accuracy >= self.accuracy and (gap >= self.gap or has_vanished)
         symptoms = {
+            "discriminator_at_chance": (
+                accuracy <= self.chance and abs(gap) <= self.chance_gap,
+                accuracy - 0.5 >= 2 * (self.chance - 0.5) or abs(gap) >= 2 * self.chance_gap,
+            ),
             "discriminator_has_won": (has_won, accuracy < 0.95 * self.accuracy),
             "logits_explode": (abs(gap) >= self.explosion, abs(gap) < 0.5 * self.explosion),
         }

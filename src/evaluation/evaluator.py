@@ -19,7 +19,7 @@ from src.metrics.feature_metrics import FeatureMetrics, Statistics
 from src.metrics.kernel import FeatureSample
 from src.metrics.latents import active_units
 from src.models.autoencoder import EncodingModel
-from src.models.base import GenerativeModel
+from src.models.inference import LatentModel
 from src.models.vae import VAE
 from src.objectives.kl import kl_per_dimension
 
@@ -35,7 +35,7 @@ class Evaluator:
     Every rank must call each method. Each handles its own part of the images, and all get the same results.
     """
 
-    model: GenerativeModel
+    model: LatentModel
     data: ImageDataModule
     feature_metrics: Sequence[FeatureMetrics] = ()
     num_images: int = 1_000  # samples that all ranks draw together
@@ -44,6 +44,17 @@ class Evaluator:
     batch_size: int = 64  # results don't depend on it
     max_reference_images: int = 50_000  # of a split; of more, every second, third, ... is taken
     cache_dir: str | None = None  # the folder of the real images' statistics; None: the user's cache
+
+    @property
+    def unseen(self) -> Split:
+        """The split that losses, bounds and reconstructions are of: the held-out images where there are any."""
+        self.data.setup()
+        return "val" if len(self.data.val) else self.reference
+
+    def number_of(self, split: Split, max_images: int | None = None) -> str:
+        """Return how many images of a split are used, in words."""
+        count = len(self.data.images(split, max_images or self.max_reference_images))
+        return f"{count:,} {'held-out' if split == 'val' else 'training'} images"
 
     @torch.no_grad()
     def losses(self, split: Split) -> dict[str, float]:
@@ -74,7 +85,10 @@ class Evaluator:
 
     @torch.no_grad()
     def sample_metrics(self) -> dict[str, float]:
-        """Return every distance of samples of each prior, in whose name those of another than N(0, I) end."""
+        """Return every distance of samples of each prior, in whose name those of another than N(0, I) end, and floors.
+
+        <name>_floor: what as many real images would have.
+        """
         rank, world_size = self.data.rank_and_world_size()
         part = self.num_images // world_size + (rank < self.num_images % world_size)
         seed = mixed_seed(self.seed, rank) if rank else self.seed
@@ -86,6 +100,8 @@ class Evaluator:
                 tracked = track(samples, part, f"statistics of {self.num_images:,} samples")
                 suffix = "" if prior == "normal" else f"_{prior}"
                 values |= metrics.compare(real, metrics.summarize(tracked), suffix)
+            num_real = len(self.data.images(self.reference, self.max_reference_images))
+            values |= metrics.floors(real, num_real, self.num_images)
         return values
 
     def real_statistics(self, metrics: FeatureMetrics) -> Statistics:

@@ -71,11 +71,16 @@ def load_run(path: str | Path, device: str = "auto") -> LoadedRun:
     device=auto: CUDA where there is one, else MPS, else the CPU. Raises UserError where there is no such device, or no
     file that can be used.
     """
+    chosen = choose_device(device)
+    checkpoint = resolve_checkpoint(path)
+    folder = run_dir_of(checkpoint.resolve()) or checkpoint.resolve().parent
+    return LoadedRun(read_checkpoint(checkpoint), checkpoint, folder, chosen)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device of a name, or the best one for auto. Raises UserError where there is no such device."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     found = [name for name in there if there[name]]
     if device not in ("auto", *found):
         raise UserError(f"device={device}: there is none here; give {' or '.join(found)}")
-    checkpoint = resolve_checkpoint(path)
-    folder = run_dir_of(checkpoint.resolve()) or checkpoint.resolve().parent
-    chosen = torch.device(found[0] if device == "auto" else device)
-    return LoadedRun(read_checkpoint(checkpoint), checkpoint, folder, chosen)
+    return torch.device(found[0] if device == "auto" else device)

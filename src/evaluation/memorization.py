@@ -1,94 +1,122 @@
-"""Memorization: samples beside their nearest training images, and distances to training and to held-out images."""
+"""Memorization: the training images nearest to a sample, and whether the sample is a copy of one."""
 
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from src.core.progress import track
+from src.data.dataset import ImageDataset
 from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
+from src.metrics.features import FeatureNetwork
 
-MAX_SAMPLES = 1_000  # and held-out images, whose nearest training images are looked for
-NEIGHBORS = 7  # training images beside each sample
-HELD_OUT_QUANTILE = 0.01  # the fraction of held-out images that lie as near to a training image as a copy does
+MAX_SAMPLES = 1_000  # and held-out images, that are looked up
+NEIGHBORS = 8  # training images that are found for each
+# A copy: its thumbnail correlates more with that of a training image, or its distance to the nearest training image is
+# a smaller part of the mean distance to the next seven. `python -m benchmarks.copies` measured both.
+MIN_CORRELATION = 0.97
+MAX_RATIO = 0.65
+THUMBNAIL = 16
+MARGIN = 16  # a thumbnail leaves out this part of the image on each side, so that others can be of shifted images
+QUERIES = 256  # looked up at a time
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What is nearest to each of Q images among N training images.
+
+    positions, distances: (Q, min(N, NEIGHBORS)), by features of length 1, the nearest first; a distance is 0 to 2.
+    twins, correlations: (Q,), the training image with the most alike thumbnail, and how alike, at most 1.
+    """
+
+    positions: Tensor
+    distances: Tensor
+    twins: Tensor
+    correlations: Tensor
+
+    @property
+    def are_copies(self) -> Tensor:
+        """True where an image is a copy of a training image, (Q,)."""
+        ratios = self.distances[:, 0] / self.distances[:, 1:].mean(dim=1)
+        return (self.correlations > MIN_CORRELATION) | (ratios < MAX_RATIO)
+
+
+class TrainingImages:
+    """Training images, read once: the features and the thumbnail of each, among which others are looked up.
+
+    mirrored: a mirrored training image counts as one too.
+    """
+
+    def __init__(self, images: ImageDataset, network: FeatureNetwork, mirrored: bool, batch_size: int = 64) -> None:
+        self.network, self.mirrored = network, mirrored
+        features, found = [], []
+        for batch in track(images.batches(batch_size), len(images), f"features of {len(images):,} training images"):
+            features.append(self.features(batch))
+            found.append(thumbnails(batch, 0, 0))
+        self.of_images, self.thumbnails = torch.cat(features), torch.cat(found)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features of images: directions, since a dark image has short ones, near to all others."""
+        device = next(self.network.parameters(), images).device
+        return normalize(self.network(images.to(device)).float()).cpu()
+
+    @torch.no_grad()
+    def nearest(self, images: Tensor) -> Nearest:
+        """Look up images, uint8 (Q, 3, S, S)."""
+        parts = [self.nearest_of_some(part) for part in images.cpu().split(QUERIES)]
+        return Nearest(*(torch.cat([getattr(part, name) for part in parts]) for name in Nearest.__annotations__))
+
+    def nearest_of_some(self, images: Tensor) -> Nearest:
+        versions = [images, images.flip(-1)] if self.mirrored else [images]
+        similarities = torch.stack([self.features(version) @ self.of_images.mT for version in versions]).amax(dim=0)
+        highest, positions = similarities.topk(min(NEIGHBORS, len(self.of_images)), dim=1)
+        margin = images.shape[-1] // MARGIN
+        shifts = range(-margin, margin + 1, max(margin // 4, 1))
+        correlations, twins = torch.full((len(images),), -1.0), torch.zeros(len(images), dtype=torch.long)
+        for version, down, right in product(versions, shifts, shifts):
+            found, at = (thumbnails(version, down, right) @ self.thumbnails.mT).max(dim=1)
+            twins = torch.where(found > correlations, at, twins)
+            correlations = torch.maximum(correlations, found)
+        return Nearest(positions, (2 - 2 * highest).clamp(min=0).sqrt(), twins, correlations)
+
+
+def thumbnails(images: Tensor, down: int, right: int) -> Tensor:
+    """Return the inner part of images, shifted by some pixels, as mean-free gray 16x16 pixels of length 1: (N, 256)."""
+    size = images.shape[-1]
+    margin = size // MARGIN
+    gray = images.float().mul(torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]).sum(dim=1)
+    inner = gray[:, margin + down : size - margin + down, margin + right : size - margin + right]
+    small = adaptive_avg_pool2d(inner, THUMBNAIL).flatten(1).cpu()
+    return normalize(small - small.mean(dim=1, keepdim=True))
 
 
 @torch.no_grad()
 def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tuple[dict[str, float], Tensor, Tensor]:
-    """Compare samples with their nearest training images, in one process.
+    """Look up samples among the training images, in one process.
 
     Returns, for the evaluator's num_images samples (at most MAX_SAMPLES) and its max_reference_images:
 
-    nearest_<network>       median distance of a sample to its nearest training image, features scaled to length 1
-    nearest_<network>_val   the same of held-out images, which are no copies
-    copied_<network>        fraction of samples nearer to a training image than all but HELD_OUT_QUANTILE of the
-                            held-out images are
-    <distance>_train, _val  each distance of the samples to the held-out images and to as many training images: few
-                            images make a Frechet distance higher, equally many equally so
+    copied_<network>        fraction of samples that are copies of a training image
+    nearest_<network>       median distance of a sample to its nearest training image
+    <either>_val            the same of held-out images
 
     and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images;
     and the distances of these, (rows, NEIGHBORS).
     """
-    metrics.to(evaluator.model.device)
-
-    def extract(images: Tensor) -> Tensor:
-        # In float64 the distance of copies is nearly 0.
-        return metrics.features(images.to(metrics.device)).to(metrics.statistics_device).double()
-
     name, data, batch_size = metrics.features.name, evaluator.data, evaluator.batch_size
     train = data.images("train", evaluator.max_reference_images)
-    held_out = data.val.select(slice(MAX_SAMPLES))
+    metrics.to(evaluator.model.device)
+    search = TrainingImages(train, metrics.features, data.horizontal_flip, batch_size)
     batches = evaluator.model.sample_uint8(min(evaluator.num_images, MAX_SAMPLES), evaluator.seed, batch_size)
     samples = torch.cat(list(batches)).cpu()
-    images = torch.cat([samples, held_out[:]])
-    # Training images are mirrored by chance, so a mirrored copy is a copy.
-    versions = [images, images.flip(-1)] if data.horizontal_flip else [images]
-    queries = torch.stack([extract(version) for version in versions])
-
-    # As many training images as held-out ones, evenly spaced.
-    chosen = torch.zeros(len(train), dtype=torch.bool)
-    chosen[torch.linspace(0, len(train) - 1, min(len(held_out), len(train))).round().long()] = True
-    train_features: list[Tensor] = []
-
-    def normalized_train_features() -> Iterator[Tensor]:
-        tracked = track(train.batches(batch_size), len(train), f"nearest of {len(train):,} training images")
-        for batch, is_chosen in zip(tracked, chosen.split(batch_size), strict=True):
-            features = extract(batch)
-            train_features.append(features[is_chosen])
-            yield normalize(features)
-
-    # Directions are compared: a dark image, whose features are short, would be near to everything unusual.
-    distances, positions = nearest_neighbors(normalize(queries, dim=-1), normalized_train_features(), NEIGHBORS)
-    of_samples, of_held_out = distances[: len(samples), 0], distances[len(samples) :, 0]
-    values = {f"nearest_{name}": float(of_samples.median())}
-    if len(held_out) > 1:
-        values[f"nearest_{name}_val"] = float(of_held_out.median())
-        values[f"copied_{name}"] = float((of_samples < of_held_out.quantile(HELD_OUT_QUANTILE)).float().mean())
-        parts = [torch.cat(train_features), *queries[0].split([len(samples), len(held_out)])]
-        to_train, sampled, to_val = (metrics.summarize_features([features]) for features in parts)
-        values |= metrics.compare(to_train, sampled, "_train") | metrics.compare(to_val, sampled, "_val")
-
+    found = search.nearest(samples)
+    of_each = {"": found} | ({"_val": search.nearest(data.val[:MAX_SAMPLES])} if len(data.val) else {})
+    values = {f"copied_{name}{suffix}": float(part.are_copies.double().mean()) for suffix, part in of_each.items()}
+    values |= {f"nearest_{name}{suffix}": float(part.distances[:, 0].median()) for suffix, part in of_each.items()}
     gap = torch.full_like(samples[:1], 255)
-    grid = [torch.cat([samples[[row]], gap, train[positions[row].cpu()]]) for row in range(min(rows, len(samples)))]
-    return values, torch.cat(grid), distances[: len(grid)].cpu()
-
-
-def nearest_neighbors(queries: Tensor, candidates: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """Return the Euclidean distances from each query to its nearest candidates, and the candidates' positions.
-
-    queries: (V, Q, D), V versions of each query, of which the nearest counts. candidates: chunks (N, D), of which one
-    is in memory at a time; positions count through all of them. Both results are (Q, at most count), the nearest
-    first. In float64, the distance of equal vectors is at most about 1e-6 of their length.
-    """
-    distances = queries.new_empty(queries.shape[1], 0)
-    positions, start = distances.long(), 0
-    for chunk in candidates:
-        found = torch.cdist(queries, chunk.to(queries)).amin(dim=0)
-        numbers = torch.arange(start, start + len(chunk), device=queries.device).expand_as(found)
-        distances, order = torch.cat([distances, found], dim=1).sort(dim=1, stable=True)
-        distances, order = distances[:, :count], order[:, :count]
-        positions = torch.cat([positions, numbers], dim=1).gather(1, order)
-        start += len(chunk)
-    return distances, positions
+    shown = range(min(rows, len(samples)))
+    grid = [torch.cat([samples[[row]], gap, train[found.positions[row]]]) for row in shown]
+    return values, torch.cat(grid), found.distances[: len(grid)]

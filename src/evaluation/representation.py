@@ -1,8 +1,6 @@
 """Metrics of models that encode, beside losses and samples: reconstructions, bounds on the likelihood, latents."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,45 +9,45 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from src.core.images import to_uint8
+from src.core.progress import track
+from src.data.drawn_cats.source import DrawnCats
 from src.evaluation.evaluator import Evaluator
 from src.metrics.latents import dci, inverse_multiquadric_mmd, mutual_information_gap
 from src.models.autoencoder import EncodingModel
 from src.models.vae import VAE
 from src.objectives.kl import nats_to_bits_per_dimension
 
-COMPARED_LATENTS = 2_000  # at most, for what grows with their square or fits forests
+COMPARED_LATENTS = 2_000  # at most, for what grows with their square
+MIN_CATS = 5_000  # fresh ones, for MIG and DCI
+BATCH_SIZE = 64
 
 
 @torch.no_grad()
 def representation(
     evaluator: Evaluator, model: EncodingModel, max_bound_images: int, importance_samples: int
-) -> dict[str, Any]:
-    """Return metrics of as many reference images as samples by name, and print how long they take. For one process.
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return metrics of held-out images by name, each with what they are of.
 
-    max_bound_images: the most images whose likelihood is bounded, by importance_samples draws of each posterior.
+    They are of as many images as samples at most; max_bound_images: the most images whose likelihood is bounded, by
+    importance_samples draws of each posterior.
     """
     torch.manual_seed(evaluator.seed)
     max_images = min(evaluator.num_images, evaluator.max_reference_images)
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "reconstructions": lambda: reconstruction_metrics(evaluator, model, max_images),
-        "bounds": lambda: likelihood_bounds(evaluator, model, max_bound_images, importance_samples),
-        "latents": lambda: latent_metrics(evaluator, model, max_images),
-    }
-    results: dict[str, Any] = {}
-    for name, compute in parts.items():
-        started_at = time.perf_counter()
-        values = compute()
-        if values:
-            print(f"{name}: {time.perf_counter() - started_at:.0f} s", file=sys.stderr)
-        results |= values
-    return results
+    images, bounded = (evaluator.number_of(evaluator.unseen, most) for most in (max_images, max_bound_images))
+    return [
+        (images, reconstruction_metrics(evaluator, model, max_images)),
+        (bounded, likelihood_bounds(evaluator, model, max_bound_images, importance_samples)),
+        (images, latent_metrics(evaluator, model, max_images)),
+        ("fresh drawn cats", disentanglement(evaluator, model)),
+    ]
 
 
 def reconstruction_metrics(evaluator: Evaluator, model: EncodingModel, max_images: int) -> dict[str, float]:
-    """Return PSNR in decibels and SSIM, both of bytes and averaged over images, and the feature distances."""
+    """Return PSNR in decibels and SSIM, both of bytes and averaged over images, and the feature distances of the
+    reconstructions from these images: 0 if they are perfect, however few."""
 
     def pairs(title: str) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in evaluator.batches(evaluator.reference, title, max_images):
+        for images in evaluator.batches(evaluator.unseen, title, max_images):
             yield images.to(model.device), to_uint8(model.reconstruct(evaluator.inputs(images)))
 
     psnr = PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3))
@@ -58,8 +56,9 @@ def reconstruction_metrics(evaluator: Evaluator, model: EncodingModel, max_image
     for images, reconstructions in pairs("reconstructions of {} images"):
         both.update(reconstructions.float(), images.float())
     results = {name: float(value) for name, value in both.compute().items()}
-    for metrics in evaluator.feature_metrics:
-        real = evaluator.real_statistics(metrics)
+    enough = len(evaluator.data.images(evaluator.unseen)) > 1
+    for metrics in evaluator.feature_metrics if enough else ():
+        real = metrics.summarize(evaluator.batches(evaluator.unseen, "statistics of {} images", max_images))
         found = metrics.summarize(images for _, images in pairs("statistics of {} reconstructions"))
         results |= metrics.compare(real, found, "_reconstruction")
     return results
@@ -72,7 +71,7 @@ def likelihood_bounds(
     if not isinstance(model, VAE):
         return {}
     batches = []
-    for images in evaluator.batches(evaluator.reference, "bounds on the likelihood of {} images", max_images, 32):
+    for images in evaluator.batches(evaluator.unseen, "bounds on the likelihood of {} images", max_images, 32):
         inputs = evaluator.inputs(images)
         elbo = model.losses(inputs)["elbo_nats"]
         batches.append(torch.stack([elbo, model.importance_weighted_bound(inputs, importance_samples)]))
@@ -86,20 +85,34 @@ def likelihood_bounds(
 
 
 def latent_metrics(evaluator: Evaluator, model: EncodingModel, max_images: int) -> dict[str, Any]:
-    """Return the distance of all latents from N(0, I), a VAE's active units and KL of each dimension, and MIG and DCI
-    where the data knows the factors of its images."""
-    split, dim = evaluator.reference, model.latent_dim
-    latents = evaluator.gather(model.encode, dim, split, "latents of {} images", max_images)
+    """Return the distance of latents from N(0, I), and a VAE's active units and KL of each dimension."""
     title = "posterior samples of {} images"
-    drawn = evaluator.gather(model.sample_posterior, dim, split, title, COMPARED_LATENTS)
+    drawn = evaluator.gather(model.sample_posterior, model.latent_dim, evaluator.unseen, title, COMPARED_LATENTS)
     results: dict[str, Any] = {"mmd": inverse_multiquadric_mmd(drawn, torch.randn(drawn.shape)).item()}
-    posterior = evaluator.posterior(split, max_images)
+    posterior = evaluator.posterior(evaluator.unseen, max_images)
     if posterior:
         results["active_units"] = posterior.pop("active_units")
         results["kl_nats_of_dimensions"] = list(posterior.values())
-    factors = evaluator.data.images(split, max_images).factors
-    if factors is not None:
-        values, truth = latents.double().numpy(), factors.double().numpy()
-        results["mig"] = mutual_information_gap(values, truth)
-        results |= dci(values[:COMPARED_LATENTS], truth[:COMPARED_LATENTS])
+    return results
+
+
+def disentanglement(evaluator: Evaluator, model: EncodingModel) -> dict[str, float]:
+    """Return MIG and DCI of drawn cats that the model has not seen, and under <name>_floor those of shuffled latents.
+
+    The mutual information of few images is too high, more so for dimensions that know nothing. Other data has none.
+    """
+    data = evaluator.data
+    if not isinstance(data.source, DrawnCats):
+        return {}
+    fresh = DrawnCats(max(evaluator.num_images, MIN_CATS), data.source.seed + 1)
+    cats = fresh.load(data.image_size, data.cache_dir)
+    batches = track(cats.batches(BATCH_SIZE), len(cats), f"latents of {len(cats):,} fresh drawn cats")
+    latents = torch.cat([model.encode(evaluator.inputs(batch)).cpu() for batch in batches]).double()
+    shuffled = latents[torch.randperm(len(latents), generator=torch.Generator().manual_seed(evaluator.seed))]
+    results: dict[str, float] = {"num_fresh_cats": len(cats)}
+    assert cats.factors is not None
+    for suffix, values in {"": latents.numpy(), "_floor": shuffled.numpy()}.items():
+        truth = cats.factors.double().numpy()
+        found = {"mig": mutual_information_gap(values, truth), **dci(values, truth)}
+        results |= {f"{name}{suffix}": value for name, value in found.items()}
     return results

@@ -16,11 +16,15 @@ from src.core.distributed import broadcast_object, get_rank
 from src.core.errors import UserError
 from src.core.files import user_cache_dir, write_atomic
 from src.metrics.features import FeatureNetwork
-from src.metrics.frechet import FeatureMoments
+from src.metrics.frechet import FeatureMoments, FrechetDistance, frechet_distance
 from src.metrics.kernel import FeatureSample
 
 INCEPTION_NAMES = {"fid": "fd", "kid": "kd"}
-FORMAT = "4"  # to be raised when a network's preprocessing or the content of the cached files changes
+FORMAT = "5"  # to be raised when a network's preprocessing or the content of the cached files changes
+# Further statistics of real images: the moments of every second one and of the others, and the bias that follows.
+HALVES = {"even": 0, "odd": 1}
+BIAS = "bias"
+MIN_IMAGES_OF_FLOOR = 8
 Statistics = dict[str, Tensor]
 
 
@@ -46,6 +50,7 @@ class FeatureMetrics:
     def __init__(self, features: FeatureNetwork, distances: dict[str, Distance]) -> None:
         self.features, self.distances = features, dict(distances)
         self.gathered = {statistics_key(distance): distance.max_samples for distance in distances.values()}
+        self.frechet = [name for name, distance in distances.items() if isinstance(distance, FrechetDistance)]
         self.to("cpu")
         for name in distances:
             if name in INCEPTION_NAMES and features.name != "inception":
@@ -68,18 +73,41 @@ class FeatureMetrics:
         """
         return self.summarize_features(self.features(images.to(self.device)) for images in batches)
 
-    def summarize_features(self, batches: Iterable[Tensor]) -> Statistics:
-        """Return the statistics of all ranks' features together, on the CPU: batches of (N, num_features)."""
-        width, device = self.features.num_features, self.statistics_device
+    def summarize_features(self, batches: Iterable[Tensor], halves: dict[str, int] | None = None) -> Statistics:
+        """Return the statistics of all ranks' features together, on the CPU: batches of (N, num_features).
+
+        halves: names of further moments, of every second feature from that position on.
+        """
+        width, device, halves, seen = self.features.num_features, self.statistics_device, halves or {}, 0
         gathered = {
             key: (FeatureSample(max_samples) if max_samples else FeatureMoments(width)).to(device)
-            for key, max_samples in self.gathered.items()
+            for key, max_samples in (self.gathered | dict.fromkeys(halves, 0)).items()
         }
         # A rank without images must still offer (0, D) to the others.
         for features in chain([torch.empty(0, width, device=device)], batches):
-            for metric in gathered.values():
-                metric.update(features)
+            for key, metric in gathered.items():
+                metric.update(features[(halves[key] - seen) % 2 :: 2] if key in halves else features)
+            seen += len(features)
         return {key: metric.compute().cpu() for key, metric in gathered.items()}
+
+    def summarize_real(self, batches: Iterable[Tensor], num_images: int) -> Statistics:
+        """Return `summarize(batches)` of real images, and the bias of their Frechet distance if they are enough."""
+        has_floor = bool(self.frechet) and num_images >= MIN_IMAGES_OF_FLOOR
+        features = (self.features(images.to(self.device)) for images in batches)
+        statistics = self.summarize_features(features, HALVES if has_floor else {})
+        if has_floor:
+            even, odd = (statistics.pop(half).to(self.statistics_device) for half in HALVES)
+            # Two halves, of which each has N/2 images.
+            statistics[BIAS] = frechet_distance(even[0], even[1:], odd[0], odd[1:]).cpu() * num_images / 4
+        return statistics
+
+    def floors(self, real: Statistics, num_real: int, num_generated: int) -> dict[str, float]:
+        """Return <name>_floor of each Frechet distance: about what num_generated real images would have.
+
+        The distance's bias is nearly proportional to 1/M + 1/N (after Chong & Forsyth, 2020), so two halves tell it.
+        """
+        floor = float(real.get(BIAS, torch.nan)) * (1 / num_real + 1 / num_generated)
+        return {f"{name}_floor": floor for name in self.frechet if BIAS in real}
 
     def compare(self, real: Statistics, generated: Statistics, suffix: str = "") -> dict[str, float]:
         """Return the values of every distance by name, and a suffix, from two results of `summarize`."""
@@ -97,7 +125,7 @@ class FeatureMetrics:
         num_images: int,
         cache_dir: str | None = None,
     ) -> Statistics:
-        """Return `summarize(batches())` of real images, read from disk if it was computed before.
+        """Return `summarize_real(batches())`, read from disk if it was computed before.
 
         data_digest stands for the images' content, order and subset; num_images are those of all ranks. Every rank must
         call it; rank zero reads and writes the file. A damaged one is replaced; an unwritable folder costs only time.
@@ -108,13 +136,13 @@ class FeatureMetrics:
         if get_rank() == 0 and path.exists():
             try:
                 with np.load(path) as archive:  # a zip file, which has checksums
-                    statistics = {key: torch.from_numpy(archive[key]) for key in self.gathered}
+                    statistics = {key: torch.from_numpy(archive[key]) for key in {*self.gathered, *archive}}
             except Exception as error:  # a damaged file can raise anything, and the images are still there
                 warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=2)
         statistics = broadcast_object(statistics, self.statistics_device)
         if statistics is not None:
             return statistics
-        statistics = self.summarize(batches())
+        statistics = self.summarize_real(batches(), num_images)
         if get_rank() == 0:
             try:
                 with io.BytesIO() as file:
@@ -127,7 +155,7 @@ class FeatureMetrics:
     def cache_name(self, data_digest: str, image_size: int, num_images: int) -> str:
         """Return a file name that is another one whenever the statistics could be others."""
         name, parts = self.features.name, [FORMAT, data_digest, image_size, num_images]
-        parts += [name, self.features.digest, *sorted(self.gathered)]
+        parts += [name, self.features.digest, *sorted(self.gathered), BIAS if self.frechet else ""]
         key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:24]
         return f"{name}-{image_size}px-{num_images}-{key}.npz"
 

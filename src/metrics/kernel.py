@@ -30,24 +30,27 @@ def polynomial_mmd(real: Tensor, generated: Tensor) -> Tensor:
 
 
 class FeatureSample(torchmetrics.Metric):
-    """The first max_samples features, over batches and ranks."""
+    """At most max_samples features, over batches and ranks: every k-th, the same k for all, so that they span all."""
 
     full_state_update = False
     samples: list[Tensor]
 
     def __init__(self, max_samples: PositiveInt) -> None:
         super().__init__()
-        self.max_samples = max_samples
+        self.max_samples, self.seen, self.stride = max_samples, 0, 1
         self.add_state("samples", [], dist_reduce_fx="cat")
 
     def update(self, features: Tensor) -> None:
         """Add features (N, D)."""
-        room = self.max_samples - sum(map(len, self.samples))
-        self.samples.append(features[:room].float())
+        self.samples.append(features[-self.seen % self.stride :: self.stride].float())
+        self.seen += len(features)
+        while sum(map(len, self.samples)) > self.max_samples:
+            self.samples, self.stride = [dim_zero_cat(self.samples)[::2]], 2 * self.stride
 
     def compute(self) -> Tensor:
-        """Return the features, (min(N, max_samples), D)."""
-        return dim_zero_cat(self.samples)[: self.max_samples]
+        """Return the features, (at most max_samples, D)."""
+        samples = dim_zero_cat(self.samples)
+        return samples[:: max(-(-len(samples) // self.max_samples), 1)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 Prior = Literal["normal", "mixture"]
 MAX_ITERATIONS = 50
-LATENTS_PER_DIMENSION = 3  # that each component needs; with fewer latents there are fewer components
+HELD_OUT = 4  # every so manyth latent is held out to choose the number of components
 REGULARIZATION = 1e-4  # added to the covariances' diagonals, in units of the latents' mean variance
 
 
@@ -43,8 +43,8 @@ class GaussianMixture(nn.Module):
     def fit(self, latents: Tensor, images_seen: int) -> None:
         """Fit the mixture on latents (N, D) by expectation maximization, on the CPU, deterministically, in seconds.
 
-        Few latents get fewer components; the weights of the others are zero. A single latent, or one that is not
-        finite, leaves the mixture as it was.
+        Of all components, half, a quarter, ... as many, that number is taken that gives held-out latents the highest
+        density; the weights of the others are zero. A single latent, or one that is not finite, changes nothing.
         """
         # Imported here, because sampling needs neither.
         from sklearn.exceptions import ConvergenceWarning
@@ -55,14 +55,23 @@ class GaussianMixture(nn.Module):
         if len(values) < 2 or not np.isfinite(values).all():
             return
         scale = values.std() + 1e-12
-        max_components = max(len(values) // (LATENTS_PER_DIMENSION * values.shape[1]), 1)
-        mixture = ScikitGaussianMixture(
-            min(len(self.weights), max_components), max_iter=MAX_ITERATIONS, reg_covar=REGULARIZATION, random_state=0
-        )
+        values /= scale
+
+        def mixture_of(num_components: int, latents: np.ndarray) -> ScikitGaussianMixture:
+            options = {"max_iter": MAX_ITERATIONS, "reg_covar": REGULARIZATION, "random_state": 0}
+            return ScikitGaussianMixture(num_components, **options).fit(latents)
+
+        def held_out_density(num_components: int) -> float:
+            return float(mixture_of(num_components, values[~is_held_out]).score(values[is_held_out]))
+
+        is_held_out = np.arange(len(values)) % HELD_OUT == 0
+        most = max(min(len(self.weights), (len(values) - is_held_out.sum()) // 2), 1)
+        # All, half, a quarter, ... of them, the fewest first, which are taken where the density is the same.
+        numbers = sorted({max(most >> halvings, 1) for halvings in range(8)})
         # One thread: sums are the same on every machine, and no thread waits for a busy core.
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(values / scale)
+            mixture = mixture_of(max(numbers, key=held_out_density) if len(numbers) > 1 else 1, values)
         for buffer, fitted in (
             (self.weights, mixture.weights_),
             (self.means, mixture.means_ * scale),

@@ -12,7 +12,8 @@ from torch import Tensor
 from src.core.files import write_atomic
 from src.core.images import save_grid, to_pillow
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.memorization import memorization
+from src.evaluation.given_samples import GivenSamples
+from src.evaluation.memorization import MAX_SAMPLES, memorization
 from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
 
@@ -23,38 +24,48 @@ Nearest = dict[str, tuple[Tensor, Tensor]]  # a network -> a grid of samples and
 
 
 def write_evaluation(
-    evaluator: Evaluator, folder: Path, checkpoint: str, neighbors: int, importance_samples: int, max_bound_images: int
+    evaluator: Evaluator, folder: Path, evaluated: Any, neighbors: int, importance_samples: int, max_bound_images: int
 ) -> tuple[dict[str, Any], Nearest]:
-    """Write metrics.json and neighbors_<network>.png, and print the metrics that are numbers. For one process only.
+    """Write metrics.json and neighbors_<network>.png, and print each number with what it is of. For one process only.
 
-    neighbors: rows of a grid, 0 for none. importance_samples, max_bound_images: see representation.
+    evaluated: the checkpoint, or where the samples are from. neighbors: rows of a grid, 0 for none.
+    importance_samples, max_bound_images: see representation.
     """
     torch.manual_seed(evaluator.seed)
-    results: dict[str, Any] = evaluator.losses(evaluator.reference) | evaluator.sample_metrics()
+    parts: list[tuple[str, dict[str, Any]]] = [
+        (evaluator.number_of(evaluator.unseen), evaluator.losses(evaluator.unseen)),
+        (f"{evaluator.num_images:,} samples", evaluator.sample_metrics()),
+    ]
     nearest: Nearest = {}
     for metrics in evaluator.feature_metrics if neighbors else ():
         values, *nearest[metrics.features.name] = memorization(evaluator, metrics, neighbors)
-        results |= values
+        parts.append((f"{min(evaluator.num_images, MAX_SAMPLES):,} samples, or held-out images", values))
     if isinstance(evaluator.model, EncodingModel):
-        results |= representation(evaluator, evaluator.model, max_bound_images, importance_samples)
+        parts += representation(evaluator, evaluator.model, max_bound_images, importance_samples)
     facts = {
         "num_images": evaluator.num_images,
         "seed": evaluator.seed,
         "reference": evaluator.reference,
         "num_reference_images": len(evaluator.data.images(evaluator.reference, evaluator.max_reference_images)),
+        "losses_of": evaluator.number_of(evaluator.unseen),
         "data": evaluator.data.source.description,
-        "checkpoint": checkpoint,
+        "samples" if isinstance(evaluator.model, GivenSamples) else "checkpoint": str(evaluated),
         "images_seen": evaluator.model.images_seen,
     }
+    results = {name: value for _, values in parts for name, value in values.items()}
     write_atomic(folder / "metrics.json", json.dumps(results | facts, indent=2) + "\n")
     paths = [folder / "metrics.json", *(folder / f"neighbors_{network}.png" for network in nearest)]
     for path, (grid, distances) in zip(paths[1:], nearest.values(), strict=True):
         save_grid(grid, path, distances.shape[1] + 2)
     console, table = Console(markup=False, emoji=False), Table("metric")
     table.add_column("value", justify="right")
-    for name, value in results.items():
-        if not isinstance(value, list):
-            table.add_row(name, f"{value:,.4g}")
+    table.add_column("of")
+    for images, values in parts:
+        for name, value in values.items():
+            if not isinstance(value, list):
+                table.add_row(
+                    name, f"{value:,.4g}", "real images, or shuffled latents" if name.endswith("_floor") else images
+                )
     if table.row_count:
         console.print(table)
     for path in paths:

@@ -41,6 +41,21 @@ def test_best_is_where_the_monitored_value_is_lowest(values: list[float], best: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", *numbers, "last.safetensors"]
 
 
+class ReportsMixture(Reports):
+    """A falling `fd`, and a given value of it for samples of the mixture."""
+
+    def on_train_batch_end(self, trainer: Trainer, model: GenerativeModel, *args: Any) -> None:  # type: ignore[override]
+        value = self.values[model.images_seen // 4 - 1]
+        log_metrics(trainer, {"fd": -model.images_seen, "fd_mixture": value}, model.images_seen)
+
+
+def test_best_follows_the_mixture_where_a_model_is_sampled_from_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), every_images=4, monitor="fd")
+    train(ScriptedModel(), tiny_data(batch_size=4), 12, [ReportsMixture([3, 1, 2]), checkpoints])
+    assert images_seen(tmp_path / "best.safetensors") == 8
+    assert (checkpoints.monitor, checkpoints.best["fd_mixture"]) == ("fd_mixture", 1)
+
+
 @pytest.mark.parametrize("monitor", [None, "never reported"])
 def test_files_come_without_a_monitored_value_too(monitor: str | None, tmp_path: Path) -> None:
     train(ScriptedModel(), tiny_data(), 12, [Checkpoints(str(tmp_path), every_images=4, monitor=monitor)])

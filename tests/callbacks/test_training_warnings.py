@@ -56,6 +56,18 @@ def test_discriminator_has_won_after_patience_and_once_until_it_has_passed(sure:
     assert track([{}, *[won] * 4, {}, *[won] * 4]) == [(34, kind, True), (35, kind, False), (39, kind, True)]
 
 
+def test_discriminator_at_chance_after_patience_until_it_is_clearly_better_than_a_guess() -> None:
+    kind = "discriminator_at_chance"
+    dead = {"train/discriminator_auroc": 0.5, "train/real_logits": 0.001, "train/fake_logits": 0.0}
+    assert track([{}, *[dead] * 3, {}, *[dead] * 3]) == []  # never for long enough
+    assert track([*[dead] * 5, dead | {"train/discriminator_auroc": 0.55}, *[dead] * 4]) == [(33, kind, True)]
+    assert track([*[dead] * 5, dead | {"train/discriminator_auroc": 0.6}]) == [(33, kind, True), (35, kind, False)]
+    # A critic far from either may still be worth its while in logits, or in order.
+    assert (
+        track([dead | {"train/real_logits": 0.3}] * 9) == track([dead | {"train/discriminator_auroc": 0.6}] * 9) == []
+    )
+
+
 @pytest.mark.parametrize("name", ["diversity_lite0", "diversity_lite0_dimension"])
 def test_modes_collapse_below_real_images_or_below_the_own_best(name: str) -> None:
     kind = "modes_collapse"
@@ -117,6 +129,17 @@ def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_ima
     for kind in ("discriminator_has_won", "modes_collapse"):
         assert said.count(MESSAGES[kind]) == 1
         assert logged[f"warnings/{kind}"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")
+def test_a_discriminator_that_answers_the_same_for_every_image_is_at_chance(capsys: pytest.CaptureFixture[str]) -> None:
+    gan = tiny_gan(discriminator_optimizer=partial(torch.optim.Adam, lr=0.0))
+    *_, last = (layer for layer in gan.discriminator.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear))
+    for weight in last.parameters():
+        torch.nn.init.zeros_(weight)
+    said, logged = run_of(capsys, gan)
+    assert said.count(MESSAGES["discriminator_at_chance"]) == 1
+    assert logged["warnings/discriminator_at_chance"] == 1
 
 
 @pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")

@@ -1,27 +1,29 @@
-"""A model that copies training images has other metrics than one that has learned their distribution."""
+"""Copies of training images are found however they were changed, and images that are no copies are not."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from src.data.datamodule import ImageDataModule
+from benchmarks.copies import changes, copied
+from src.data.datamodule import FolderDataModule, ImageDataModule
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.memorization import NEIGHBORS, memorization, nearest_neighbors
+from src.evaluation.memorization import NEIGHBORS, Nearest, TrainingImages, memorization
 from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.frechet import Diversity, FrechetDistance
-from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
-from tests.helpers.tiny import InMemory, ScriptedModel
+from src.metrics.features import EfficientNetLite0
+from src.metrics.frechet import FrechetDistance
+from tests.helpers.feature_networks import PatchMeans, smooth_images
+from tests.helpers.tiny import InMemory, ScriptedModel, in_memory
 
-# 150 training images: so few, in 12 dimensions, that they are not the distribution.
-IMAGES = smooth_images(300, seed=0, size=32)
+IMAGES = smooth_images(300, seed=0)
 
 
 def data_of(images: Tensor = IMAGES, val_fraction: float = 0.5) -> ImageDataModule:
-    data = ImageDataModule(InMemory(images), image_size=32, val_fraction=val_fraction)
+    data = ImageDataModule(InMemory(images), val_fraction=val_fraction)
     data.setup()
     return data
 
@@ -38,7 +40,7 @@ class Draws(ScriptedModel):
 
 
 def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dict[str, float], Tensor]:
-    metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance(), "diversity": Diversity()})
+    metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     evaluator = Evaluator(Draws(images), data, [metrics], num_images=500, batch_size=16)
     values, grid, distances = memorization(evaluator, metrics, rows)
     assert len(grid) == len(distances) * (distances.shape[1] + 2)
@@ -46,65 +48,63 @@ def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dic
     return values, grid
 
 
+def searched(count: int = 40, mirrored: bool = True) -> TrainingImages:
+    return TrainingImages(in_memory(IMAGES[:count], [""] * count), PatchMeans(), mirrored, batch_size=7)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_copies_show_in_the_neighbors_and_in_the_distances(mirrored: bool) -> None:
+def test_copies_are_counted_and_shown_first(mirrored: bool) -> None:
     data = data_of()
     train = data.images("train")[:]
     values, grid = evaluated(train.flip(-1) if mirrored else train, data)
     assert values["copied_patches"] == 1
-    assert values["nearest_patches"] < 1e-5 < values["nearest_patches_val"]
-    if not mirrored:
-        assert values["fd_train"] == pytest.approx(0, abs=1e-6)
-    assert values["fd_val"] > 1.3 * values["fd_train"]
+    assert values["nearest_patches"] < 2e-3 < values["nearest_patches_val"]
     columns = grid.unflatten(0, (2, NEIGHBORS + 2))
     assert torch.equal(columns[:, 2], train[:2])
 
 
-def test_a_model_of_the_distribution_is_as_far_from_both() -> None:
-    values, _ = evaluated(smooth_images(150, seed=5, size=32), data_of())
-    assert values["copied_patches"] < 0.08
-    assert values["nearest_patches"] == pytest.approx(values["nearest_patches_val"], rel=0.1)
-    assert values["fd_train"] == pytest.approx(values["fd_val"], rel=0.5)
-    assert values["diversity_train"] == pytest.approx(1, abs=0.1)
-
-
-def test_distances_are_to_equally_many_training_and_held_out_images() -> None:
-    """With a tenth held out, a tenth of the training images is used: both distances are equally higher."""
-    data = data_of(val_fraction=0.1)
-    values, _ = evaluated(smooth_images(150, seed=5, size=32), data)
-    metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
-    positions = torch.linspace(0, 269, 30).round().long()
-    sampled = metrics.summarize([smooth_images(150, seed=5, size=32)])
-    for name, images in {"fd_train": data.images("train")[positions], "fd_val": data.val[:]}.items():
-        assert values[name] == pytest.approx(metrics.compare(metrics.summarize([images]), sampled)["fd"], rel=1e-4)
-
-
 def test_without_held_out_images_the_neighbors_are_shown_all_the_same() -> None:
-    data = data_of(IMAGES[:5], val_fraction=0.0)
-    values, grid = evaluated(IMAGES[:3], data, rows=9)
-    assert values == {"nearest_patches": pytest.approx(0, abs=1e-5)}
+    values, grid = evaluated(IMAGES[:3], data_of(IMAGES[:5], val_fraction=0.0), rows=9)
+    assert values == {"copied_patches": 1, "nearest_patches": pytest.approx(0, abs=2e-3)}
     assert len(grid) == 3 * (2 + 5)  # fewer images than columns
 
 
-def test_neighbors_are_those_of_scikit_learn_in_whatever_chunks() -> None:
-    queries, candidates = gaussian_sample(20, 6, seed=0), gaussian_sample(150, 6, seed=1)
-    distances, positions = NearestNeighbors(n_neighbors=4).fit(candidates.numpy()).kneighbors(queries.numpy())
-    for size in (3, 64, 150):
-        ours = nearest_neighbors(queries[None], candidates.split(size), 4)
-        assert np.array_equal(ours[1].numpy(), positions)
-        assert np.allclose(ours[0].numpy(), distances)
+def test_neighbors_are_those_of_scikit_learn() -> None:
+    queries = smooth_images(20, seed=3)
+    found = searched(mirrored=False).nearest(queries)
+    train, asked = (normalize(PatchMeans()(images).double()).numpy() for images in (IMAGES[:40], queries))
+    distances, positions = NearestNeighbors(n_neighbors=NEIGHBORS).fit(train).kneighbors(asked)
+    assert torch.equal(found.positions, torch.from_numpy(positions))
+    torch.testing.assert_close(found.distances.double(), torch.from_numpy(distances), rtol=1e-3, atol=1e-4)
 
 
-def test_of_several_versions_the_nearest_counts() -> None:
-    queries, candidates = gaussian_sample(10, 4, seed=0), gaussian_sample(50, 4, seed=1)
-    both, _ = nearest_neighbors(torch.stack([queries, -queries]), [candidates], 1)
-    one, other = (nearest_neighbors(version[None], [candidates], 1)[0] for version in (queries, -queries))
-    assert torch.equal(both, torch.minimum(one, other))
+def test_thumbnails_find_the_shifted_original_and_mirrored_ones_only_if_asked() -> None:
+    shifted = IMAGES[:40].roll((3, -2), dims=(2, 3))
+    found = searched().nearest(shifted)
+    assert torch.equal(found.twins, torch.arange(40))
+    assert float(found.correlations.min()) > 0.999
+    for mirrored in (False, True):
+        correlations = searched(mirrored=mirrored).nearest(shifted.flip(-1)).correlations
+        assert bool((correlations > 0.97).all()) == mirrored
 
 
-def test_a_copy_is_at_distance_zero_and_few_candidates_are_all() -> None:
-    features = torch.rand(5, 1280, dtype=torch.float64)
-    distances, positions = nearest_neighbors(features[None], features.split(2), 7)
-    assert distances.shape == (5, 5)
-    assert float(distances[:, 0].max()) < 1e-5
-    assert positions[:, 0].tolist() == [0, 1, 2, 3, 4]
+def test_a_copy_is_alike_in_its_thumbnail_or_much_nearer_than_the_next_training_images() -> None:
+    far, near = [0.5, *[0.6] * 7], [0.3, *[0.6] * 7]
+    found = Nearest(torch.zeros(3, 8), torch.tensor([far, near, far]), torch.zeros(3), torch.tensor([0.9, 0.9, 0.98]))
+    assert found.are_copies.tolist() == [False, True, True]
+
+
+@pytest.mark.slow
+def test_changed_copies_of_real_cats_are_found_and_held_out_cats_changed_alike_are_not(
+    shared_cats: Path, tmp_path: Path
+) -> None:
+    archive = str(shared_cats / "cat-faces-64.zip")
+    data = FolderDataModule(archive, limit_images=1_000, val_fraction=0.1, cache_dir=str(tmp_path))
+    train = data.images("train")
+    search = TrainingImages(train, EfficientNetLite0(), mirrored=True)
+    copies, held_out = train[::15], data.val[:60]
+    for name, change in changes(train[:]).items():
+        detected = copied(search, copies, change)
+        # Smooth ones that are hardly an image of one cat any more are a known limit.
+        assert detected >= (0.0 if name.startswith("60 ") else 0.6 if "sigma 2" in name else 0.9), name
+        assert copied(search, held_out, change) <= 0.05, name

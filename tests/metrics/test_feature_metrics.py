@@ -100,3 +100,23 @@ def test_two_ranks_with_unequal_shares_match_one_process(tmp_path: Path) -> None
         assert metrics.compare(cached, empty) == pytest.approx(expected, rel=1e-6)
     assert list((tmp_path / "cache0").iterdir())
     assert not (tmp_path / "cache1").exists()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_floor_is_the_distance_of_real_images_in_whatever_batches(batch_size: int) -> None:
+    """Real images of the same distribution have it, and half as many about twice of it."""
+    metrics, images = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()}), smooth_images(2_000, 0)
+    real = metrics.summarize_real(images.split(batch_size), len(images))
+    assert set(real) == {"moments", "bias"}
+    halves = metrics.compare(*(metrics.summarize([images[start::2]]) for start in (0, 1)))
+    assert metrics.floors(real, 1_000, 1_000)["fd_floor"] == pytest.approx(halves["fd"], rel=1e-4)
+    for count in (200, 400):
+        others = [smooth_images(count, seed) for seed in range(1, 21)]
+        found = [metrics.compare(real, metrics.summarize([other]))["fd"] for other in others]
+        assert metrics.floors(real, 2_000, count)["fd_floor"] == pytest.approx(np.mean(found), rel=0.2)
+
+
+def test_few_images_and_other_distances_have_no_floor() -> None:
+    assert FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()}).summarize_real([REAL[:7]], 7).keys() == {"moments"}
+    kernel = FeatureMetrics(PatchMeans(), {"kd": KernelDistance()})
+    assert kernel.floors(kernel.summarize_real([REAL], 40), 40, 40) == {}

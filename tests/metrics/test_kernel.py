@@ -51,12 +51,14 @@ def test_seed_decides_the_subsets() -> None:
     assert first != other
 
 
-def test_sample_keeps_the_first_features() -> None:
-    features = torch.arange(20.0).reshape(10, 2)
-    sample = FeatureSample(max_samples=7)
-    for batch in features.split(4):
-        sample.update(batch)
-    torch.testing.assert_close(sample.compute(), features[:7])
+@pytest.mark.parametrize(("max_samples", "step"), [(20, 1), (7, 4), (10, 2), (1, 32)])
+def test_sample_takes_every_kth_feature_in_whatever_batches(max_samples: int, step: int) -> None:
+    features = torch.arange(40.0).reshape(20, 2)
+    for size in (1, 3, 4, 20):
+        sample = FeatureSample(max_samples)
+        for batch in features.split(size):
+            sample.update(batch)
+        torch.testing.assert_close(sample.compute(), features[::step])
 
 
 def test_one_image_is_too_few() -> None:

@@ -68,6 +68,18 @@ def test_two_latents_are_enough_and_fewer_leave_it_unfitted(num_latents: int) ->
         assert mixture.sample(3, seeded(0)).isfinite().all()
 
 
+@pytest.mark.parametrize(("num_latents", "used"), [(400, 1), (4_000, 4)])
+def test_held_out_density_chooses_the_number_of_components(num_latents: int, used: int) -> None:
+    """Four clusters in 20 dimensions: a few latents of each don't give it a covariance, many do."""
+    torch.manual_seed(0)
+    centers = 1.2 * torch.randn(4, 20)
+    latents = torch.randn(num_latents, 20) @ torch.randn(20, 20) * 0.4 + centers.repeat(num_latents // 4, 1)
+    mixture = GaussianMixture(8, 20)
+    mixture.fit(latents, 0)
+    assert int((mixture.weights > 0).sum()) == used
+    assert float(mixture.weights.sum()) == pytest.approx(1)
+
+
 def test_latents_that_are_not_finite_change_nothing() -> None:
     mixture = GaussianMixture(2, 2)
     mixture.fit(two_clusters(), 3)

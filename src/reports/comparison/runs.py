@@ -16,7 +16,11 @@ from src.core.errors import UserError
 from src.core.run_folder import CONFIG, ERROR, IMAGES, METRICS, SUMMARY, read_config, read_rows
 
 LOW_DIVERSITY = 0.1  # relative to real images; TrainingWarnings, which watches GANs only, begins at 0.4
-RUINOUS = {"modes_collapse": "modes collapsed", "logits_explode": "logits exploded"}
+RUINOUS = {
+    "modes_collapse": "modes collapsed",
+    "logits_explode": "logits exploded",
+    "discriminator_at_chance": "discriminator at chance",
+}
 Curve = list[tuple[int, float]]  # images seen and value, in this order
 
 
@@ -37,22 +41,32 @@ class RunRecord:
 
     @property
     def monitor(self) -> str | None:
-        """The metric that chooses the best checkpoint: the lower the better."""
+        """The metric that chooses the best checkpoint, before the name of a fitted prior: the lower the better."""
         return (self.config.get("metrics") or {}).get("monitor")
+
+    def of_prior(self, metric: str) -> str:
+        """Return the name of the monitored metric of samples of the prior that the model is sampled from."""
+        mixture = f"{metric}_mixture"
+        return mixture if metric == self.monitor and mixture in self.curves else metric
 
     @cached_property
     def best_images(self) -> int | None:
         """The images seen where the monitored metric was the lowest."""
-        values = [(value, images) for images, value in self.curves.get(self.monitor or "", []) if math.isfinite(value)]
+        values = [
+            (value, images)
+            for images, value in self.curves.get(self.of_prior(self.monitor or ""), [])
+            if math.isfinite(value)
+        ]
         return min(values)[1] if values else None
 
     def final(self, metric: str) -> float | None:
         """Return a metric's last value."""
-        return self.curves[metric][-1][1] if metric in self.curves else None
+        name = self.of_prior(metric)
+        return self.curves[name][-1][1] if name in self.curves else None
 
     def best(self, metric: str) -> float | None:
         """Return a metric's value at the best checkpoint."""
-        return dict(self.curves.get(metric, [])).get(self.best_images or -1)
+        return dict(self.curves.get(self.of_prior(metric), [])).get(self.best_images or -1)
 
     @property
     def warnings(self) -> str:

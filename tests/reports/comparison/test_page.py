@@ -20,7 +20,7 @@ from PIL import Image
 from src.compare import compare
 from src.core.errors import UserError
 from src.reports.comparison.differences import differences
-from src.reports.comparison.runs import find_runs, read_runs
+from src.reports.comparison.runs import RunRecord, find_runs, read_runs
 from src.reports.comparison.table import Comparison
 from tests.helpers.commands import REPOSITORY, command, config_of
 
@@ -138,6 +138,15 @@ def test_best_is_where_the_monitored_metric_was_the_lowest(runs: Path) -> None:
     assert (row["val/loss best"], row["val/loss final"]) == (-1, -3)
     assert (row["images_per_second"], row["processor_seconds"], row["parameters"]) == (60, 12.5, 7)
     assert not [column for column in row if "of_dimension/000" in column]
+
+
+def test_a_model_with_a_fitted_prior_is_ranked_by_samples_of_it() -> None:
+    curves = {"fd_lite0": [(100, 50.0), (200, 60.0)], "fd_lite0_mixture": [(100, 9.0), (200, 8.0)]}
+    config = {"metrics": {"monitor": "fd_lite0"}}
+    vae, gan = (RunRecord(Path(), "", config, dict(list(curves.items())[:count]), {}, "") for count in (2, 1))
+    assert vae.monitor == gan.monitor == "fd_lite0"
+    assert (vae.best_images, vae.best("fd_lite0"), vae.final("fd_lite0")) == (200, 8, 8)
+    assert (gan.best_images, gan.best("fd_lite0"), gan.final("fd_lite0")) == (100, 50, 60)
 
 
 def test_ruined_runs_are_called_what_they_are_and_never_win(runs: Path) -> None:
