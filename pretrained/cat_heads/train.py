@@ -383,18 +383,14 @@ def main() -> None:
     if not (folder / "photos.npy").exists():
         compute_features(Material(*paths), folder, count)
     photos = np.load(folder / "photos.npy")
+    fold = None if len(sys.argv) < 9 else int(sys.argv[8])  # of the photos that are held out for cross-validation
     torch.manual_seed(0)
     head = HeadNetwork()
     torch.nn.init.constant_(head.output.bias[:1], -4.0)
-    train(head, folder, np.flatnonzero(photos < 0), 8, 3e-3)
-    save_file(head.state_dict(), folder / "composites.safetensors")
-    for fold in [*range(FOLDS), None]:  # the last one is trained on all
-        tuned = HeadNetwork()
-        tuned.load_state_dict(head.state_dict())
-        rows = np.flatnonzero((photos < 0) | (photos % FOLDS != fold) if fold is not None else photos > -2)
-        train(tuned, folder, rows, 2, 1.5e-3, seed=1)
-        state = {name: tensor.contiguous() for name, tensor in tuned.state_dict().items()}
-        save_file(state, WEIGHTS if fold is None else folder / f"fold{fold}.safetensors")
+    rows = np.flatnonzero((photos < 0) | (photos % FOLDS != fold)) if fold is not None else np.arange(len(photos))
+    train(head, folder, rows, 5, 3e-3)
+    state = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    save_file(state, WEIGHTS if fold is None else folder / f"fold{fold}.safetensors")
 
 
 if __name__ == "__main__":

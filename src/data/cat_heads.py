@@ -3,6 +3,7 @@
 pretrained/cat_heads holds its weights, the command that made them and how good they are.
 """
 
+import threading
 from functools import cache
 
 import numpy as np
@@ -17,10 +18,11 @@ from src.metrics.features import EfficientNetLite0
 
 SIDES = (256, 512)  # pixels of the longer side of the copies that are searched
 STRIDE, REFERENCE = 16, 64  # pixels between the cells of a feature map; of a box of size exp(0)
+LOADING = threading.Lock()  # photos are searched in threads
 CAT_CLASSES = slice(281, 286)  # of ImageNet
 MAX_OVERLAP = 0.4  # of two heads: intersection over union
-MAX_CANDIDATES = 8  # of a photo
-MIN_LOGIT = -3.0  # of a candidate for the second look
+MAX_CANDIDATES = 5  # of a photo
+MIN_LOGIT = -2.0  # of a candidate for the second look
 SECOND_SIDE, SAME_HEAD = 256, 0.3  # pixels of the second look; overlap of what it finds with the candidate
 
 
@@ -72,23 +74,31 @@ class HeadFinder(nn.Module):
         """Return the heads in an upright photo (RGB), the best first; those with scores below MIN_SCORE are guesses."""
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
         found = torch.cat([self.search(photo, whole, side)[0] for side in SIDES])
-        candidates = without_overlaps(found[found[:, 0] > MIN_LOGIT])[:MAX_CANDIDATES]
-        looks = [look for row in candidates.tolist() if (look := self.second_look(photo, row))]
-        kept = without_overlaps(torch.tensor(looks).reshape(-1, 5)).tolist()
-        return [Head((x0, y0, x1, y1), torch.tensor(logit).sigmoid().item()) for logit, x0, y0, x1, y1 in kept]
+        likely = without_overlaps(found[found[:, 0] > min(MIN_LOGIT, found[:, 0].max().item() - 0.1)])[:MAX_CANDIDATES]
+        looks = [look for row in likely.tolist() if (look := self.second_look(photo, row))]
+        kept = without_overlaps(torch.tensor(looks).reshape(-1, 5))
+        kept[:, 1:] = kept[:, 1:].clamp(min=0).minimum(torch.tensor([photo.width, photo.height] * 2))
+        kept[:, 0].sigmoid_()
+        return [Head((x0, y0, x1, y1), score) for score, x0, y0, x1, y1 in kept.tolist()]
 
     def second_look(self, photo: Image.Image, candidate: list[float]) -> list[float] | None:
         """Return the score's logit and the box of a candidate, seen alone at twice the head's size; None for no head."""
         region = surroundings(candidate[1:], photo.size)
-        found, share_of_cats = self.search(photo, region, SECOND_SIDE)
+        found, coarse = self.search(photo, region, SECOND_SIDE)
         found = found[overlaps(found[:, 1:], torch.tensor(candidate[1:])) > SAME_HEAD]
         if not len(found):
             return None
         best = found[found[:, 0].argmax()]
-        return [self.logit(candidate[0], best[0].item(), share_of_cats.item()), *best[1:].tolist()]
+        # The first look knows the surroundings, the second one the details; both weights by cross-validation.
+        box = torch.tensor(candidate[1:]).lerp(best[1:], 0.7).tolist()
+        network = self.lite0
+        pooled = network._swish(network._bn1(network._conv_head(coarse))).mean(dim=(2, 3))
+        share = network._fc(pooled).softmax(1)[0, CAT_CLASSES].sum()
+        score = (candidate[0] + best[0].item()) / 2 + 0.35 * torch.logit(share, eps=1e-4).item() + 0.45
+        return [score, *box]
 
     def search(self, photo: Image.Image, region: tuple[float, ...], side: int) -> tuple[Tensor, Tensor]:
-        """Return every cell's logit and box in pixels of the photo, (M, 5), and the share of the classes of cats."""
+        """Return every cell's logit and box in pixels of the photo, (M, 5), and the map of stride 32."""
         width, height = region[2] - region[0], region[3] - region[1]
         scale = side / max(width, height)
         size = tuple(max(2 * STRIDE, round(extent * scale / 32) * 32) for extent in (width, height))
@@ -97,12 +107,7 @@ class HeadFinder(nn.Module):
         found = self.boxes(self.head(fine, coarse))[0]
         to_photo = torch.tensor([width / size[0], height / size[1]] * 2)
         found[:, 1:] = found[:, 1:] * to_photo + torch.tensor([region[0], region[1]] * 2)
-        network = self.lite0
-        pooled = network._swish(network._bn1(network._conv_head(coarse))).mean(dim=(2, 3))
-        return found, network._fc(pooled).softmax(1)[0, CAT_CLASSES].sum()
-
-    def logit(self, first: float, second: float, share_of_cats: float) -> float:
-        return (first + second) / 2
+        return found, coarse
 
 
 def surroundings(box: list[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -143,4 +148,6 @@ def head_finder() -> HeadFinder:
 
 def find_heads(photo: Image.Image) -> list[Head]:
     """Return the heads in an upright photo, the best first; scores of MIN_SCORE and more count as found."""
-    return head_finder()(photo.convert("RGB"))
+    with LOADING:
+        finder = head_finder()
+    return finder(photo.convert("RGB"))
