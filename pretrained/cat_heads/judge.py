@@ -87,7 +87,9 @@ def judge_composites(material: Material) -> None:
         rng = np.random.default_rng(10**6 + index)
         image, boxes, _, _ = composite(material, rng) if index % 5 else (background(material, rng)[0], [], [], -1)
         found.append(head_finder()(degraded(image, rng)))
-        marked.append([{"box": box, "face": "frontal"} for box in boxes if 0.1 * CANVAS < box[3] - box[1] < 0.8 * CANVAS])
+        marked.append(
+            [{"box": box, "face": "frontal"} for box in boxes if 0.1 * CANVAS < box[3] - box[1] < 0.8 * CANVAS]
+        )
     report("composites", found, marked)
 
 

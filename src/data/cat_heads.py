@@ -82,7 +82,7 @@ class HeadFinder(nn.Module):
         return [Head((x0, y0, x1, y1), score) for score, x0, y0, x1, y1 in kept.tolist()]
 
     def second_look(self, photo: Image.Image, candidate: list[float]) -> list[float] | None:
-        """Return the score's logit and the box of a candidate, seen alone at twice the head's size; None for no head."""
+        """Return the score's logit and the box of a candidate, seen again at twice its size; None if it was none."""
         region = surroundings(candidate[1:], photo.size)
         found, coarse = self.search(photo, region, SECOND_SIDE)
         found = found[overlaps(found[:, 1:], torch.tensor(candidate[1:])) > SAME_HEAD]

@@ -169,8 +169,8 @@ class FolderDataModule(ImageDataModule):
     crop: the centered square of images that are not square, all of them padded with the background, or stretched; cat
     finds the heads in photos and takes the largest of each, or all (cats); a photo without is left out, or gives its
     center (without_cat). background: a color, also behind transparent images. upscale: smaller images are enlarged, or
-    refused (left out). on_error: images that can't be used are skipped (left out and listed; more than 5% that can't be read always stop),
-    or stop.
+    refused (left out). on_error: images that can't be used are skipped (left out and listed; more than 5% that can't be
+    read always stop), or stop.
     """
 
     def __init__(
