@@ -38,10 +38,13 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root.mkdir()
     one = Image.new("RGB", (400, 300), "white")
     one.paste(RED, (50, 60, 130, 140))
+    one.paste("white", (90, 60, 130, 80))  # so that no two heads look the same
     one.save(root / "one.png")
     two = Image.new("RGB", (400, 300), "white")
     two.paste(RED, (10, 10, 60, 60))
+    two.paste("white", (10, 40, 40, 60))
     two.paste(BLUE, (200, 100, 320, 200))
+    two.paste("white", (240, 130, 280, 170))
     exif = Image.Exif()
     exif[0x0112] = 6  # as a phone that was held upright: to be turned by 90 degrees
     two.rotate(90, expand=True).save(root / "two.jpg", exif=exif, quality=95)
@@ -67,7 +70,7 @@ def test_largest_head_of_each_photo_is_cropped(photos: Path) -> None:
     red, blue = images[:].float()
     for image, color in ((red, RED), (blue, BLUE)):
         is_head = (image - torch.tensor(color).view(3, 1, 1)).abs().sum(0) < 90
-        assert is_head[4:-4, 8:-8].float().mean() > 0.8  # the head fills the crop, but for the margin
+        assert is_head[4:-4, 4:-4].float().mean() > 0.7  # the head fills the crop, but for the margin
         assert not is_head[[0, -1]].any()
     left_out = dict(images.left_out)
     assert left_out["none.png"] == "no cat's head found (best score 0.25)"
@@ -112,7 +115,7 @@ def test_a_photo_without_a_cat_is_no_damage(photos: Path) -> None:
 def test_heads_smaller_than_an_image_are_left_out_if_enlarging_is_refused(photos: Path) -> None:
     images = Folder(photos, crop="cat", upscale="refuse").load(128)
     assert images.names == ["two.jpg"]
-    assert dict(images.left_out)["one.png"] == "92x92 is smaller than 128x128"
+    assert dict(images.left_out)["one.png"] == "its square is too small: 92x92 is smaller than 128x128"
 
 
 @pytest.mark.parametrize("packed", ["folder", "zip", "tar"])

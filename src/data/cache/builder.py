@@ -170,7 +170,7 @@ class ImageCache:
         try:
             decoded, left_out = self._write_pixels(folder / "pixels")
             images = [*decoded, *left_out]
-            content = short_digest(sorted({(image.file or image.name, image.sha256) for image in images}))
+            content = short_digest(sorted({(image.origin, image.sha256) for image in images}))
             reasons = sorted((image.name, image.reason) for image in left_out)
             head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
             head |= {"unread": self.source.unread(), "heads": sorted(row for image in images for row in image.heads)}
@@ -187,7 +187,7 @@ class ImageCache:
         count = self.source.count()
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(self._decode_in_threads(), count, f"decoding {self.source.title}"):
+            for batch in track(self._decode_in_threads(), count, f"decoding {self.source.title}", count_files):
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 unreadable += [image for image in batch if image.unreadable]
@@ -200,7 +200,7 @@ class ImageCache:
                 file.write(b"".join([image.pixels.data for image in batch if image.pixels is not None]))
             file.flush()
             os.fsync(file.fileno())
-        seen = len(decoded) + len(left_out)
+        seen = count_files([*decoded, *left_out])
         total = max(seen, count or 0)
         if len(unreadable) > MAX_UNREADABLE * total or not decoded:
             shown = unreadable if decoded or seen < total else left_out
@@ -229,6 +229,11 @@ class ImageCache:
     def stopped(self, name: str, reason: str) -> UserError:
         advice = "fix or remove it, or leave it out with data.on_error=skip"
         return UserError(f"can't read {name} of {self.source.title}: {reason}; {advice}")
+
+
+def count_files(images: list[DecodedImage]) -> int:
+    """Return how many files gave these images or none."""
+    return len({image.origin for image in images})
 
 
 def chunks(files: Iterable[ImageFile], max_files: int, max_bytes: int) -> Iterator[tuple[list[ImageFile], int]]:

@@ -37,6 +37,10 @@ class DecodedImage:
     file: str = ""
     heads: tuple[tuple[Any, ...], ...] = ()
 
+    @property
+    def origin(self) -> str:
+        return self.file or self.name
+
 
 def write_manifest(
     folder: Path,
