@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from src.data.cat_heads import REFERENCE, STRIDE, HeadFinder, HeadNetwork
-from src.data.head_crops import WEIGHTS
+from src.data.head import WEIGHTS
 
 CANVAS = 256
 CELLS = CANVAS // STRIDE

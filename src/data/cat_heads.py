@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from src.data.head_crops import WEIGHTS, Head
+from src.data.head import WEIGHTS, Head
 from src.metrics.features import EfficientNetLite0
 
 SIDES = (256, 512)  # pixels of the longer side of the copies that are searched
 STRIDE, REFERENCE = 16, 64  # pixels between the cells of a feature map; of a box of size exp(0)
 LOADING = threading.Lock()  # photos are searched in threads
 CAT_CLASSES = slice(281, 286)  # of ImageNet
-MAX_OVERLAP = 0.4  # of two heads: intersection over union
+MAX_OVERLAP = 0.4  # of two heads: the share that both cover
 MAX_CANDIDATES = 5  # of a photo
 MIN_LOGIT = -2.0  # of a candidate for the second look
 SECOND_SIDE, SAME_HEAD = 256, 0.3  # pixels of the second look; overlap of what it finds with the candidate
@@ -76,7 +76,7 @@ class HeadFinder(nn.Module):
         found = torch.cat([self.search(photo, whole, side)[0] for side in SIDES])
         likely = without_overlaps(found[found[:, 0] > min(MIN_LOGIT, found[:, 0].max().item() - 0.1)])[:MAX_CANDIDATES]
         looks = [look for row in likely.tolist() if (look := self.second_look(photo, row))]
-        kept = without_overlaps(torch.tensor(looks).reshape(-1, 5))
+        kept = without_overlaps(torch.tensor(looks).reshape(-1, 5), of_smaller=True)
         kept[:, 1:] = kept[:, 1:].clamp(min=0).minimum(torch.tensor([photo.width, photo.height] * 2))
         kept[:, 0].sigmoid_()
         return [Head((x0, y0, x1, y1), score) for score, x0, y0, x1, y1 in kept.tolist()]
@@ -121,20 +121,19 @@ def surroundings(box: list[float], size: tuple[int, int]) -> tuple[float, float,
     return region[0][0], region[1][0], region[0][1], region[1][1]
 
 
-def overlaps(boxes: Tensor, box: Tensor) -> Tensor:
-    """Return the intersection over union of boxes (M, 4) with one box (4,): (M,)."""
+def overlaps(boxes: Tensor, box: Tensor, of_smaller: bool = False) -> Tensor:
+    """Return the intersection of boxes (M, 4) with one box (4,) over their union, or over the smaller: (M,)."""
     sides = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp(min=0)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    common = sides.prod(1)
-    return common / (areas - common).clamp(min=1e-6)
+    areas, area, common = (boxes[:, 2:] - boxes[:, :2]).prod(1), (box[2:] - box[:2]).prod(), sides.prod(1)
+    return common / (torch.minimum(areas, area) if of_smaller else areas + area - common).clamp(min=1e-6)
 
 
-def without_overlaps(found: Tensor) -> Tensor:
+def without_overlaps(found: Tensor, of_smaller: bool = False) -> Tensor:
     """Return the best of each place, the best first: scores and boxes, (M, 5)."""
     found, kept = found[found[:, 0].argsort(descending=True)], []
     while len(found):
         kept.append(found[0])
-        found = found[overlaps(found[:, 1:], found[0, 1:]) <= MAX_OVERLAP]
+        found = found[overlaps(found[:, 1:], found[0, 1:], of_smaller) <= MAX_OVERLAP]
     return torch.stack(kept) if kept else found
 
 

@@ -1,9 +1,8 @@
 """Crop photos to cats' heads: what data.crop=cat does to a file, once, when the cache is built."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,20 +10,10 @@ import numpy as np
 from src.core.files import file_sha256
 from src.data.cache.manifest import NO_CAT, DecodedImage
 from src.data.decoding import Decoding, TooSmall, opened
+from src.data.head import MIN_SCORE, WEIGHTS, Box, Head
 
 MARGIN = 1.15  # side of the crop to that of the head: what AFHQ's alignment leaves around one
 FILLS = 0.75  # of the shorter side; a crop that would be larger is the whole image already
-Box = tuple[float, float, float, float]
-MIN_SCORE = 0.5  # of a head that is taken
-WEIGHTS = Path(__file__).parents[2] / "pretrained" / "cat_heads" / "head.safetensors"
-
-
-@dataclass(frozen=True)
-class Head:
-    """A cat's head: its box from ear tips to chin, (x0, y0, x1, y1) in pixels of the upright photo; score, 0 to 1."""
-
-    box: Box
-    score: float
 
 
 def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> list[DecodedImage]:

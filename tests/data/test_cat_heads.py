@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from src.data.cat_heads import HeadNetwork, find_heads, head_finder, overlaps, surroundings, without_overlaps
-from src.data.head_crops import MIN_SCORE, WEIGHTS
+from src.data.head import MIN_SCORE, WEIGHTS
 
 
 def test_cells_become_boxes_in_pixels() -> None:
