@@ -75,7 +75,8 @@ def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = N
 
 def listed(unread: Mapping[str, int]) -> str:
     """Return the counts of files by ending, the most frequent first, as one line."""
-    return ", ".join(f"{count:,} {ending}" for ending, count in Counter(unread).most_common())
+    by_count = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {ending}" for ending, count in by_count)
 
 
 def image_digests(files: Iterable[ImageFile]) -> Iterator[tuple[str, str]]:
