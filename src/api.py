@@ -28,7 +28,9 @@ from src.core.errors import RunFailed, RunStopped, UserError
 from src.core.images import from_uint8, save_grid, tile, to_pillow, to_uint8
 from src.core.run_folder import METRICS, read_rows
 from src.data.archives import Unusable
-from src.data.decoding import Decoding
+from src.data.decoding import Decoding, opened
+from src.data.head import MIN_SCORE
+from src.data.head_crops import square_around
 from src.evaluation.from_checkpoint import LoadedRun, load_run
 from src.evaluation.latent_space import linear, spherical
 from src.models.priors import Prior
@@ -98,8 +100,8 @@ class Run:
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
         """Return the latents of images, (N, latent_dim). Raises UserError if the model has no encoder.
 
-        Images are files, Pillow's, arrays (H, W, 3) or tensors (3, H, W) of uint8; each is cropped to its centered
-        square and resized as data.crop=center does.
+        Images are files, Pillow's, arrays (H, W, 3) or tensors (3, H, W) of uint8. One of the model's size is taken as
+        it is; a photo is cropped to its surest cat's head as data.crop=cat does, or to its center if there is none.
         """
         with torch.no_grad():
             return self.model.encode(self._inputs(images)).float().cpu()
@@ -163,7 +165,15 @@ def as_pixels(image: Any, image_size: int) -> Tensor:
                 content = file.getvalue()
         else:
             content = Path(image).expanduser().read_bytes()
-        return torch.from_numpy(Decoding(image_size)(content)[0].copy())
+        decoding = Decoding(image_size)
+        with opened(content) as photo:
+            photo = decoding.rgb(photo)
+        if photo.size != (image_size, image_size):
+            from src.data.cat_heads import find_heads  # loads a network
+
+            head = next(iter(find_heads(photo)), None)
+            photo = photo.crop(square_around(head.box, photo.size)) if head and head.score >= MIN_SCORE else photo
+        return torch.from_numpy(decoding.square(photo).copy())
     except (OSError, Unusable) as error:
         raise UserError(f"can't read the image {image}: {error}") from error
 

@@ -6,7 +6,8 @@ import os
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -40,17 +41,20 @@ class ImageFile:
     size: int = 0
 
 
-def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
+def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = None) -> Iterator[ImageFile]:
     """Yield the image files of a folder, .zip, .tar, .tar.gz or .tgz, as they are stored, each name once.
 
-    Hidden files, links, devices and files without an image's suffix are ignored. Raises UserError for a root that does
-    not exist or holds no images, and for an archive that can't be read.
+    Hidden files, links and devices are ignored; `unread` counts the other files by their endings. Raises UserError for
+    a root that does not exist or holds no images, and for an archive that can't be read.
     """
-    names = set()
+    names, unread = set(), Counter() if unread is None else unread
     with reading(root):
         for path, size, read in _files(root):
-            name = _image_name(path, subfolder)
+            name = _shown_name(path, subfolder)
             if not name or name in names:
+                continue
+            if not name.lower().endswith(IMAGES):
+                unread[os.path.splitext(name)[1].lower() or "no ending"] += 1
                 continue
             names.add(name)
             if path.startswith("/") or ".." in path.split("/"):
@@ -63,9 +67,16 @@ def image_files(root: Path, subfolder: str = "") -> Iterator[ImageFile]:
     if not names:
         empty = root.is_dir() and next(root.iterdir(), None) is None
         below = f" below a folder {subfolder}" if subfolder else ""
+        others = f" ({listed(unread)})" if unread else ""
         raise UserError(
-            f"{root.absolute()} {'is an empty folder' if empty else f'holds no images{below}'}; {ALTERNATIVES}"
+            f"{root.absolute()} {'is an empty folder' if empty else f'holds no images{below}{others}'}; {ALTERNATIVES}"
         )
+
+
+def listed(unread: Mapping[str, int]) -> str:
+    """Return the counts of files by ending, the most frequent first, as one line."""
+    by_count = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {ending}" for ending, count in by_count)
 
 
 def image_digests(files: Iterable[ImageFile]) -> Iterator[tuple[str, str]]:
@@ -84,7 +95,8 @@ def files_state(root: Path, subfolder: str) -> str:
     """
     with reading(root):
         found = [("", root.stat())] if root.is_file() else _stats(root)
-        files = sorted((path, stat) for path, stat in found if not path or _image_name(path, subfolder))
+        images = ((path, stat) for path, stat in found if not path or path.lower().endswith(IMAGES))
+        files = sorted((path, stat) for path, stat in images if not path or _shown_name(path, subfolder))
     # No program can set the change time back, as it can the modification time; the inode tells apart files that take
     # each other's names.
     lines = [f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n" for path, stat in files]
@@ -112,15 +124,15 @@ def _files(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
             yield path, stat.st_size, (root / path).read_bytes
     elif root.name.lower().endswith(".zip"):
         archive = zipfile.ZipFile(root)  # closed with the last file that holds it
-        for info in archive.infolist():
+        for info in (info for info in archive.infolist() if not info.is_dir()):
             yield info.filename, info.file_size, partial(archive.read, info)
     else:
         with _Tar.open(root) as tar:
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # it would remember every one
-                if member.isfile() and member.name.lower().endswith(IMAGES):
+                if member.isfile():
                     # Read on the way, so that the archive is decompressed once.
-                    wanted = 0 < member.size <= LARGEST_FILE
+                    wanted = 0 < member.size <= LARGEST_FILE and member.name.lower().endswith(IMAGES)
                     yield member.name, member.size, partial(bytes, tar.content(member) if wanted else b"")
                 tar.fileobj.left = LARGEST_HEADERS
 
@@ -153,7 +165,7 @@ class _BoundedReader(io.BufferedReader):
 
 
 def _stats(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path and state of all image files of a folder, however deep. Links to folders are not followed."""
+    """Yield the path and state of all files of a folder, however deep. Links to folders are not followed."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -162,7 +174,7 @@ def _stats(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         inside = os.path.relpath(folder, root)
         for name in names:
             path = os.path.join(folder, name)
-            if name.lower().endswith(IMAGES) and os.path.isfile(path):
+            if os.path.isfile(path):
                 yield os.path.join(inside, name), os.stat(path)
 
 
@@ -170,12 +182,12 @@ def _refuse(reason: str) -> bytes:
     raise Unusable(reason)
 
 
-def _image_name(path: str, subfolder: str) -> str | None:
-    """Return an image's path below the subfolder, wherever that is; None for what is hidden, no image or elsewhere."""
+def _shown_name(path: str, subfolder: str) -> str | None:
+    """Return a file's path below the subfolder, wherever that is; None for what is hidden or elsewhere."""
     # PurePosixPath would do the same, but takes many times as long.
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
-    if hidden or not path.lower().endswith(IMAGES):
+    if hidden:
         return None
     inside = "/" + "/".join(parts)
     return inside.partition(f"/{subfolder}/")[2] if subfolder else inside[1:]

@@ -24,6 +24,7 @@ from src.core.types import (
     PositiveInt,
     Seed,
 )
+from src.data.archives import listed
 from src.data.dataset import ImageDataset, Source, split
 from src.data.drawn_cats.source import DrawnCats
 from src.data.folder import Folder
@@ -76,6 +77,8 @@ class ImageDataModule(LightningDataModule):
                 f"{', ...' if count > 1 else ''}; listed in {images.manifest}",
                 file=sys.stderr,
             )
+        if images.unread and self.rank_and_world_size()[0] == 0:
+            print(f"data: files that are not read, by ending: {printable(listed(images.unread))}", file=sys.stderr)
         if self.deduplicate and "smoothest" in images.columns:
             images = images.select(images.columns["smoothest"].bool())
         if self.limit_images:
@@ -163,22 +166,32 @@ class DrawnCatsDataModule(ImageDataModule):
 class FolderDataModule(ImageDataModule):
     """Your own images: a folder, .zip, .tar or .tar.gz.
 
-    crop: the centered square of images that are not square, all of them padded with the background, or stretched.
-    background: a color, also behind transparent images. upscale: smaller images are enlarged, or refused (left out).
-    on_error: images that can't be used are skipped (left out and listed; more than 5% that can't be read always stop),
-    or stop.
+    crop: the centered square of images that are not square, all of them padded with the background, or stretched; cat
+    finds the heads in photos and takes the largest of each, or all (cats); a photo without is left out, or gives its
+    center (without_cat). background: a color, also behind transparent images. upscale: smaller images are enlarged, or
+    refused (left out). on_error: images that can't be used are skipped (left out and listed; more than 5% that can't be
+    read always stop), or stop.
     """
 
     def __init__(
         self,
         root: ImagesPath,
-        crop: Literal["center", "pad", "stretch"] = "center",
+        crop: Literal["center", "pad", "stretch", "cat"] = "center",
+        cats: Literal["largest", "all"] = "largest",
+        without_cat: Literal["skip", "center"] = "skip",
         background: Color = "white",
         upscale: Literal["allow", "refuse"] = "allow",
         on_error: Literal["skip", "stop"] = "skip",
         **options: Any,
     ) -> None:
-        super().__init__(Folder(root, "", on_error, crop=crop, background=background, upscale=upscale), **options)
+        decoding = {
+            "crop": crop,
+            "background": background,
+            "upscale": upscale,
+            "cats": cats,
+            "without_cat": without_cat,
+        }
+        super().__init__(Folder(root, "", on_error, **decoding), **options)
 
 
 class CatFacesDataModule(ImageDataModule):

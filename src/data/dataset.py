@@ -61,6 +61,7 @@ class ImageDataset:
     factors                   float32 (N, F), for images that were drawn
     columns                   more about each image: size (N, 2), its original width and height; sha256 (N, 32); ...
     left_out                  names and reasons of all files of the source that gave no image, listed in `manifest`
+    unread                    how many files of the source have which ending that is not read
     digest                    identifies names and pixels, and their order
     """
 
@@ -72,6 +73,7 @@ class ImageDataset:
     columns: dict[str, Tensor] = field(default_factory=dict)
     left_out: tuple[tuple[str, str], ...] = ()
     manifest: Path | None = None
+    unread: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

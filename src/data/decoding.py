@@ -2,24 +2,29 @@
 
 import io
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from src.data.archives import Unusable
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+register_heif_opener()  # AVIF is read by Pillow itself
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 MAX_PIXELS = 2**26  # 67 megapixels of a file; its bytes may be few while its pixels fill the memory
 MAX_WORK = 2**31  # pixels times the passes over them: seconds
 PYTHON_PASSES = 2048  # as many passes in C take the time of one in Python
 LARGE = 2**24  # pixels of an image that is decoded while no other large one is
 ONE_LARGE_IMAGE = threading.Lock()
 
-Crop = Literal["center", "pad", "stretch"]
+Crop = Literal["center", "pad", "stretch", "cat"]
 Upscale = Literal["allow", "refuse"]
+Cats = Literal["largest", "all"]
+WithoutCat = Literal["skip", "center"]
 
 
 class TooSmall(Unusable):
@@ -28,37 +33,29 @@ class TooSmall(Unusable):
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decodes images to squares, uint8 (3, S, S), resized by Lanczos with antialiasing: options of FolderDataModule."""
+    """Decodes images to squares, uint8 (3, S, S), resized by Lanczos with antialiasing: options of FolderDataModule.
+
+    cats and without_cat are for crop=cat, which src/data/head_crops.py does.
+    """
 
     image_size: int
     crop: Crop = "center"
     background: str = "white"
     upscale: Upscale = "allow"
+    cats: Cats = "largest"
+    without_cat: WithoutCat = "skip"
 
     def __call__(self, content: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         """Return the pixels, and the upright image's width and height. Raises Unusable with the reason if it can't."""
-        try:
-            with Image.open(_Content(content), formats=FORMATS) as opened:
-                pixels = opened.width * opened.height
-                if pixels > MAX_PIXELS:
-                    raise Unusable(f"{opened.width}x{opened.height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
-                if pixels * _passes(opened, content) > MAX_WORK:
-                    raise Unusable(f"{opened.width}x{opened.height} in so many passes take too long to decode")
-                with ONE_LARGE_IMAGE if pixels > LARGE else nullcontext():
-                    ImageOps.exif_transpose(opened, in_place=True)
-                    return np.asarray(self._square(opened)).transpose(2, 0, 1), opened.size
-        except Unusable:
-            raise
-        except UnidentifiedImageError as error:
-            raise Unusable(f"its content is none of {', '.join(FORMATS)}") from error
-        except Exception as error:  # Pillow raises nearly anything on a broken file.
-            raise Unusable(str(error) or type(error).__name__) from error
+        with opened(content) as image:
+            return self.square(image), image.size
 
-    def _square(self, image: Image.Image) -> Image.Image:
+    def square(self, image: Image.Image) -> np.ndarray:
+        """Return the pixels of an upright image, cropped as the options say (cat: as center) and resized."""
         # Operations that change nothing are skipped: Pillow would copy the image.
         size, side = image.size, min(image.size)
         square = target = self.image_size, self.image_size
-        if self.crop == "center" and size != (side, side):
+        if self.crop in ("center", "cat") and size != (side, side):
             left, top = (image.width - side) // 2, (image.height - side) // 2
             image = image.crop((left, top, left + side, top + side))
         if self.crop == "pad":
@@ -66,19 +63,43 @@ class Decoding:
             target = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         if self.upscale == "refuse" and (target[0] > image.width or target[1] > image.height):
             raise TooSmall(f"{size[0]}x{size[1]} is smaller than {self.image_size}x{self.image_size}")
+        image = self.rgb(image)
+        if image.size != target:
+            image = image.resize(target, Image.Resampling.LANCZOS)
+        if target != square:
+            padded = Image.new("RGB", square, self.background)
+            padded.paste(image, ((self.image_size - target[0]) // 2, (self.image_size - target[1]) // 2))
+            image = padded
+        return np.asarray(image).transpose(2, 0, 1)
+
+    def rgb(self, image: Image.Image) -> Image.Image:
+        """Return an image of any mode as RGB, transparent ones over the background."""
         image = _eight_bits(image)
         if image.has_transparency_data:
             background = Image.new("RGBA", image.size, self.background)
             image = Image.alpha_composite(background, image.convert("RGBA"))
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        if image.size != target:
-            image = image.resize(target, Image.Resampling.LANCZOS)
-        if target == square:
-            return image
-        padded = Image.new("RGB", square, self.background)
-        padded.paste(image, ((self.image_size - target[0]) // 2, (self.image_size - target[1]) // 2))
-        return padded
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """Open an image file and turn it upright. Raises Unusable with the reason for whatever goes wrong inside."""
+    try:
+        with Image.open(_Content(content), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise Unusable(f"{image.width}x{image.height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
+            if pixels * _passes(image, content) > MAX_WORK:
+                raise Unusable(f"{image.width}x{image.height} in so many passes take too long to decode")
+            with ONE_LARGE_IMAGE if pixels > LARGE else nullcontext():
+                ImageOps.exif_transpose(image, in_place=True)
+                yield image
+    except Unusable:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unusable(f"its content is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # Pillow raises nearly anything on a broken file.
+        raise Unusable(str(error) or type(error).__name__) from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -60,6 +60,17 @@ def smoothest_of_each(groups: np.ndarray, roughness: np.ndarray) -> np.ndarray:
     return np.sort(order[np.unique(groups[order], return_index=True)[1]])
 
 
+def joined(groups: np.ndarray, names: list[str]) -> np.ndarray:
+    """Return groups of which those that share a name have become one, each named by one of its images."""
+    same = np.unique(names, return_inverse=True)[1] + len(groups)
+    here, count = np.arange(len(groups)), len(groups) + len(names)
+    pairs = coo_array(
+        (np.ones(2 * len(here), bool), (np.tile(here, 2), np.concatenate([groups, same]))), (count, count)
+    )
+    labels = connected_components(pairs, directed=False)[1][: len(groups)]
+    return np.unique(labels, return_index=True)[1][np.unique(labels, return_inverse=True)[1]]
+
+
 def _fill(values: np.ndarray, images: Images, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Fill and return `values` with what is computed of the images, a few MiB of them at a time.
 

@@ -1,6 +1,7 @@
 """The images of a folder or an archive. Public sets are in public.py, drawn cats in drawn_cats/source.py."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,8 @@ from src.data.cache.builder import CachedSource, OnError
 from src.data.cache.manifest import DecodedImage
 from src.data.dataset import ImageDataset
 from src.data.decoding import Decoding, TooSmall
-from src.data.duplicates import mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
+from src.data.duplicates import joined, mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
+from src.data.head_crops import head_crops, weights_digest
 
 
 class Folder(CachedSource):
@@ -36,13 +38,20 @@ class Folder(CachedSource):
         return f"images of {self.title}"
 
     def options(self, image_size: int) -> dict[str, Any]:
-        return asdict(Decoding(image_size, **self.decoding))
+        options = asdict(Decoding(image_size, **self.decoding))
+        if options["crop"] == "cat":
+            return options | {"weights": weights_digest()}
+        return {name: value for name, value in options.items() if name not in ("cats", "without_cat")}
 
     def state(self) -> str:
         return files_state(self.root, self.subfolder)
 
     def files(self) -> Iterator[ImageFile]:
-        return image_files(self.root, self.subfolder)
+        self._unread = Counter[str]()
+        return image_files(self.root, self.subfolder, self._unread)
+
+    def unread(self) -> dict[str, int]:
+        return dict(self._unread)
 
     def count(self) -> int | None:
         listed = self.root.is_dir() or self.root.name.lower().endswith(".zip")  # a tar lists nothing
@@ -50,7 +59,7 @@ class Folder(CachedSource):
 
     def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
         decoding = Decoding(image_size, **self.decoding)
-        return [_decode(file, decoding) for file in files]
+        return [image for file in files for image in _decode(file, decoding)]
 
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
         """Return each image's group, and "smoothest": 1 for the image of each group that data.deduplicate keeps."""
@@ -59,16 +68,20 @@ class Folder(CachedSource):
         roughness = np.zeros(len(groups))
         roughness[in_company] = mean_absolute_laplacian(images.select(in_company))
         smoothest = np.isin(np.arange(len(groups)), smoothest_of_each(groups, roughness))
+        if self.decoding.get("cats") == "all":  # heads of one photo are one group too
+            groups = joined(groups, [name.rpartition("#")[0] or name for name in images.names])
         return {"group": groups, "smoothest": smoothest.astype(np.int64)}
 
 
-def _decode(file: ImageFile, decoding: Decoding) -> DecodedImage:
+def _decode(file: ImageFile, decoding: Decoding) -> list[DecodedImage]:
     sha256 = ""
     try:
         content = file.read()
         sha256 = hashlib.sha256(content).hexdigest()
+        if decoding.crop == "cat":
+            return head_crops(file.name, sha256, content, decoding)
         pixels, size = decoding(content)
-        return DecodedImage(file.name, sha256, np.ascontiguousarray(pixels), size)
+        return [DecodedImage(file.name, sha256, np.ascontiguousarray(pixels), size)]
     except Exception as error:  # a broken archive member raises nearly anything
         reason = str(error) or type(error).__name__
-        return DecodedImage(file.name, sha256, reason=reason, unreadable=not isinstance(error, TooSmall))
+        return [DecodedImage(file.name, sha256, reason=reason, unreadable=not isinstance(error, TooSmall))]

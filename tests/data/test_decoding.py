@@ -115,6 +115,22 @@ def test_of_several_frames_the_first_is_taken(format: str) -> None:
     assert np.array_equal(Decoding(8)(content)[0][:, 0, 0], [255, 0, 0])
 
 
+@pytest.mark.parametrize("format", ["HEIF", "AVIF"])
+def test_formats_of_phones_are_read_upright(format: str) -> None:
+    y, x = np.mgrid[:64, :96]
+    image = Image.fromarray(np.stack([x * 2, y * 3, 255 - x], -1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned = packed(image.rotate(90, expand=True), format, quality=95, exif=exif.tobytes())
+    for content in (packed(image, format, quality=95), turned):
+        pixels, size = Decoding(64, "stretch")(content)
+        assert size == (96, 64)
+        expected = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+        assert np.abs(pixels.astype(int) - expected).mean() < 3
+    with pytest.raises(Unusable):
+        Decoding(64)(turned[: len(turned) // 2])
+
+
 def test_size_is_that_of_the_upright_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

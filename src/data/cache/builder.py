@@ -33,7 +33,7 @@ from src.core.errors import UserError
 from src.core.files import is_locked, locked, sync_dir, user_cache_dir, write_atomic
 from src.core.progress import track
 from src.data.archives import ImageFile, image_digests
-from src.data.cache.manifest import DAMAGE, FORMAT, DecodedImage, read_cache, short_digest, write_manifest
+from src.data.cache.manifest import DAMAGE, FORMAT, NO_CAT, DecodedImage, read_cache, short_digest, write_manifest
 from src.data.dataset import ImageDataset
 
 MAX_UNREADABLE = 0.05  # of all files
@@ -74,6 +74,10 @@ class CachedSource(ABC):
     def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
         """Decode a few files; called in threads."""
 
+    def unread(self) -> dict[str, int]:
+        """Return how many of the files last yielded by files() had which ending that is not read."""
+        return {}
+
     @abstractmethod
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
         """Return more about each image, int64 (N,), "group" among it, and "factors", float32 (N, F), if drawn."""
@@ -97,8 +101,10 @@ class CachedSource(ABC):
                 f"can't keep the decoded images in {root}: {error.strerror or error}; make room there or give "
                 "another folder with data.cache_dir=..."
             ) from error
-        if self.on_error == "stop" and images.left_out:
-            raise cache.stopped(*images.left_out[0])
+        if self.on_error == "stop" and (
+            damaged := [item for item in images.left_out if not item[1].startswith(NO_CAT)]
+        ):
+            raise cache.stopped(*damaged[0])
         return images
 
 
@@ -163,9 +169,11 @@ class ImageCache:
         folder.mkdir()
         try:
             decoded, left_out = self._write_pixels(folder / "pixels")
-            content = short_digest(sorted((image.name, image.sha256) for image in [*decoded, *left_out]))
+            images = [*decoded, *left_out]
+            content = short_digest(sorted({(image.origin, image.sha256) for image in images}))
             reasons = sorted((image.name, image.reason) for image in left_out)
             head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
+            head |= {"unread": self.source.unread(), "heads": sorted(row for image in images for row in image.heads)}
             write_manifest(folder, head, decoded, self.source.columns)
             _publish(folder, self.folder(content))
         finally:
@@ -179,19 +187,20 @@ class ImageCache:
         count = self.source.count()
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(self._decode_in_threads(), count, f"decoding {self.source.title}"):
+            for batch in track(self._decode_in_threads(), count, f"decoding {self.source.title}", count_files):
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 unreadable += [image for image in batch if image.unreadable]
-                if left_out and self.source.on_error == "stop":
-                    raise self.stopped(left_out[0].name, left_out[0].reason)
+                damaged = [image for image in left_out if not image.reason.startswith(NO_CAT)]
+                if damaged and self.source.on_error == "stop":
+                    raise self.stopped(damaged[0].name, damaged[0].reason)
                 if count and len(unreadable) > MAX_UNREADABLE * count:
                     break
                 # All of a batch at once: each call waits for the threads that decode.
                 file.write(b"".join([image.pixels.data for image in batch if image.pixels is not None]))
             file.flush()
             os.fsync(file.fileno())
-        seen = len(decoded) + len(left_out)
+        seen = count_files([*decoded, *left_out])
         total = max(seen, count or 0)
         if len(unreadable) > MAX_UNREADABLE * total or not decoded:
             shown = unreadable if decoded or seen < total else left_out
@@ -220,6 +229,11 @@ class ImageCache:
     def stopped(self, name: str, reason: str) -> UserError:
         advice = "fix or remove it, or leave it out with data.on_error=skip"
         return UserError(f"can't read {name} of {self.source.title}: {reason}; {advice}")
+
+
+def count_files(images: list[DecodedImage]) -> int:
+    """Return how many files gave these images or none."""
+    return len({image.origin for image in images})
 
 
 def chunks(files: Iterable[ImageFile], max_files: int, max_bytes: int) -> Iterator[tuple[list[ImageFile], int]]:

@@ -17,12 +17,16 @@ from src.core.files import file_sha256, write_atomic
 from src.data.dataset import FilePixels, ImageDataset
 
 FORMAT = 2  # to be raised when what is kept changes its meaning
+NO_CAT = "no cat's head found"  # a reason that is no damage
 DAMAGE = (OSError, ValueError, LookupError, TypeError)  # raised by reading what is incomplete or has changed
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image, or the reason why there is none. sha256 is that of its file, in hexadecimal."""
+    """One image, or the reason why there is none. sha256 is that of its file, in hexadecimal.
+
+    heads: rows of heads.csv, at the first image of a file. file: that file's name where the image has another one.
+    """
 
     name: str
     sha256: str
@@ -30,6 +34,12 @@ class DecodedImage:
     size: tuple[int, int] = (0, 0)  # original width and height
     reason: str = ""
     unreadable: bool = False
+    file: str = ""
+    heads: tuple[tuple[Any, ...], ...] = ()
+
+    @property
+    def origin(self) -> str:
+        return self.file or self.name
 
 
 def write_manifest(
@@ -40,7 +50,7 @@ def write_manifest(
 ) -> None:
     """Write manifest.json, factors.npy and the digests of both beside the pixels.
 
-    head: source, options and left_out (names and reasons). describe: columns of a CachedSource.
+    head: source, options, left_out (names and reasons), unread and heads. describe: columns of a CachedSource.
     """
     rows = sorted(range(len(decoded)), key=lambda row: natural_order(decoded[row].name))
     images, size = [decoded[row] for row in rows], head["options"]["image_size"]
@@ -96,6 +106,7 @@ def read_cache(folder: Path) -> ImageDataset:
         tensors,
         left_out=tuple((name, reason) for name, reason in head["left_out"]),
         manifest=folder / "manifest.json",
+        unread=head.get("unread", {}),
     )
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from src.core.images import to_pillow
+from src.data.archives import listed
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.reports.html import image_uri, template
+from src.reports.inspect_data.heads import write_heads
 
 MAX_PIXELS = 128  # of an image's side on the page
 MAX_MEMBERS = 8  # images of one group of near-duplicates
@@ -32,7 +34,7 @@ def write_page(
     examples: int,
     contact_sheet: int,
 ) -> dict[str, float]:
-    """Write index.html, which needs no other file, to the folder; return the numbers by name.
+    """Write index.html, which needs no other file, and for photos heads.csv to the folder; return the numbers by name.
 
     config: that of the data. too_dark, low_contrast: limits of the mean and the deviation of luma (0 to 255).
     examples, contact_sheet: the most images that are shown of each kind, and of training or validation.
@@ -59,6 +61,14 @@ def write_page(
         "too dark": len(dark),
         "low contrast": len(flat),
     }
+    heads = write_heads(data.source, images, folder, examples)
+    if heads:
+        numbers |= {name: heads[name] for name in ("photos", "heads found", "heads kept", "photos without a cat")}
+        numbers |= {f"heads {name}": len(where) for name, where in heads["faults"].items()}
+        heads["faults"] = {
+            name: (len(where), cells(images.select(where[:examples]), set(images.names)))
+            for name, where in heads["faults"].items()
+        }
     sheets = {
         "train": evenly_spaced(train, contact_sheet),
         "validation": evenly_spaced(val, contact_sheet),
@@ -73,6 +83,9 @@ def write_page(
         config=yaml.safe_dump({"data": config}, sort_keys=False, allow_unicode=True),
         limits={"too_dark": too_dark, "low_contrast": low_contrast},
         numbers=numbers,
+        heads=heads,
+        root=config.get("root", ""),
+        unread=listed(images.unread),
         has_groups="smoothest" in images.columns,
         group_sizes=sorted(Counter(group_sizes).items()),
         groups=[(len(part), cells(images.select(part[:MAX_MEMBERS]), used)) for part in groups[: examples // 2]],

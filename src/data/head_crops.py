@@ -1,0 +1,80 @@
+"""Crop photos to cats' heads: what data.crop=cat does to a file, once, when the cache is built."""
+
+import math
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from src.core.files import file_sha256
+from src.data.cache.manifest import NO_CAT, DecodedImage
+from src.data.decoding import Decoding, TooSmall, opened
+from src.data.head import MIN_SCORE, WEIGHTS, Box, Head
+
+MARGIN = 1.15  # side of the crop to that of the head: what AFHQ's alignment leaves around one
+FILLS = 0.75  # of the shorter side; a crop that would be larger is the whole image already
+
+
+def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> list[DecodedImage]:
+    """Return a photo's heads (one, or all with decoding.cats=all), and a row of heads.csv for each that is there.
+
+    A photo without a cat gives its centered square, or with decoding.without_cat=skip the reason why it gives none.
+    """
+    from src.data.cat_heads import find_heads  # loads a network
+
+    with opened(content) as photo:
+        image, size = decoding.rgb(photo), photo.size
+    found = find_heads(image)
+    heads = [head for head in found if head.score >= MIN_SCORE]
+    heads.sort(key=lambda head: (head.box[0] - head.box[2]) * (head.box[3] - head.box[1]))
+    if not heads:
+        best = found[0] if found else Head((math.nan,) * 4, 0.0)
+        reason = f"{NO_CAT} (best score {best.score:.2f})"
+        if decoding.without_cat == "skip":
+            return [DecodedImage(name, sha256, size=size, reason=reason, heads=(_row(name, best, reason, "", size),))]
+        pixels = np.ascontiguousarray(decoding.square(image))
+        return [DecodedImage(name, sha256, pixels, size, heads=(_row(name, best, f"center: {reason}", name, size),))]
+    images, rows = list[DecodedImage](), list[tuple[Any, ...]]()
+    for number, head in enumerate(heads, start=1):
+        several = decoding.cats == "all" and len(heads) > 1
+        result, reason, own_name = "", "not the largest", f"{name}#{number}" if several else name
+        if several or number == 1:
+            try:
+                pixels = np.ascontiguousarray(decoding.square(image.crop(square_around(head.box, size))))
+                images.append(DecodedImage(own_name, sha256, pixels, size, file=name))
+                result, reason = own_name, "kept"
+            except TooSmall as error:
+                reason = f"its square is too small: {error}"
+                images.append(DecodedImage(own_name, sha256, size=size, reason=reason, file=name))
+        rows.append(_row(name, head, reason, result, size))
+    return [replace(images[0], heads=tuple(rows)), *images[1:]]
+
+
+def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the square, with a margin, around a head in a photo of that width and height, in whole pixels inside it.
+
+    Where the head fills a photo that is about square, this is the photo's centered square.
+    """
+    shorter = min(size)
+    side = MARGIN * max(box[2] - box[0], box[3] - box[1])
+    center = [(box[axis] + box[axis + 2]) / 2 for axis in (0, 1)]
+    if side > FILLS * shorter and max(size) < 1.25 * shorter:
+        side, center = shorter, [extent / 2 for extent in size]
+    side = max(1, min(shorter, math.ceil(side)))
+    left, top = (
+        min(max(round(middle - side / 2), 0), extent - side) for middle, extent in zip(center, size, strict=True)
+    )
+    return left, top, left + side, top + side
+
+
+@cache
+def weights_digest() -> str:
+    """Return what identifies the head finder's weights: a cache of crops is rebuilt for other ones."""
+    return file_sha256(WEIGHTS)[:16]
+
+
+def _row(file: str, head: Head, kept: str, image: str, size: tuple[int, int]) -> tuple[Any, ...]:
+    """Return a row of heads.csv: what was found, kept or why not, the image it gave, the photo's size."""
+    box = ["" if math.isnan(value) else round(value) for value in head.box]
+    return file, *box, round(head.score, 3), kept, image, *size
