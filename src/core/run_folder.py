@@ -23,6 +23,8 @@ except ImportError:  # Windows
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
 LAST, BEST, EXPORTED, LOCK = "last.safetensors", "best.safetensors", "model.safetensors", "run.lock"
+MILESTONES = "milestones"  # below CHECKPOINTS: weights after 1, 2, 4, 8, ... images, to look at only
+FILM = "growing_up.webp"  # below IMAGES
 ERROR = "error.txt"  # why the run failed, in one sentence
 MAX_CONFIG = 100_000  # characters
 STOPS_WITHIN_S = 130.0  # a run that was asked to stop
