@@ -23,6 +23,7 @@ STYLE = """
 .gradio-container {max-width: 1280px !important; margin: 0 auto}
 .cat img {width: 100% !important; height: 100% !important; object-fit: contain; image-rendering: pixelated}
 .cats img {image-rendering: pixelated}
+.cats .grid-wrap {max-height: none !important}
 .stays {position: sticky; top: 0; z-index: 2; background: var(--background-fill-primary); align-self: start}
 @media (max-width: 640px) {
     .gradio-container {padding: 8px !important}

@@ -28,16 +28,17 @@ Shown = list[tuple[Image.Image, str | None]]
 
 
 def cat(label: str) -> gr.Image:
-    """Make a place for one image."""
-    options: Any = {"format": "png", "elem_classes": "cat", "buttons": ["download", "fullscreen"]}
-    return gr.Image(label=label, interactive=False, height=300, **options)
+    """Make a place for one image, below its name, which would cover a part of it."""
+    gr.Markdown(f"### {label}")
+    options: Any = {"format": "png", "elem_classes": "cat", "buttons": ["download", "fullscreen"], "height": 300}
+    return gr.Image(label=label, show_label=False, alt_text=label, interactive=False, **options)
 
 
 def cats(label: str, columns: int) -> gr.Gallery:
-    """Make a place for several images, below its name, which would cover the first one."""
+    """Make a place for several images, below its name."""
     gr.Markdown(f"### {label}")
     options: Any = {"format": "png", "elem_classes": "cats", "buttons": [], "height": "auto", "object_fit": "contain"}
-    return gr.Gallery(show_label=False, columns=columns, allow_preview=False, interactive=False, **options)
+    return gr.Gallery(label=label, show_label=False, columns=columns, allow_preview=False, interactive=False, **options)
 
 
 def seed_field(label: str = "Seed", value: int = 0) -> gr.Number:
@@ -78,7 +79,7 @@ def favorites(models: list[Opened], kept: gr.State) -> None:
 
 def draw(page: gr.Blocks, models: list[Opened], kept: gr.State) -> None:
     """Lay out a grid of samples of each model."""
-    priors = list(dict.fromkeys(prior for opened in models for prior in reversed(opened.model.priors())))
+    priors = sorted({prior for opened in models for prior in opened.model.priors()})  # the mixture first
     with gr.Row():
         options: list[Any] = [
             seed_field(),
@@ -90,7 +91,7 @@ def draw(page: gr.Blocks, models: list[Opened], kept: gr.State) -> None:
         gallery, chosen = cats(opened.name, 8 if len(models) == 1 else 4), gr.State()
         keep = gr.Button("Keep the chosen image (click one)", size="sm")
         save = gr.DownloadButton("Save PNG", size="sm")
-        command = gr.Code(label="The command line that draws the same", language="shell", wrap_lines=True)
+        command: Any = gr.Textbox(label="The command line that draws the same", lines=2, buttons=["copy"])
         changes = [page.load, *(option.change for option in options)]
         gr.on(changes, partial(drawn, opened), options, [gallery, command, save, chosen], **QUIET)
         gallery.select(position, None, chosen)

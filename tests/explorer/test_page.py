@@ -128,9 +128,10 @@ def test_every_tab_shows_what_it_says(
     panel = browser.open("Draw")
     panel.get_by_label("Seed").fill("5")
     panel.get_by_label("Seed").press("Tab")
-    panel.get_by_text("seed=5").first.wait_for()
-    assert "num_images=16 seed=5 prior=normal temperature=1" in panel.inner_text()
-    page.wait_for_function("document.querySelectorAll('.cats .grid-container img').length >= 32")
+    command = panel.get_by_label("The command line").first
+    page.wait_for_function("[...document.querySelectorAll('textarea')].every(text => /seed=5/.test(text.value))")
+    assert "num_images=16 seed=5 prior=normal temperature=1" in command.input_value()
+    page.wait_for_function("document.querySelectorAll('.cats img').length >= 32")
     shown = browser.pixels(panel.locator(".cats img").nth(3))
     np.testing.assert_array_equal(shown, models[0].draw(5, 16, "mixture", 1.0)[3].permute(1, 2, 0))
     panel.locator(".cats .thumbnail-item").nth(3).click()
