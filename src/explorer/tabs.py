@@ -211,7 +211,7 @@ def films(opened: Opened, *way: Any) -> tuple[str, Any]:
     """Write films of the way there and back; return the WebP, and all of them."""
     path = linear if way[-1] == "linear" else spherical
     latents = torch.stack(list(closed_path(end_latents(opened, *way[:-1]), path, FRAMES)))
-    frames, names = list(decode(opened.model, latents)), [temporary(f".{kind}") for kind in ("webp", "gif", "mp4")]
+    frames, names = list(decode(opened.model, latents)), [temporary(f".{kind}") for kind in ("webp", "mp4")]
     for name in names:
         Path(name).write_bytes(film_bytes(frames, Path(name).suffix[1:], "bicubic"))
     return names[0], gr.update(value=names, visible=True)
