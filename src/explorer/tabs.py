@@ -174,12 +174,12 @@ def directions(tab: gr.Tab, models: list[Opened], kept: gr.State) -> None:
 def between(tab: gr.Tab, models: list[Opened], kept: gr.State) -> None:
     """Lay out the way from one cat to another."""
     with gr.Row():
-        seeds = [seed_field("Seed of the first"), seed_field("Seed of the second", 1)]
+        seeds: list[Any] = [seed_field("Seed of the first"), seed_field("Seed of the second", 1)]
         path = gr.Radio(["spherical", "linear"], value="spherical", label="Way")
     percent = gr.Slider(0, 100, 50, step=1, label="Percent of the way", buttons=[])
     for number, opened in in_columns(models):
         with gr.Row():
-            ends = [gr.Dropdown([SEED], value=SEED, label=f"{end} cat") for end in ("First", "Second")]
+            ends: list[Any] = [gr.Dropdown([SEED], value=SEED, label=f"{end} cat") for end in ("First", "Second")]
         image, make = cat(opened.name), gr.Button("Make a film", size="sm")
         film, files = cat("There and back"), gr.Files(label="Films", visible=False)
         inputs: list[Any] = [kept, *ends, *seeds, path]
@@ -204,7 +204,8 @@ def end_latents(opened: Opened, kept: Kept, first: str, second: str, *seeds: int
 def on_the_way(opened: Opened, percent: float, *way: Any) -> Image.Image:
     """Return the image at so many percent of a way."""
     path = linear if way[-1] == "linear" else spherical
-    return to_pillow(opened.image(path(*end_latents(opened, *way[:-1]), STEPS)[int(percent)]))
+    first, second = end_latents(opened, *way[:-1])
+    return to_pillow(opened.image(path(first, second, STEPS)[int(percent)]))
 
 
 def films(opened: Opened, *way: Any) -> tuple[str, Any]:

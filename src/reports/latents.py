@@ -60,10 +60,10 @@ class LatentImages:
         generator = torch.Generator().manual_seed(self.seed)
         noise = self.model.sample_prior(2 * self.paths, generator)
         self.interpolations("samples", "samples", noise, torch.zeros(self.model.latent_dim))
-        latents, start, find = self.model.sample_prior(GAN_LATENTS, generator), noise[0], steepest_directions
+        latents, start = self.model.sample_prior(GAN_LATENTS, generator), noise[0]
         if dataset is not None and self.model.encoder is not None:
             images = dataset[torch.randperm(len(dataset), generator=generator)[: self.num_images]]
-            latents, find = encode(self.model, images), most_active
+            latents = encode(self.model, images)
             # With fewer images than ends of paths some are taken again.
             ends = torch.arange(2 * self.paths) % len(latents)
             start = latents[0]
@@ -72,7 +72,10 @@ class LatentImages:
             places = snap_to_grid(project(latents, self.map), self.map_cells)
             save_placed({place: images[index] for place, index in places.items()}, self.folder / "map.png")
             self.written["map.png"] = f"{len(places)} of {len(images)} real images at their latents, by {self.map}"
-        directions = find(self.model, latents, self.num_directions)
+        if dataset is None:
+            directions = steepest_directions(self.model, latents, self.num_directions)
+        else:
+            directions = most_active(self.model, latents, self.num_directions)
         text = f"{directions.meaning}, the first on top: -3 to 3 standard deviations"
         self.save_rows("traversals.png", text, decode(self.model, directions.traverse(start, self.steps)))
         report = {

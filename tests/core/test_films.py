@@ -24,7 +24,7 @@ def frames(count: int = 6, size: int = 64) -> list[Tensor]:
 def read(content: bytes, kind: str) -> np.ndarray:
     """Return the frames of a film, (N, H, W, 3)."""
     if kind == "mp4":
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), "r") as container:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     with Image.open(io.BytesIO(content)) as image:
         assert image.info["loop"] == 0
