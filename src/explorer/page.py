@@ -20,14 +20,14 @@ from src.explorer.photos import FindBox, centered_box
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 FIRST_PORT = 7860
 STYLE = """
-.gradio-container {max-width: 1280px !important; margin: 0 auto}
+.gradio-container {max-width: 1280px !important; width: 100%; min-width: 0; margin: 0 auto}
 .cat img {width: 100% !important; height: 100% !important; object-fit: contain; image-rendering: pixelated}
 .cats img {image-rendering: pixelated}
 .cats .grid-wrap {max-height: none !important}
 .stays {position: sticky; top: 0; z-index: 2; background: var(--background-fill-primary); align-self: start}
 @media (max-width: 640px) {
     .gradio-container {padding: 8px !important}
-    .cats .grid-container {grid-template-columns: repeat(4, 1fr) !important}
+    .cats .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important}
 }
 """
 INTRODUCTION = "Images of cats that do not exist. Keep the ones you like; they can be ends of a way between two cats."
