@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from src.config.cli import run
 from src.config.validation import check_value
+from src.core.errors import UserError
 from src.core.types import CheckpointPath, ImagesPath, OutputPath, PositiveInt, Seed
 
 
@@ -16,7 +17,8 @@ def latents(
     steps: PositiveInt,
     map: Literal["pca", "tsne"],
     map_cells: PositiveInt,
-    animation: Literal["webp", "gif", "apng"],
+    animation: Literal["webp", "gif", "mp4"],
+    scale: Literal["nearest", "bicubic"] | None,
     frames: PositiveInt,
     seed: Seed,
     output: OutputPath | None,
@@ -35,11 +37,16 @@ def latents(
 
     loaded, images = load_run(checkpoint, device), None
     if loaded.inference.encoder is not None:
-        source = loaded.data(data, reference)
-        print(f"data: {source.source.description}", flush=True)
-        images = source.images(reference)
+        try:
+            source = loaded.data(data, reference)
+            images = source.images(reference)
+            print(f"data: {source.source.description}", flush=True)
+        except UserError as error:
+            if any(value is not None for value in data.values()):
+                raise
+            print(f"no map and no interpolations between real images, which are not here: {error}", flush=True)
     folder = Path(output) if output else no_link(loaded.folder / "latents")
-    options = (num_images, num_directions, paths, steps, map, map_cells, animation, frames, seed)
+    options = (num_images, num_directions, paths, steps, map, map_cells, animation, scale, frames, seed)
     LatentImages(loaded.inference, folder, *options).write(images, checkpoint)
 
 

@@ -17,11 +17,16 @@ def sample(
     prior: Literal["normal", "mixture"] | None,
     temperature: NonNegativeFloat,
     device: Literal["auto", "cpu", "cuda", "mps"],
+    film: Literal["webp", "gif", "mp4"] | None = None,
+    frames: PositiveInt = 16,
+    scale: Literal["nearest", "bicubic"] | None = None,
 ) -> None:
     """Draw num_images images of a checkpoint's model; the same seed gives the same ones as src.evaluate."""
     import math
     import re
     from pathlib import Path
+
+    import torch
 
     from src.core.images import save_grid, to_pillow
     from src.evaluation.from_checkpoint import load_run
@@ -40,6 +45,14 @@ def sample(
     grid = folder.with_name(f"{folder.name}.png")
     save_grid(on_grid, grid, columns=math.ceil(math.sqrt(len(on_grid))))
     print(f"{num_images} images (prior={prior}) in {folder}, {len(on_grid)} of them on {grid}")
+    if film:
+        from src.core.files import write_atomic
+        from src.core.films import film_bytes
+        from src.evaluation.latent_space import tour
+
+        stops = model.sample_prior(num_images, torch.Generator().manual_seed(seed), prior, temperature)
+        write_atomic(folder.with_name(f"{folder.name}.{film}"), film_bytes(tour(model, stops, frames), film, scale))
+        print(f"a film through them and back to the first: {folder.with_name(f'{folder.name}.{film}')}")
 
 
 if __name__ == "__main__":

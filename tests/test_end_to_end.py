@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -120,6 +121,17 @@ def test_samples_need_only_the_checkpoint_and_no_batch_size(lone_checkpoint: Pat
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
     assert Image.open(one / "00000.png").size == (32, 32)
+
+
+def test_film_goes_through_the_samples_and_back_to_the_first(lone_checkpoint: Path, tmp_path: Path) -> None:
+    options = [f"checkpoint={lone_checkpoint}", "num_images=3", "film=mp4", "frames=4", "scale=nearest", "device=cpu"]
+    sample(**config_of(*options, f"output={tmp_path}/cats", name="sample"))
+    with av.open(str(tmp_path / "cats.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(512, 512, 3)] * 12
+    for index, frame in enumerate(frames[::4]):
+        still = np.asarray(Image.open(tmp_path / "cats" / f"{index:05d}.png").resize((512, 512), 0), float)
+        assert np.abs(frame - still).mean() < 8
 
 
 def test_samples_of_a_run_folder_are_those_of_its_best_checkpoint(

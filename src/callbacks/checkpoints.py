@@ -18,10 +18,11 @@ from src.callbacks.stop_signals import StopSignals
 from src.core.distributed import LargestOfRanks, all_gather
 from src.core.errors import RunStopped, UserError
 from src.core.files import link_or_copy, write_atomic
-from src.core.run_folder import BEST, LAST, checkpoint_name, numbered_checkpoints
+from src.core.run_folder import BEST, LAST, MILESTONES, checkpoint_name, numbered_checkpoints
 from src.core.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file, to_bytes
+from src.models.checkpoint.loading import without_training
 from src.models.checkpoint.states import checked_state
 
 # What a rank asks for after a step. A stop by a signal is SAVE + the signal's number (SIGHUP's is 1).
@@ -68,6 +69,10 @@ class Checkpoints(Checkpoint):
     (without one to monitor, the newest), by samples of the prior that the model is sampled from: <monitor>_mixture
     where there is one. SIGTERM, SIGINT and SIGUSR1 make all ranks write one after the step and stop.
     It runs after all other callbacks.
+
+    milestones: also keep, in milestones/, what samples and encodes, in half precision, whenever the images seen pass a
+    power of two: for whoever wants to see how a model grew. Nothing else reads these files, and no newer one replaces
+    them.
     """
 
     folder: str
@@ -75,6 +80,7 @@ class Checkpoints(Checkpoint):
     monitor: str | None
     every_minutes: PositiveFloat | None = None
     keep: PositiveInt = 3
+    milestones: bool = False
 
     def __post_init__(self) -> None:
         # The metrics of the best checkpoint, and the newest of all.
@@ -122,6 +128,14 @@ class Checkpoints(Checkpoint):
         value, lowest = self.monitored_value(trainer), self.best.get(str(self.monitor), math.inf)
         improved = value is not None and value is not self.monitored and value.item() < lowest
         self.monitored = value
+        before = model.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        if self.milestones and trainer.is_global_zero and model.images_seen.bit_length() > before.bit_length():
+            # Half the bytes; readers return to the precision of the model.
+            halves = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
+            content: dict[str, Any] = {"state_dict": halves}
+            model.on_save_checkpoint(content)
+            path = Path(self.folder, MILESTONES, checkpoint_name(model.images_seen))
+            write_atomic(path, to_bytes(without_training(content, {})))
         if request or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved or self.monitor is None)
         if request > SAVE and not trainer.should_stop:

@@ -7,11 +7,18 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from src.callbacks.periodic import PeriodicCallback
+from src.core.files import write_atomic
+from src.core.films import film_bytes
 from src.core.images import from_uint8, save_grid, to_uint8
+from src.core.run_folder import FILM
 from src.core.types import GridImages, Seed
 from src.models.base import GenerativeModel
+
+MAX_FRAMES, HELD_FRAMES = 60, 6  # of the film of a run, and how long it stays at the end
 
 
 @dataclass(eq=False)
@@ -19,7 +26,8 @@ class ImageGrids(PeriodicCallback):
     """Writes samples_<images seen>.png and, for models that encode, reconstructions_<images seen>.png.
 
     Rows of the latter are held-out images and below each its reconstruction. Once a mixture has been fitted to the
-    latents, samples_mixture_<images seen>.png is written too. seed: of the samples' noise.
+    latents, samples_mixture_<images seen>.png is written too. At the end growing_up.webp shows the samples over the
+    run. seed: of the samples' noise.
     """
 
     folder: str
@@ -33,6 +41,11 @@ class ImageGrids(PeriodicCallback):
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
         if model.images_seen == 0:
             self.run(trainer, model)
+
+    def on_train_end(self, trainer: Trainer, model: Any) -> None:
+        grids = sorted(Path(self.folder).glob("samples_[0-9]*.png"))
+        if trainer.is_global_zero and grids:
+            write_atomic(Path(self.folder, FILM), growing_up(grids))
 
     @torch.no_grad()
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
@@ -63,3 +76,12 @@ class ImageGrids(PeriodicCallback):
                     logger.log_image(name, [grid.permute(1, 2, 0).numpy()], step=model.images_seen)
                 elif isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, grid, model.images_seen)
+
+
+def growing_up(grids: list[Path]) -> bytes:
+    """Return a film of a run's grids, PNG files of increasing images seen, as WebP; it stays at the last one."""
+    # Early grids change most; of more than MAX_FRAMES, evenly many are shown.
+    chosen = torch.linspace(0, len(grids) - 1, min(len(grids), MAX_FRAMES)).round().int().tolist()
+    frames = [pil_to_tensor(Image.open(grids[index]).convert("RGB")) for index in chosen]
+    shown = [frame for frame in frames if frame.shape == frames[-1].shape]  # a resumed run may have other options
+    return film_bytes([*shown, *[shown[-1]] * HELD_FRAMES], "webp", frames_per_second=3)

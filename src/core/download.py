@@ -17,6 +17,7 @@ from src.core.files import locked
 from src.core.progress import track
 
 logger = logging.getLogger(__name__)
+OFFLINE = "CAT_FACES_OFFLINE"  # an environment variable
 
 NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
@@ -37,7 +38,7 @@ def download(
     Received bytes are kept in path.part, and a retry or the next call continues from there. The wait between retries
     doubles, from backoff_s. A file that was downloaded by this call is deleted again where check raises; one that was
     there before stays, whosever it is. Raises UserError, which names the alternatives, when the file can't be had, and
-    the option that gives another folder when it can't be kept.
+    the option that gives another folder when it can't be kept. Where OFFLINE is set nothing is downloaded.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,8 @@ def download(
         message = f"another process is downloading {title}; waiting for it"
         with nullcontext() if read_only else locked(path.with_name(f"{path.name}.lock"), message):
             if not path.exists():
+                if os.environ.get(OFFLINE):
+                    raise UserError(f"{title} are not here, and nothing is downloaded ({OFFLINE} is set)")
                 logger.info("downloading %s from %s to %s", title, url, path)
             attempt, was_there = 0, os.path.lexists(path)
             while not path.exists():

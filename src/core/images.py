@@ -1,9 +1,7 @@
 """Images inside are float in [-1, 1], (N, 3, H, W); outside uint8, which become grids and files here."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -55,14 +53,3 @@ def save_placed(images: Mapping[tuple[int, int], Tensor], path: Path) -> None:
     rows, columns = (max(place[axis] for place in images) + 1 for axis in (0, 1))
     white = torch.full_like(next(iter(images.values())), 255)
     save_grid([images.get((row, column), white) for row in range(rows) for column in range(columns)], path, columns)
-
-
-def animation_bytes(frames: Sequence[Tensor], suffix: str, frames_per_second: float = 12) -> bytes:
-    """Return the content of a .webp, .gif or .apng of the frames, uint8 (3, H, W) each, that loops for ever."""
-    first, *others = map(to_pillow, frames)
-    options: dict[str, Any] = {"quality": 80, "method": 4} if suffix == ".webp" else {}
-    kind = {".webp": "WEBP", ".gif": "GIF", ".apng": "PNG"}[suffix]
-    options |= {"save_all": True, "append_images": others, "duration": round(1000 / frames_per_second), "loop": 0}
-    with io.BytesIO() as file:
-        first.save(file, kind, **options)
-        return file.getvalue()

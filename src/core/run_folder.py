@@ -23,6 +23,8 @@ except ImportError:  # Windows
 
 CHECKPOINTS, CONFIG, METRICS, SUMMARY, IMAGES = "checkpoints", "config.yaml", "metrics.csv", "summary.json", "images"
 LAST, BEST, EXPORTED, LOCK = "last.safetensors", "best.safetensors", "model.safetensors", "run.lock"
+MILESTONES = "milestones"  # below CHECKPOINTS: weights after 1, 2, 4, 8, ... images, to look at only
+FILM = "growing_up.webp"  # below IMAGES
 ERROR = "error.txt"  # why the run failed, in one sentence
 JOB = "job.json"  # of a job of a sweep: its number, the options that are its own, and how it ended
 STUDY = "study.yaml"  # in the folder of a study, above the runs of its trials

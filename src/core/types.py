@@ -91,6 +91,7 @@ DrawnImages = Annotated[PositiveInt, Field(le=1_000_000, description="a whole nu
 NonNegativeInt = Annotated[WholeNumber, Field(ge=0, description="a whole number of at least 0")]
 # More bits than 32 a generator on the CPU does not read.
 Seed = Annotated[WholeNumber, Field(ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")]
+Port = Annotated[WholeNumber, Field(ge=1, le=65_535, description="a whole number from 1 to 65,535")]
 Number = Annotated[float, NUMBER, Field(allow_inf_nan=False, description="a number")]
 PositiveFloat = Annotated[Number, Field(gt=0, description="a number above 0")]
 NonNegativeFloat = Annotated[Number, Field(ge=0, description="a number of at least 0")]

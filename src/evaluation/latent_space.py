@@ -119,6 +119,11 @@ def closed_path(latents: Tensor, path: Path, steps: int) -> Iterator[Tensor]:
         yield from path(start, end, steps + 1)[..., :-1, :].movedim(-2, 0)
 
 
+def tour(model: LatentModel, latents: Tensor, steps: int) -> list[Tensor]:
+    """Return the frames, uint8 (3, S, S), of a film that closes: on great circles through latents (K, D)."""
+    return list(decode(model, torch.stack(list(closed_path(latents, spherical, steps)))))
+
+
 def project(latents: Tensor, method: Literal["pca", "tsne"]) -> Tensor:
     """Project latents to a plane, (N, D) -> (N, 2): the principal components, or t-SNE, which keeps neighbors close."""
     if method == "pca" or len(latents) < 4:

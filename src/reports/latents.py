@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from src.core.files import write_atomic
-from src.core.images import animation_bytes, save_grid, save_placed, tile
+from src.core.films import Scale, film_bytes
+from src.core.images import save_grid, save_placed, tile
 from src.data.dataset import ImageDataset
 from src.evaluation.latent_space import (
     closed_path,
@@ -21,6 +22,7 @@ from src.evaluation.latent_space import (
     project,
     snap_to_grid,
     spherical,
+    steepest_directions,
 )
 from src.models.inference import InferenceModel
 
@@ -44,6 +46,7 @@ class LatentImages:
     map: Literal["pca", "tsne"]
     map_cells: int
     animation: str
+    scale: Scale | None
     frames: int
     seed: int
     written: dict[str, str] = field(default_factory=dict)
@@ -51,7 +54,7 @@ class LatentImages:
     def write(self, dataset: ImageDataset | None, checkpoint: str) -> None:
         """Write all files, and latents.json, which lists them.
 
-        dataset: num_images of these are encoded; None for a model that has no encoder.
+        dataset: num_images of these are encoded; None where there are none, or for a model that has no encoder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(self.seed)
@@ -69,7 +72,10 @@ class LatentImages:
             places = snap_to_grid(project(latents, self.map), self.map_cells)
             save_placed({place: images[index] for place, index in places.items()}, self.folder / "map.png")
             self.written["map.png"] = f"{len(places)} of {len(images)} real images at their latents, by {self.map}"
-        directions = most_active(self.model, latents, self.num_directions)
+        if dataset is None:
+            directions = steepest_directions(self.model, latents, self.num_directions)
+        else:
+            directions = most_active(self.model, latents, self.num_directions)
         text = f"{directions.meaning}, the first on top: -3 to 3 standard deviations"
         self.save_rows("traversals.png", text, decode(self.model, directions.traverse(start, self.steps)))
         report = {
@@ -108,7 +114,7 @@ class LatentImages:
             for frame in closed_path(stops, on_a_sphere, self.frames)
         ]
         file = f"{name}.{self.animation}"
-        write_atomic(self.folder / file, animation_bytes(frames, f".{self.animation}"))
+        write_atomic(self.folder / file, film_bytes(frames, self.animation, self.scale))
         self.written[file] = f"spherical interpolations through {count} {kind} and back to the first"
 
     def save_rows(self, file: str, text: str, rows: Tensor) -> None:

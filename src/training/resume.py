@@ -102,11 +102,15 @@ def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any
     for number, path in reversed(run_folder.numbered_checkpoints(folder).items()):
         if number > images_seen:
             path.unlink()
-    for path in [*run_dir.glob("*.part"), *run_dir.glob("*/*.part")]:  # what killed processes were writing
+    milestones = Path(run_folder.CHECKPOINTS, run_folder.MILESTONES)
+    patterns = ("*.part", "*/*.part", f"{milestones}/*.part")  # what killed processes were writing
+    for path in [path for pattern in patterns for path in run_dir.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     restore_rows(source / run_folder.METRICS, run_dir / run_folder.METRICS, images_seen)
-    restore_images(source / run_folder.IMAGES, run_dir / run_folder.IMAGES, images_seen)
+    (run_dir / run_folder.IMAGES / run_folder.FILM).unlink(missing_ok=True)  # of a run that had ended
+    restore_numbered(source / run_folder.IMAGES, run_dir / run_folder.IMAGES, "*.png", images_seen)
+    restore_numbered(source / milestones, run_dir / milestones, "*.safetensors", images_seen)
     events = run_dir / "tensorboard"
     if not resume:
         shutil.rmtree(events, ignore_errors=True)
@@ -144,11 +148,11 @@ def restore_rows(source: Path, target: Path, images_seen: int) -> None:
         target.unlink(missing_ok=True)
 
 
-def restore_images(source: Path, target: Path, images_seen: int) -> None:
-    """Copy image grids up to the images seen that the target lacks, and delete later ones there."""
-    for path in sorted([*target.glob("*.png"), *source.glob("*.png")]):
-        drawn_at = re.search(r"_(\d+)\.png$", path.name)
-        is_later = drawn_at is not None and int(drawn_at[1]) > images_seen
+def restore_numbered(source: Path, target: Path, pattern: str, images_seen: int) -> None:
+    """Copy image grids or milestones up to the images seen that the target lacks, and delete later ones there."""
+    for path in sorted([*target.glob(pattern), *source.glob(pattern)]):
+        written_at = re.search(r"_(\d+)\.\w+$", path.name)
+        is_later = written_at is not None and int(written_at[1]) > images_seen
         if is_later and path.parent == target:
             path.unlink(missing_ok=True)
         elif not is_later and not (target / path.name).exists():

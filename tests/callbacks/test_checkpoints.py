@@ -2,14 +2,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning import Callback, Trainer
 
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.periodic import log_metrics
+from src.core.run_folder import checkpoint_name, numbered_checkpoints
 from src.models.base import GenerativeModel
 from src.models.checkpoint.format import read_file
 from src.models.vae import VAE
-from tests.helpers.tiny import ScriptedModel, identical, snapshot, tiny_data, tiny_vae, train
+from tests.helpers.tiny import ScriptedModel, assert_same, identical, snapshot, tiny_data, tiny_vae, train
 
 NAN = float("nan")
 
@@ -93,3 +95,29 @@ def test_best_so_far_survives_a_resume(tmp_path: Path) -> None:
     assert resumed.best["fd"] == 1.0
     assert images_seen(tmp_path / "best.safetensors") == 8
     assert images_seen(tmp_path / "last.safetensors") == 16
+
+
+def test_milestones_are_what_samples_at_powers_of_two_and_are_kept(tmp_path: Path) -> None:
+    model = tiny_vae()
+    model.config = {"model": {}}
+    train(model, tiny_data(), 72, [Checkpoints(str(tmp_path), every_images=4, monitor=None, keep=1, milestones=True)])
+    milestones = numbered_checkpoints(tmp_path / "milestones")
+    assert [*milestones] == [4, 8, 16, 32, 64]
+    content = read_file(milestones[64])
+    assert content.keys() == {"config", "inference", "images_seen", "state_dict", "export"}
+    parts = set(content["inference"]["parts"].values())
+    assert {name.partition(".")[0] for name in content["state_dict"]} == parts == {*VAE.inference_parts.values()}
+    assert [*numbered_checkpoints(tmp_path)] == [72]
+
+
+def test_milestone_has_the_weights_of_its_step(tmp_path: Path) -> None:
+    for folder, end in (("long", 12), ("short", 8)):
+        callback = Checkpoints(str(tmp_path / folder), every_images=1000, monitor=None, milestones=True)
+        model = tiny_vae()
+        model.config = {"model": {}}
+        torch.manual_seed(0)
+        train(model, tiny_data(), end, [callback])
+    milestone = read_file(tmp_path / "long" / "milestones" / checkpoint_name(8))["state_dict"]
+    end_state = read_file(tmp_path / "short" / "last.safetensors")["state_dict"]
+    assert milestone
+    assert_same(milestone, {name: end_state[name].half() for name in milestone})

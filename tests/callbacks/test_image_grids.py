@@ -1,12 +1,13 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
-from src.callbacks.image_grids import ImageGrids
+from src.callbacks.image_grids import ImageGrids, growing_up
 from src.core.images import from_uint8, to_uint8
 from tests.helpers.tiny import ScriptedModel, tiny_data, tiny_gan, tiny_vae, train
 
@@ -20,7 +21,7 @@ def cells(path: Path) -> Tensor:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.glob("*.png"))
 
 
 def test_grids_are_written_at_the_start_at_the_interval_and_at_the_end(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_samples_are_the_models_from_fixed_noise(tmp_path: Path) -> None:
 def test_same_weights_give_the_same_grid(tmp_path: Path) -> None:
     """The scripted model never learns, but the noise of training goes on."""
     train(ScriptedModel(), tiny_data(), 8, [ImageGrids(folder=str(tmp_path), every_images=4, num_images=4)])
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 1
 
 
 @pytest.mark.parametrize("num_val", [3, 8, 10])
@@ -66,3 +67,24 @@ def test_writing_draws_no_random_numbers_and_leaves_training_mode(tmp_path: Path
     ImageGrids(folder=str(tmp_path), every_images=4).run(trainer, model)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
+
+
+def test_film_shows_the_grids_in_turn_and_stays_at_the_last(tmp_path: Path) -> None:
+    train(tiny_gan(), tiny_data(), 40, [ImageGrids(folder=str(tmp_path), every_images=8, num_images=4)])
+    grids = [np.asarray(Image.open(path).convert("RGB"), float) for path in sorted(tmp_path.glob("samples_*.png"))]
+    with Image.open(tmp_path / "growing_up.webp") as film:
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
+        assert film.info["loop"] == 0
+    nearest = [int(np.argmin([np.abs(frame - grid).mean() for grid in grids])) for frame in shown]
+    assert nearest == sorted(nearest)
+    assert set(nearest) == set(range(len(grids))) == set(range(6))
+
+
+def test_film_of_a_long_run_has_frames_from_all_of_it(tmp_path: Path) -> None:
+    for index in range(200):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"samples_{index:09d}.png")
+    with Image.open(io.BytesIO(growing_up(sorted(tmp_path.iterdir())))) as film:
+        frames = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(film)]
+    assert 20 <= len(frames) <= 66  # frames that hardly differ are merged
+    assert frames[0] < 5
+    assert frames[-1] > 190

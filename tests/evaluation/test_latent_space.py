@@ -21,6 +21,7 @@ from src.evaluation.latent_space import (
     snap_to_grid,
     spherical,
     steepest_directions,
+    tour,
 )
 from tests.helpers.tiny import LATENT_DIM, ScriptedModel, random_images, tiny_autoencoder, tiny_gan, tiny_vae
 
@@ -61,6 +62,15 @@ def test_every_model_is_given_directions_of_its_own_kind() -> None:
     latents = normal(20, LATENT_DIM)
     kinds = {most_active(model, latents, 2).meaning[:4] for model in (tiny_autoencoder(), tiny_vae(), tiny_gan())}
     assert len(kinds) == 3
+
+
+def test_a_tour_begins_each_leg_at_a_latent_and_closes() -> None:
+    model, latents = tiny_gan(), normal(3, LATENT_DIM)
+    frames = tour(model, latents, 4)
+    assert len(frames) == 12
+    torch.testing.assert_close(torch.stack(frames[::4]), decode(model, latents), rtol=0, atol=1)
+    around = tour(model, latents.roll(1, dims=0), 4)
+    torch.testing.assert_close(torch.stack(around), torch.stack([*frames[8:], *frames[:8]]), rtol=0, atol=1)
 
 
 def test_a_traversal_moves_one_coordinate_and_keeps_the_others() -> None:

@@ -52,6 +52,7 @@ def run_until(last: int, folder: Path) -> Path:
         content = {"config": {"model": {}, "data": {}}, "state_dict": {}, "inference": INFERENCE, "images_seen": seen}
         best = {"callbacks": {"Checkpoints": {"best": {"images_seen": BEST[seen]}}}}
         write_atomic(checkpoints / checkpoint_name(seen), to_bytes(content | best))
+        write_atomic(checkpoints / "milestones" / checkpoint_name(seen), f"weights at {seen}")
     link_or_copy(checkpoints / checkpoint_name(last), checkpoints / "last.safetensors")
     link_or_copy(checkpoints / checkpoint_name(BEST[last]), checkpoints / "best.safetensors")
     rows = "".join(f"{seen},{seen / 7}\n" for seen in range(0, last + 11, 10))
@@ -59,6 +60,7 @@ def run_until(last: int, folder: Path) -> Path:
     (folder / "images").mkdir()
     for seen in range(0, last + 1, 50):
         (folder / "images" / f"samples_{seen:09d}.png").write_text(f"cats at {seen}")
+    (folder / "images" / "growing_up.webp").write_text("all of the run")
     (folder / "tensorboard").mkdir()
     (folder / "tensorboard" / "events").write_text("curves")
     return folder
@@ -69,6 +71,8 @@ def assert_is_as_it_was_at(seen: int, run: Path) -> None:
         assert [int(row["images_seen"]) for row in csv.DictReader(file)] == list(range(0, seen + 1, 10))
     images = sorted((run / "images").iterdir())
     assert [path.read_text() for path in images] == [f"cats at {at}" for at in range(0, seen + 1, 50)]
+    milestones = sorted((run / "checkpoints" / "milestones").iterdir())
+    assert [path.read_text() for path in milestones] == [f"weights at {at}" for at in range(50, seen + 1, 50)]
     assert (run / "tensorboard" / "events").read_text() == "curves"
     for name, of in (("last.safetensors", seen), ("best.safetensors", BEST[seen])):
         assert read_checkpoint(run / "checkpoints" / name)["images_seen"] == of, name
@@ -163,7 +167,7 @@ def test_checkpoint_from_elsewhere_leaves_the_curves_of_its_run(tmp_path: Path) 
 
 def test_without_a_checkpoint_nothing_of_an_earlier_attempt_stays(tmp_path: Path) -> None:
     run = run_until(50, tmp_path / "run")
-    for path in (run / "checkpoints").iterdir():
+    for path in (run / "checkpoints").glob("*.safetensors"):
         path.unlink()
     restore_run_dir(None, run, {"images_seen": 0})
     assert [path.name for path in run.rglob("*") if path.is_file()] == []

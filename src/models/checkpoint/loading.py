@@ -150,6 +150,14 @@ def check_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
+def without_training(checkpoint: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's content with no more than samples and encodes, to be read by load_run. facts: about it."""
+    names = set(checkpoint["inference"]["parts"].values())
+    state = {name: tensor for name, tensor in checkpoint["state_dict"].items() if part_of(name) in names}
+    kept = {key: checkpoint[key] for key in ("config", "inference", "images_seen")}
+    return kept | {"state_dict": state, "export": {"metrics": {}} | facts}
+
+
 class WithoutInitialization(TorchFunctionMode):
     """Leaves weights as they are: the first random number on the meta device would import torch's compiler, seconds."""
 

@@ -11,7 +11,7 @@ from src.core.images import save_grid
 from src.core.run_folder import EXPORTED
 from src.evaluation.from_checkpoint import LoadedRun
 from src.models.checkpoint.format import to_bytes
-from src.models.checkpoint.loading import part_of
+from src.models.checkpoint.loading import without_training
 from src.models.inference import InferenceModel
 from src.reports.export.card import License, measured, write_card
 from src.reports.export.onnx_files import write_decoder, write_encoder
@@ -37,11 +37,7 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
         "data_license": license.text,
     }
     metrics = measured(run)
-    names = set(content["inference"]["parts"].values())
-    state = {name: tensor for name, tensor in content["state_dict"].items() if part_of(name) in names}
-    exported = {key: content[key] for key in ("config", "inference", "images_seen")}
-    exported |= {"state_dict": state, "export": facts | {"metrics": metrics}}
-    write_atomic(folder / EXPORTED, to_bytes(exported))
+    write_atomic(folder / EXPORTED, to_bytes(without_training(content, facts | {"metrics": metrics})))
     files = [folder / EXPORTED]
     prior = model.default_prior
     samples = next(model.sample_uint8(NUM_IMAGES, 0, NUM_IMAGES, prior))

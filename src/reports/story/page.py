@@ -8,7 +8,8 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from src.core.images import animation_bytes, tile, to_pillow
+from src.core.films import film_bytes
+from src.core.images import tile, to_pillow
 from src.core.run_folder import CHECKPOINTS, LAST, METRICS, SUMMARY
 from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
@@ -118,7 +119,7 @@ def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> 
     stops = latents.unflatten(0, (STOPS, PATHS))
     still = decode(model, path(stops[0], stops[1], STEPS)).flatten(0, 1)
     frames = [tile(decode(model, frame), PATHS) for frame in closed_path(stops, path, FRAMES)]
-    return grid(still, STEPS), data_uri("image/webp", animation_bytes(frames, ".webp"))
+    return grid(still, STEPS), data_uri("image/webp", film_bytes(frames, "webp"))
 
 
 def grid(images: Tensor, columns: int) -> Markup:

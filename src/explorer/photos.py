@@ -1,0 +1,96 @@
+"""A photo of one's own: the square of it that is looked at, and the latent whose image is most like it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from src.core.images import from_uint8
+from src.evaluation.latent_space import decode, encode
+from src.explorer.opened import Opened, Report, features_of, lite0
+from src.models.inference import LatentModel
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+FindBox = Callable[[Image.Image], Box]
+STEPS, CANDIDATES, RATE = 200, 256, 0.1
+PIXEL_WEIGHT, FEATURE_WEIGHT, PRIOR_WEIGHT = 1.0, 1.0, 0.02
+
+
+def centered_box(photo: Image.Image) -> Box:
+    """Return the largest square in the middle of a photo."""
+    side = min(photo.size)
+    left, top = (photo.width - side) / 2, (photo.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def squared(photo: Image.Image, box: Box) -> tuple[int, int, int]:
+    """Return the square about a box that lies within the photo: left, top and side in pixels."""
+    left, top, right, bottom = box
+    side = max(1, round(min(max(right - left, bottom - top), *photo.size)))
+    x, y = (left + right - side) / 2, (top + bottom - side) / 2
+    return int(min(max(x, 0), photo.width - side)), int(min(max(y, 0), photo.height - side)), side
+
+
+def cropped(photo: Image.Image, square: Sequence[float], image_size: int) -> Tensor:
+    """Return a square of a photo, or the nearest one within it, as a model's input: uint8 (3, S, S)."""
+    left, top, side = square
+    side = min(side, *photo.size)
+    left, top, side = squared(photo, (left, top, left + side, top + side))
+    image = photo.convert("RGB").crop((left, top, left + side, top + side))
+    return torch.from_numpy(np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))).permute(2, 0, 1)
+
+
+def find_latent(opened: Opened, target: Tensor, report: Report) -> Tensor:
+    """Return the latent (D,) of an image, uint8 (3, S, S): encoded where the model encodes, else projected."""
+    if opened.model.encoder is not None:
+        return encode(opened.model, target[None])[0]
+    return project(opened.model, target, report)
+
+
+def project(model: LatentModel, target: Tensor, report: Report, steps: int = STEPS) -> Tensor:
+    """Return the latent (D,) whose image is most like a uint8 image (3, S, S), by optimizing it.
+
+    The loss is the mean squared error of pixels, that of EfficientNet-Lite0's features in relation to their own size,
+    and a term that keeps the latent where N(0, I) has it. It begins at the most similar of CANDIDATES samples.
+    """
+    network, device = lite0(model.device), model.device
+
+    def loss(latents: Tensor) -> Tensor:
+        made = model.decode(latents.to(model.dtype)).float()
+        features = network.extract(made * 127.5 + 127.5)
+        pixels = (made - wanted).square().mean(dim=(1, 2, 3))
+        distance = (features - wanted_features).square().sum(dim=1) / wanted_features.square().sum()
+        prior = (latents.square().mean(dim=1) - 1).clamp(min=0)
+        return PIXEL_WEIGHT * pixels + FEATURE_WEIGHT * distance + PRIOR_WEIGHT * prior
+
+    wanted = from_uint8(target[None]).to(device)
+    with torch.no_grad():
+        wanted_features = network.extract(target[None].to(device))
+        candidates = model.sample_prior(CANDIDATES, torch.Generator().manual_seed(0)).to(device)
+        losses = torch.cat([loss(some) for some in candidates.split(8)])
+    latent = candidates[losses.argmin()][None].clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([latent], lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    best, lowest = latent.detach().clone(), float("inf")
+    for step in range(steps):
+        value = loss(latent)
+        if value.item() < lowest:
+            best, lowest = latent.detach().clone(), value.item()
+        optimizer.zero_grad()
+        value.sum().backward()
+        optimizer.step()
+        schedule.step()
+        report((step + 1) / steps, f"step {step + 1} of {steps}, error {lowest:.3f}")
+    return best[0].cpu()
+
+
+def errors(model: LatentModel, target: Tensor, latent: Tensor) -> tuple[float, float]:
+    """Return how far the image of a latent is from another, uint8 (3, S, S): the root mean square of the pixels'
+    differences, out of 255, and the distance of their features of length 1, at most sqrt(2)."""
+    found = decode(model, latent[None])
+    pixels = mse_loss(found[0].float(), target.float()).sqrt()
+    one, other = (features_of(lite0(model.device), image) for image in (found, target[None]))
+    return pixels.item(), (one - other).norm().item()
