@@ -61,6 +61,10 @@ bench: .venv/.ready  ## what src.train costs over a bare PyTorch loop; data agai
 bench-gpu: .venv/.ready  ## the GAN recipes and every speed switch on one CUDA card, under ten minutes; ARGS="data=..."
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: .venv/.ready  ## gan_cpu and the VAEs against DCGAN and pythae at equal processor seconds; ARGS="--images ..."
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
 .PHONY: lock
 lock: .venv/.ready  ## pin the newest dependencies, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url \

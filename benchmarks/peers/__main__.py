@@ -23,7 +23,7 @@ from src.config.cli import composed
 from src.config.validation import instantiate
 from src.core.images import to_pillow
 
-METRICS = ("fd_lite0", "kd_lite0", "precision_lite0", "recall_lite0")
+METRICS = ("fd_lite0", "fd_lite0_floor", "kd_lite0", "precision_lite0", "recall_lite0")
 # pytorch/examples' DCGAN as it is, and with this project's batch, learning rates, first beta and average.
 DCGAN = {"DCGAN": ("0", []), "DCGAN, our settings": ("10000", ["--batchSize", "16", "--lr", "0.001", "--beta1", "0"])}
 PYTHAE = {"pythae's VAE, mixture": "VAE", "pythae's RAE, mixture": "RAE_L2"}
@@ -89,7 +89,7 @@ def measure(name: str, seed: int, options: argparse.Namespace, images: Path) -> 
         folder.mkdir(parents=True, exist_ok=True)
         seen = train(name, seed, folder, options, images)
         given = [f"samples={folder}/samples", "data=folder", f"data.root={options.images}", "reference=val"]
-        given += ["metrics=[fd_lite0,manifold_lite0]", f"output={folder}"]
+        given += ["metrics=[lite0,prdc_lite0]", f"output={folder}"]
         run([sys.executable, "-m", "src.evaluate", *given], folder / "evaluation.txt")
         metrics = json.loads((folder / "metrics.json").read_text())
         result.write_text(json.dumps(metrics | {"images_seen": seen}))

@@ -45,7 +45,10 @@ class ImageGrids(PeriodicCallback):
     def on_train_end(self, trainer: Trainer, model: Any) -> None:
         grids = sorted(Path(self.folder).glob("samples_[0-9]*.png"))
         if trainer.is_global_zero and grids:
-            write_atomic(Path(self.folder, FILM), growing_up(grids))
+            write_atomic(film := Path(self.folder, FILM), growing_up(grids))
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_video"):
+                    logger.log_video(film.stem, [film], step=model.images_seen)
 
     @torch.no_grad()
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from src.data.head import WEIGHTS, Head
+from src.data.head import WEIGHTS, Box, Head
 from src.metrics.features import EfficientNetLite0
 
 SIDES = (256, 512)  # pixels of the longer side of the copies that are searched
@@ -97,11 +97,11 @@ class HeadFinder(nn.Module):
         score = (candidate[0] + best[0].item()) / 2 + 0.35 * torch.logit(share, eps=1e-4).item() + 0.45
         return [score, *box]
 
-    def search(self, photo: Image.Image, region: tuple[float, ...], side: int) -> tuple[Tensor, Tensor]:
+    def search(self, photo: Image.Image, region: Box, side: int) -> tuple[Tensor, Tensor]:
         """Return every cell's logit and box in pixels of the photo, (M, 5), and the map of stride 32."""
         width, height = region[2] - region[0], region[3] - region[1]
         scale = side / max(width, height)
-        size = tuple(max(2 * STRIDE, round(extent * scale / 32) * 32) for extent in (width, height))
+        size = max(2 * STRIDE, round(width * scale / 32) * 32), max(2 * STRIDE, round(height * scale / 32) * 32)
         copy = photo.resize(size, Image.Resampling.BILINEAR, region, reducing_gap=2.0)
         fine, coarse = self.features(torch.from_numpy(np.array(copy)).permute(2, 0, 1)[None])
         found = self.boxes(self.head(fine, coarse))[0]
@@ -110,7 +110,7 @@ class HeadFinder(nn.Module):
         return found, coarse
 
 
-def surroundings(box: list[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def surroundings(box: list[float], size: tuple[int, int]) -> Box:
     """Return a square region of twice a box's size around it, moved into the photo or cut to it."""
     side = 2 * max(box[2] - box[0], box[3] - box[1])
     region = []

@@ -16,7 +16,7 @@ from src.core.run_folder import CHECKPOINTS, MILESTONES, numbered_checkpoints
 from src.data.drawn_cats.factors import FACTORS
 from src.evaluation.from_checkpoint import load_run
 from src.evaluation.latent_space import Directions, decode, encode, most_active, steepest_directions
-from src.evaluation.memorization import HELD_OUT_QUANTILE, MAX_SAMPLES, nearest_neighbors
+from src.evaluation.memorization import Nearest, TrainingImages
 from src.metrics.features import EfficientNetLite0
 from src.models.checkpoint.loading import load_inference_model, read_checkpoint
 from src.models.inference import InferenceModel
@@ -24,7 +24,6 @@ from src.models.priors import Prior
 
 NUM_DIRECTIONS, ENCODED, JACOBIANS = 8, 2_000, 4
 MAX_TRAIN = 50_000  # images that the nearest ones are looked for among
-NEIGHBORS = 6
 NAMED = 0.2  # of a direction's variance is explained by a factor that it is named after
 BINS = 8
 Report = Callable[[float, str], Any]
@@ -39,7 +38,7 @@ class Opened:
     def __init__(self, path: str, device: str) -> None:
         self.path, self.run = path, load_run(path, device)
         self.model, self.lock, self.missing = self.run.inference, RLock(), ""
-        self.features: tuple[Tensor, float] | None = None
+        self.search: TrainingImages | None = None
         kind = self.run.config["model"]["_target_"].rpartition(".")[2]
         self.name = f"{self.run.folder.name} ({kind}, {self.model.images_seen:,} images seen)"
         self.image_size: int = self.run.config["data"]["image_size"]
@@ -95,27 +94,13 @@ class Opened:
         """Return the image of a latent, uint8 (3, S, S)."""
         return decode(self.model, latent[None])[0]
 
-    def train_features(self, report: Report) -> tuple[Tensor, float]:
-        """Return the training images' features, (N, F) of length 1, and the distance below which an image is a copy.
-
-        They are computed once, and the distance is that of src.evaluate neighbors=.
-        """
+    def nearest(self, images: Tensor) -> Nearest:
+        """Return the training images nearest to uint8 images (N, 3, S, S), which are read once."""
         with self.lock:
-            if self.features is None:
-                train, parts = self.data.images("train", MAX_TRAIN), list[Tensor]()
-                for batch in train.batches(64):
-                    report(64 * len(parts) / len(train), f"looking at {len(train):,} training images, once")
-                    parts.append(features_of(lite0(self.model.device), batch))
-                held_out = self.data.val.select(slice(MAX_SAMPLES))
-                found = self.distances(held_out[:], torch.cat(parts))[0][:, 0] if len(held_out) else torch.zeros(1)
-                self.features = torch.cat(parts), found.quantile(HELD_OUT_QUANTILE).item()
-            return self.features
-
-    def distances(self, images: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distances and positions of the training images nearest to uint8 images: two (N, NEIGHBORS)."""
-        versions = [images, images.flip(-1)] if self.data.horizontal_flip else [images]
-        queries = torch.stack([features_of(lite0(self.model.device), version) for version in versions])
-        return nearest_neighbors(queries, features.split(8_192), NEIGHBORS)
+            if self.search is None:
+                train = self.data.images("train", MAX_TRAIN)
+                self.search = TrainingImages(train, lite0(self.model.device), self.data.horizontal_flip)
+        return self.search.nearest(images)
 
     @cached_property
     def times(self) -> dict[int, Path]:

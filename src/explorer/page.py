@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from src.core.errors import UserError
 from src.explorer import tabs
 from src.explorer.opened import Opened
-from src.explorer.photos import FindBox, centered_box
 
 # The names of fonts of the system: Gradio's own theme would fetch one from Google.
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -33,7 +32,7 @@ STYLE = """
 INTRODUCTION = "Images of cats that do not exist. Keep the ones you like; they can be ends of a way between two cats."
 
 
-def build(models: list[Opened], find_box: FindBox) -> gr.Blocks:
+def build(models: list[Opened]) -> gr.Blocks:
     """Return the page of some models, side by side."""
     with gr.Blocks(title="Cat Faces", analytics_enabled=False, delete_cache=(3_600, 3_600)) as page:
         gr.Markdown(f"# Cat Faces\n{INTRODUCTION}\n\n" + "\n\n".join(f"**{opened.name}**" for opened in models))
@@ -45,7 +44,7 @@ def build(models: list[Opened], find_box: FindBox) -> gr.Blocks:
         with gr.Tab("Between two cats") as tab:
             tabs.between(tab, models, kept)
         with gr.Tab("My cat"):
-            tabs.my_cat(models, kept, find_box)
+            tabs.my_cat(models, kept)
         with gr.Tab("Nearest"):
             tabs.nearest(models)
         with gr.Tab("Growing up") as tab:
@@ -54,11 +53,11 @@ def build(models: list[Opened], find_box: FindBox) -> gr.Blocks:
     return page
 
 
-def application(models: list[Opened], folder: str, find_box: FindBox = centered_box) -> FastAPI:
-    """Return what answers the browser. folder: of the images on the page. find_box: where the cat is in a photo."""
+def application(models: list[Opened], folder: str) -> FastAPI:
+    """Return what answers the browser. folder: of the images on the page."""
     # Before the page is built: its parts remember where they may read.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-    page, app = build(models, find_box), FastAPI()
+    page, app = build(models), FastAPI()
 
     look: Any = {"theme": gr.themes.Default(**FONTS), "css": STYLE, "footer_links": []}  # type: ignore[arg-type]
     return gr.mount_gradio_app(app, page, "/", run_history=False, ssr_mode=False, mcp_server=False, **look)

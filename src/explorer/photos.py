@@ -1,6 +1,6 @@
 """A photo of one's own: the square of it that is looked at, and the latent whose image is most like it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,18 +9,22 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from src.core.images import from_uint8
+from src.data.cat_heads import find_heads
+from src.data.head import MIN_SCORE, Box
+from src.data.head_crops import square_around
 from src.evaluation.latent_space import decode, encode
 from src.explorer.opened import Opened, Report, features_of, lite0
 from src.models.inference import LatentModel
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
-FindBox = Callable[[Image.Image], Box]
 STEPS, CANDIDATES, RATE = 200, 256, 0.1
 PIXEL_WEIGHT, FEATURE_WEIGHT, PRIOR_WEIGHT = 1.0, 1.0, 0.02
 
 
-def centered_box(photo: Image.Image) -> Box:
-    """Return the largest square in the middle of a photo."""
+def find_box(photo: Image.Image) -> Box:
+    """Return the square that data.crop=cat takes of a photo, about its surest cat's head; without one, its middle."""
+    head = next(iter(find_heads(photo)), None)
+    if head and head.score >= MIN_SCORE:
+        return square_around(head.box, photo.size)
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
     return left, top, left + side, top + side

@@ -15,11 +15,12 @@ from src.core.films import film_bytes
 from src.core.images import save_grid, to_pillow
 from src.evaluation.latent_space import closed_path, decode, linear, spherical
 from src.explorer.opened import NUM_DIRECTIONS, Opened
-from src.explorer.photos import FindBox, cropped, errors, find_latent, squared
+from src.explorer.photos import cropped, errors, find_box, find_latent, squared
 
 SEED = "a seed"  # the end of a way that is drawn from its seed
 COUNT = 16  # images of a model that grows up
 REACH, STEPS, FRAMES = 3.0, 101, 16
+BESIDE = 6  # training images beside a sample
 # Sliders answer while they are moved, to the newest position alone, and nothing flickers.
 AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
@@ -218,7 +219,7 @@ def films(opened: Opened, *way: Any) -> tuple[str, Any]:
     return names[0], gr.update(value=names, visible=True)
 
 
-def my_cat(models: list[Opened], kept: gr.State, find_box: FindBox) -> None:
+def my_cat(models: list[Opened], kept: gr.State) -> None:
     """Lay out a photo, the square of it, and what each model makes of it."""
     size = max(opened.image_size for opened in models)
     with gr.Row():
@@ -274,24 +275,23 @@ def nearest(models: list[Opened]) -> None:
         seed, count = seed_field(), gr.Slider(1, 8, 4, step=1, label="Samples", buttons=[])
     look = gr.Button("Look for the nearest training images", variant="primary")
     for opened in models:
-        gallery, verdict = cats(f"{opened.name}: a sample a row, then its nearest", 7), gr.Markdown()
+        gallery, verdict = cats(f"{opened.name}: a sample a row, then its nearest", BESIDE + 1), gr.Markdown()
         look.click(partial(neighbors, opened), [seed, count], [gallery, verdict])
 
 
-def neighbors(opened: Opened, seed: int, count: int, progress: Any = gr.Progress()) -> tuple[Shown, str]:  # noqa: B008
+def neighbors(opened: Opened, seed: int, count: int) -> tuple[Shown, str]:
     """Return samples, each followed by its nearest training images, and which of them are copies."""
     if opened.data is None:
         return [], f"The training images are not here: {opened.missing}"
-    features, copy = opened.train_features(lambda share, text: progress(share, desc=text))
     samples = opened.draw(seed, count, opened.model.default_prior, 1.0)
-    distances, positions = opened.distances(samples, features)
-    train, shown = opened.data.images("train"), Shown()
+    found, train, shown = opened.nearest(samples), opened.data.images("train"), Shown()
     for index, sample in enumerate(samples):
-        captions = [f"sample {index + 1}", *(f"{distance:.2f}" for distance in distances[index].tolist())]
-        shown += zip(map(to_pillow, [sample, *train[positions[index]]]), captions, strict=True)
-    copies = [str(index + 1) for index in (distances[:, 0] < copy).nonzero()[:, 0].tolist()]
-    verdict = f"nearer to a training image than 99% of the held-out images are (a distance below {copy:.2f})"
-    return shown, f"Copies, {verdict}: {', '.join(copies) or 'none of these'}."
+        distances = found.distances[index, :BESIDE].tolist()
+        captions = [f"sample {index + 1}", *(f"{distance:.2f}" for distance in distances)]
+        images = [sample, *train[found.positions[index, :BESIDE]]]
+        shown += zip(map(to_pillow, images), captions, strict=True)
+    copies = [str(index + 1) for index in found.are_copies.nonzero()[:, 0].tolist()]
+    return shown, f"Copies of a training image: {', '.join(copies) or 'none of these'} (docs/diagnostics.md)."
 
 
 def growing_up(tab: gr.Tab, models: list[Opened]) -> None:

@@ -118,7 +118,7 @@ class WandbLogger(LightningWandbLogger):
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
         """Send a warning, of which W&B informs by mail or Slack whoever wants it."""
-        self.experiment.alert(title, text, level=wandb.AlertLevel.WARN)
+        self.experiment.alert(title, text, level="WARN")
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:

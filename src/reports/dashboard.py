@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-import wandb_workspaces.reports.v2 as reports
-import wandb_workspaces.workspaces as workspaces
+from wandb_workspaces import workspaces
+from wandb_workspaces.reports import v2
 
 from src.core.files import write_atomic
 from src.logger.wandb import choose_mode
 
 AXIS = "images_seen"
+reports: Any = v2  # whose types name no exports
 
 
 def write_dashboard(project: str, entity: str | None, name: str, sections: dict[str, Any], folder: Path) -> None:
@@ -20,7 +21,10 @@ def write_dashboard(project: str, entity: str | None, name: str, sections: dict[
     sections: those of conf/dashboard.yaml. The report has each one's panels below its hint, which findings replace.
     """
     is_online = choose_mode() == "online"
-    where = {"project": project, "entity": entity or (wandb.Api().default_entity if is_online else "ENTITY")}
+    where: dict[str, Any] = {
+        "project": project,
+        "entity": entity or (wandb.Api().default_entity if is_online else "ENTITY"),
+    }
     rows = [workspaces.Section(name=title, panels=panels(of), is_open=True) for title, of in sections.items()]
     settings = workspaces.WorkspaceSettings(x_axis=AXIS)
     workspace = workspaces.Workspace(**where, name=name, sections=rows, settings=settings)

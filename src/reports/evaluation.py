@@ -38,7 +38,8 @@ def write_evaluation(
     ]
     nearest: Nearest = {}
     for metrics in evaluator.feature_metrics if neighbors else ():
-        values, *nearest[metrics.features.name] = memorization(evaluator, metrics, neighbors)
+        values, grid, distances = memorization(evaluator, metrics, neighbors)
+        nearest[metrics.features.name] = grid, distances
         parts.append((f"{min(evaluator.num_images, MAX_SAMPLES):,} samples, or held-out images", values))
     if isinstance(evaluator.model, EncodingModel):
         parts += representation(evaluator, evaluator.model, max_bound_images, importance_samples)

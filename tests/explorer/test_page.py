@@ -49,8 +49,9 @@ def url(runs: dict[str, Path], reached: list[Any], tmp_path_factory: pytest.Temp
         pytest.skip("there is no chromium")
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     folder, models = str(tmp_path_factory.mktemp("page")), [Opened(str(run), "cpu") for run in runs.values()]
-    app = application(models, folder, lambda photo: (0, 0, photo.width / 2, photo.height))
-    with listening("127.0.0.1", None) as sock:
+    app = application(models, folder)
+    with listening("127.0.0.1", None) as sock, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.explorer.tabs.find_box", lambda photo: (0, 0, photo.width / 2, photo.height))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()
@@ -198,7 +199,7 @@ def test_every_tab_shows_what_it_says(
 
     panel = browser.open("Nearest")
     panel.get_by_role("button", name="Look for").click()
-    panel.get_by_text("Copies, nearer").nth(1).wait_for()
+    panel.get_by_text("Copies of a training image").nth(1).wait_for()
     assert panel.locator(".cats").first.locator("img").count() == 4 * 7
 
     panel = browser.open("Growing up")

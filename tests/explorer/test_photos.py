@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from src.data.decoding import Decoding
-from src.explorer.photos import Box, centered_box, cropped, errors, project, squared
+from src.data.head import Box
+from src.explorer.photos import cropped, errors, find_box, project, squared
 from src.models.inference import LatentModel
 from tests.helpers.tiny import tiny_gan
 
@@ -38,7 +39,7 @@ def test_square_of_the_middle_is_what_data_crop_center_reads(size: tuple[int, in
     with io.BytesIO() as file:
         image.save(file, "PNG")
         expected, _ = Decoding(32)(file.getvalue())
-    found = cropped(image, squared(image, centered_box(image)), 32)
+    found = cropped(image, squared(image, find_box(image)), 32)
     np.testing.assert_array_equal(found, expected)
 
 

@@ -108,7 +108,8 @@ def test_floor_is_the_distance_of_real_images_in_whatever_batches(batch_size: in
     metrics, images = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()}), smooth_images(2_000, 0)
     real = metrics.summarize_real(images.split(batch_size), len(images))
     assert set(real) == {"moments", "bias"}
-    halves = metrics.compare(*(metrics.summarize([images[start::2]]) for start in (0, 1)))
+    first, second = (metrics.summarize([images[start::2]]) for start in (0, 1))
+    halves = metrics.compare(first, second)
     assert metrics.floors(real, 1_000, 1_000)["fd_floor"] == pytest.approx(halves["fd"], rel=1e-4)
     for count in (200, 400):
         others = [smooth_images(count, seed) for seed in range(1, 21)]
