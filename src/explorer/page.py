@@ -26,7 +26,7 @@ STYLE = """
 .stays {position: sticky; top: 0; z-index: 2; background: var(--background-fill-primary); align-self: start}
 @media (max-width: 640px) {
     .gradio-container {padding: 8px !important}
-    .cats .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important}
+    .cats .grid-container {--grid-cols: 3 !important; gap: 2px !important}
 }
 """
 INTRODUCTION = "Images of cats that do not exist. Keep the ones you like; they can be ends of a way between two cats."
