@@ -126,7 +126,8 @@ def test_other_commands_take_every_data_set(choice: str, tmp_path: Path) -> None
 def test_every_recipe_is_made(group: str, tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
     for choice in choices(group):
-        config = config_of(f"{group}={choice}", "trainer.devices=1", "trainer.accelerator=cpu")
+        root = [f"data.root={tmp_path}"] if choice == "my_cats" else []
+        config = config_of(f"{group}={choice}", "trainer.devices=1", "trainer.accelerator=cpu", *root)
         assert isinstance(made(config["model"]), GenerativeModel)
         assert isinstance(made(config["data"]), LightningDataModule)
         assert isinstance(made(config["trainer"] | {"logger": False}), Trainer)
