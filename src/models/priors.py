@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 Prior = Literal["normal", "mixture"]
 MAX_ITERATIONS = 50
-HELD_OUT = 4  # every so manyth latent is held out to choose the number of components
+HELD_OUT = 4  # one of so many latents, at random, is held out to choose the number of components
 REGULARIZATION = 1e-4  # added to the covariances' diagonals, in units of the latents' mean variance
 
 
@@ -64,7 +64,7 @@ class GaussianMixture(nn.Module):
         def held_out_density(num_components: int) -> float:
             return float(mixture_of(num_components, values[~is_held_out]).score(values[is_held_out]))
 
-        is_held_out = np.arange(len(values)) % HELD_OUT == 0
+        is_held_out = np.random.default_rng(0).permutation(len(values)) % HELD_OUT == 0
         most = max(min(len(self.weights), (len(values) - is_held_out.sum()) // 2), 1)
         # All, half, a quarter, ... of them, the fewest first, which are taken where the density is the same.
         numbers = sorted({max(most >> halvings, 1) for halvings in range(8)})

@@ -108,13 +108,14 @@ def test_floor_is_the_distance_of_real_images_in_whatever_batches(batch_size: in
     metrics, images = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()}), smooth_images(2_000, 0)
     real = metrics.summarize_real(images.split(batch_size), len(images))
     assert set(real) == {"moments", "bias"}
-    first, second = (metrics.summarize([images[start::2]]) for start in (0, 1))
-    halves = metrics.compare(first, second)
+    halves = metrics.compare(metrics.summarize([images[::2]]), metrics.summarize([images[1::2]]))
     assert metrics.floors(real, 1_000, 1_000)["fd_floor"] == pytest.approx(halves["fd"], rel=1e-4)
     for count in (200, 400):
         others = [smooth_images(count, seed) for seed in range(1, 21)]
         found = [metrics.compare(real, metrics.summarize([other]))["fd"] for other in others]
-        assert metrics.floors(real, 2_000, count)["fd_floor"] == pytest.approx(np.mean(found), rel=0.2)
+        assert metrics.floors(real, 2_000, count)["fd_floor"] == pytest.approx(
+            np.mean(found), rel=0.4
+        )  # of 12 features
 
 
 def test_few_images_and_other_distances_have_no_floor() -> None:
