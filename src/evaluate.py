@@ -21,6 +21,7 @@ def evaluate(
     batch_size: PositiveInt,
     importance_samples: PositiveInt,
     max_bound_images: PositiveInt,
+    fresh_cats: PositiveInt,
     wandb: bool,
     device: Literal["auto", "cpu", "cuda", "mps"],
     data: dict[str, Any],
@@ -59,8 +60,15 @@ def evaluate(
     if not any(value is not None for value in data.values()):
         evaluator.fit_prior()  # to the run's own training images
     folder = Path(output) if output else loaded.folder
-    evaluated = checkpoint or samples
-    written = write_evaluation(evaluator, folder, evaluated, neighbors, importance_samples, max_bound_images)
+    written = write_evaluation(
+        evaluator,
+        folder,
+        checkpoint or samples,
+        neighbors,
+        importance_samples=importance_samples,
+        max_bound_images=max_bound_images,
+        fresh_cats=fresh_cats,
+    )
     if wandb:
         log_evaluation(logger, evaluator, *written)
 

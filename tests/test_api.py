@@ -94,7 +94,7 @@ def test_curves_are_against_the_images_seen(vae: Run) -> None:
 
 
 def test_evaluation_is_that_of_the_command(vae: Run, tmp_path: Path) -> None:
-    values = vae.evaluate("metrics=none", "num_images=20", f"output={tmp_path}")
+    values = vae.evaluate("metrics=none", "num_images=20", "fresh_cats=64", f"output={tmp_path}")
     assert {"elbo_nats", "psnr", "active_units"} <= values.keys()
     assert values["images_seen"] == 256
 

@@ -18,18 +18,17 @@ from src.models.vae import VAE
 from src.objectives.kl import nats_to_bits_per_dimension
 
 COMPARED_LATENTS = 2_000  # at most, for what grows with their square
-MIN_CATS = 5_000  # fresh ones, for MIG and DCI
 BATCH_SIZE = 64
 
 
 @torch.no_grad()
 def representation(
-    evaluator: Evaluator, model: EncodingModel, max_bound_images: int, importance_samples: int
+    evaluator: Evaluator, model: EncodingModel, max_bound_images: int, importance_samples: int, fresh_cats: int
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return metrics of held-out images by name, each with what they are of.
 
     They are of as many images as samples at most; max_bound_images: the most images whose likelihood is bounded, by
-    importance_samples draws of each posterior.
+    importance_samples draws of each posterior. fresh_cats: see disentanglement.
     """
     torch.manual_seed(evaluator.seed)
     max_images = min(evaluator.num_images, evaluator.max_reference_images)
@@ -38,7 +37,7 @@ def representation(
         (images, reconstruction_metrics(evaluator, model, max_images)),
         (bounded, likelihood_bounds(evaluator, model, max_bound_images, importance_samples)),
         (images, latent_metrics(evaluator, model, max_images)),
-        ("fresh drawn cats", disentanglement(evaluator, model)),
+        ("fresh drawn cats", disentanglement(evaluator, model, fresh_cats)),
     ]
 
 
@@ -96,15 +95,15 @@ def latent_metrics(evaluator: Evaluator, model: EncodingModel, max_images: int) 
     return results
 
 
-def disentanglement(evaluator: Evaluator, model: EncodingModel) -> dict[str, float]:
-    """Return MIG and DCI of drawn cats that the model has not seen, and under <name>_floor those of shuffled latents.
+def disentanglement(evaluator: Evaluator, model: EncodingModel, count: int) -> dict[str, float]:
+    """Return MIG and DCI of so many drawn cats that the model has not seen, and <name>_floor of shuffled latents.
 
     The mutual information of few images is too high, more so for dimensions that know nothing. Other data has none.
     """
     data = evaluator.data
     if not isinstance(data.source, DrawnCats):
         return {}
-    fresh = DrawnCats(max(evaluator.num_images, MIN_CATS), data.source.seed + 1)
+    fresh = DrawnCats(count, data.source.seed + 1)
     cats = fresh.load(data.image_size, data.cache_dir)
     batches = track(cats.batches(BATCH_SIZE), len(cats), f"latents of {len(cats):,} fresh drawn cats")
     latents = torch.cat([model.encode(evaluator.inputs(batch)).cpu() for batch in batches]).double()

@@ -24,12 +24,12 @@ Nearest = dict[str, tuple[Tensor, Tensor]]  # a network -> a grid of samples and
 
 
 def write_evaluation(
-    evaluator: Evaluator, folder: Path, evaluated: Any, neighbors: int, importance_samples: int, max_bound_images: int
+    evaluator: Evaluator, folder: Path, evaluated: Any, neighbors: int, **options: int
 ) -> tuple[dict[str, Any], Nearest]:
     """Write metrics.json and neighbors_<network>.png, and print each number with what it is of. For one process only.
 
     evaluated: the checkpoint, or where the samples are from. neighbors: rows of a grid, 0 for none.
-    importance_samples, max_bound_images: see representation.
+    options: of representation.
     """
     torch.manual_seed(evaluator.seed)
     parts: list[tuple[str, dict[str, Any]]] = [
@@ -42,7 +42,7 @@ def write_evaluation(
         nearest[metrics.features.name] = grid, distances
         parts.append((f"{min(evaluator.num_images, MAX_SAMPLES):,} samples, or held-out images", values))
     if isinstance(evaluator.model, EncodingModel):
-        parts += representation(evaluator, evaluator.model, max_bound_images, importance_samples)
+        parts += representation(evaluator, evaluator.model, **options)
     facts = {
         "num_images": evaluator.num_images,
         "seed": evaluator.seed,

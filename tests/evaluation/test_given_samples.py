@@ -38,7 +38,9 @@ def test_a_folder_is_evaluated_as_the_samples_it_holds(tmp_path: Path, capsys: p
     assert "15 images of given, of which 15 were scaled to 64x64" in capsys.readouterr().out
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     evaluator = Evaluator(model, images, [metrics], len(model.images), cache_dir=str(tmp_path))
-    write_evaluation(evaluator, tmp_path / "out", given, neighbors=2, importance_samples=1, max_bound_images=1)
+    write_evaluation(
+        evaluator, tmp_path / "out", given, neighbors=2, importance_samples=1, max_bound_images=1, fresh_cats=1
+    )
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     expected = metrics.compare(metrics.summarize([images.images("train")[:]]), metrics.summarize([model.images[:]]))
     assert written["fd"] == pytest.approx(expected["fd"], rel=1e-4)
@@ -62,13 +64,13 @@ def test_losses_and_reconstructions_are_of_held_out_images_and_perfect_ones_have
     model, data = tiny_autoencoder().eval(), tiny_data(40, val_fraction=0.25)
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     evaluator = Evaluator(model, data, [metrics], num_images=40, cache_dir=str(tmp_path))
-    (of, values), *_ = representation(evaluator, model, 5, 1)
+    (of, values), *_ = representation(evaluator, model, 5, 1, 0)
     assert of == "10 held-out images"
     model.reconstruct = lambda images: images  # type: ignore[method-assign]
-    (_, perfect), *_ = representation(evaluator, model, 5, 1)
+    (_, perfect), *_ = representation(evaluator, model, 5, 1, 0)
     assert perfect["fd_reconstruction"] == pytest.approx(0, abs=1e-9)
     assert perfect["ssim"] == pytest.approx(1) != values["ssim"]
     # Without held-out images the training images are taken, and it is said.
     data = tiny_data(40, val_fraction=0.0)
-    (of, _), *_ = representation(Evaluator(model, data, (), num_images=40), model, 5, 1)
+    (of, _), *_ = representation(Evaluator(model, data, (), num_images=40), model, 5, 1, 0)
     assert of == "40 training images"

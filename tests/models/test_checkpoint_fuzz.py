@@ -160,7 +160,7 @@ def use(model: str, path: Path, everywhere: bool) -> None:
     load_run(path, "cpu").model.sample(1)
     if everywhere:
         options = [f"checkpoint={path}", "device=cpu", f"output={path.parent}/out"]
-        evaluate(**config_of(*options, "metrics=none", "max_bound_images=2", name="evaluate"))
+        evaluate(**config_of(*options, "metrics=none", "max_bound_images=2", "fresh_cats=8", name="evaluate"))
         few = ["num_images=8", "paths=1", "steps=2", "frames=2", "num_directions=1"]
         latents(**config_of(*options, *few, name="latents"))
         run = ["max_images=48", "metrics=none", "callbacks.image_grids=null", f"run_dir={path.parent}/run"]

@@ -60,7 +60,7 @@ def enter(door: str, path: Path) -> None:
     if door == "sample":
         sample(**config_of(*options, "num_images=2", f"output={path.parent}/samples", name="sample"))
     elif door == "evaluate":
-        evaluate(**config_of(*options, "metrics=none", f"output={path.parent}", name="evaluate"))
+        evaluate(**config_of(*options, "metrics=none", "fresh_cats=8", f"output={path.parent}", name="evaluate"))
     elif door == "latents":
         few = ["num_images=16", "paths=2", "steps=2", "frames=2", "num_directions=1"]
         latents(**config_of(*options, *few, f"output={path.parent}/latents", name="latents"))

@@ -122,7 +122,8 @@ def test_folder_opens_like_a_run(kind: str, runs: dict[str, Run], exported: dict
         assert torch.equal(opened.encode(image), runs[kind].encode(image))
     options = ["metrics=none", "num_images=8"]
     before, after = (
-        run.evaluate(*options, f"output={tmp_path / name}") for name, run in (("a", runs[kind]), ("b", opened))
+        run.evaluate(*options, "fresh_cats=64", f"output={tmp_path / name}")
+        for name, run in (("a", runs[kind]), ("b", opened))
     )
     assert before | {"checkpoint": ""} == after | {"checkpoint": ""}
 
