@@ -28,8 +28,7 @@ from src.core.errors import RunFailed, RunStopped, UserError
 from src.core.images import from_uint8, save_grid, tile, to_pillow, to_uint8
 from src.core.run_folder import METRICS, read_rows
 from src.data.archives import Unusable
-from src.data.decoding import Decoding, opened
-from src.data.head import MIN_SCORE
+from src.data.decoding import MIN_SCORE, Decoding, opened
 from src.data.head_crops import square_around
 from src.evaluation.from_checkpoint import LoadedRun, load_run
 from src.evaluation.latent_space import linear, spherical

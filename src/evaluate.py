@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from src.config.cli import run
-from src.config.validation import check_value, instantiate
+from src.config.validation import check_value
 from src.core.errors import UserError
 from src.core.types import CheckpointPath, FolderPath, ImagesPath, NonNegativeInt, OutputPath, PositiveInt, Seed
 
@@ -31,6 +31,7 @@ def evaluate(
 
     neighbors: also a grid of so many samples with their nearest training images. wandb: the W&B run gets both.
     """
+    config = locals()
     if (checkpoint is None) == (samples is None):
         raise UserError("give either checkpoint=RUN, or samples=FOLDER and the images to compare them with, data=...")
     if samples and wandb:
@@ -38,39 +39,9 @@ def evaluate(
     if data.get("root") and "_target_" not in data:
         check_value("data.root", data["root"], ImagesPath)
 
-    from pathlib import Path
+    from src.reports.evaluation import run_evaluation
 
-    from src.evaluation.evaluator import Evaluator
-    from src.evaluation.from_checkpoint import load_run
-    from src.evaluation.given_samples import LoadedSamples
-    from src.reports.evaluation import log_evaluation, write_evaluation
-
-    loaded: Any = load_run(checkpoint, device) if checkpoint else LoadedSamples(str(samples), num_images, data, device)
-    if wandb:  # before the work
-        from src.logger.wandb import continue_run
-
-        logger = continue_run(loaded.content, loaded.folder)
-    images = loaded.data(data, reference)
-    print(f"data: {images.source.description}", flush=True)
-    networks = [instantiate(network) for network in metrics["feature_metrics"].values()]
-    num_images = getattr(loaded.model, "num_images", num_images)  # of given samples
-    evaluator = Evaluator(
-        loaded.model, images, networks, num_images, reference, seed, batch_size, max_reference_images, cache_dir
-    )
-    if not any(value is not None for value in data.values()):
-        evaluator.fit_prior()  # to the run's own training images
-    folder = Path(output) if output else loaded.folder
-    written = write_evaluation(
-        evaluator,
-        folder,
-        checkpoint or samples,
-        neighbors,
-        importance_samples=importance_samples,
-        max_bound_images=max_bound_images,
-        fresh_cats=fresh_cats,
-    )
-    if wandb:
-        log_evaluation(logger, evaluator, *written)
+    run_evaluation(config)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from pretrained.cat_heads.train import CANVAS, FOLDS, Material, background, composite, degraded
 from src.data.cat_heads import HeadFinder, head_finder
-from src.data.head import MIN_SCORE, Box, Head
+from src.data.decoding import MIN_SCORE, Box, Head
 
 COMPOSITES = 200
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from src.data.cat_heads import REFERENCE, STRIDE, HeadFinder, HeadNetwork
-from src.data.head import WEIGHTS
+from src.data.decoding import HEAD_WEIGHTS
 
 CANVAS = 256
 CELLS = CANVAS // STRIDE
@@ -390,7 +390,7 @@ def main() -> None:
     rows = np.flatnonzero((photos < 0) | (photos % FOLDS != fold)) if fold is not None else np.arange(len(photos))
     train(head, folder, rows, 5, 3e-3)
     state = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
-    save_file(state, WEIGHTS if fold is None else folder / f"fold{fold}.safetensors")
+    save_file(state, HEAD_WEIGHTS if fold is None else folder / f"fold{fold}.safetensors")
 
 
 if __name__ == "__main__":

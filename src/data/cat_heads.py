@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from src.data.head import WEIGHTS, Box, Head
+from src.data.decoding import HEAD_WEIGHTS, Box, Head
 from src.metrics.features import EfficientNetLite0
 
 SIDES = (256, 512)  # pixels of the longer side of the copies that are searched
@@ -141,7 +141,7 @@ def without_overlaps(found: Tensor, of_smaller: bool = False) -> Tensor:
 def head_finder() -> HeadFinder:
     """Return the trained finder."""
     finder = HeadFinder()
-    finder.head.load_state_dict(load_file(WEIGHTS))
+    finder.head.load_state_dict(load_file(HEAD_WEIGHTS))
     return finder.eval()
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,10 +22,22 @@ PYTHON_PASSES = 2048  # as many passes in C take the time of one in Python
 LARGE = 2**24  # pixels of an image that is decoded while no other large one is
 ONE_LARGE_IMAGE = threading.Lock()
 
+Box = tuple[float, float, float, float]
+MIN_SCORE = 0.5  # of a cat's head that is taken
+HEAD_WEIGHTS = Path(__file__).parents[2] / "pretrained" / "cat_heads" / "head.safetensors"
+
 Crop = Literal["center", "pad", "stretch", "cat"]
 Upscale = Literal["allow", "refuse"]
 Cats = Literal["largest", "all"]
 WithoutCat = Literal["skip", "center"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A cat's head: its box from ear tips to chin, (x0, y0, x1, y1) in pixels of the upright photo; score, 0 to 1."""
+
+    box: Box
+    score: float
 
 
 class TooSmall(Unusable):

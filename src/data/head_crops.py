@@ -9,8 +9,7 @@ import numpy as np
 
 from src.core.files import file_sha256
 from src.data.cache.manifest import NO_CAT, DecodedImage
-from src.data.decoding import Decoding, TooSmall, opened
-from src.data.head import MIN_SCORE, WEIGHTS, Box, Head
+from src.data.decoding import HEAD_WEIGHTS, MIN_SCORE, Box, Decoding, Head, TooSmall, opened
 
 MARGIN = 1.15  # side of the crop to that of the head: what AFHQ's alignment leaves around one
 FILLS = 0.75  # of the shorter side; a crop that would be larger is the whole image already
@@ -71,7 +70,7 @@ def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 @cache
 def weights_digest() -> str:
     """Return what identifies the head finder's weights: a cache of crops is rebuilt for other ones."""
-    return file_sha256(WEIGHTS)[:16]
+    return file_sha256(HEAD_WEIGHTS)[:16]
 
 
 def _row(file: str, head: Head, kept: str, image: str, size: tuple[int, int]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from src.core.images import from_uint8
 from src.data.cat_heads import find_heads
-from src.data.head import MIN_SCORE, Box
+from src.data.decoding import MIN_SCORE, Box
 from src.data.head_crops import square_around
 from src.evaluation.latent_space import decode, encode
 from src.explorer.opened import Opened, Report, features_of, lite0

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from src.config.validation import instantiate
 from src.core.files import write_atomic
 from src.core.images import save_grid, to_pillow
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.given_samples import GivenSamples
+from src.evaluation.from_checkpoint import load_run
+from src.evaluation.given_samples import GivenSamples, LoadedSamples
 from src.evaluation.memorization import MAX_SAMPLES, memorization
 from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
@@ -21,6 +23,33 @@ if TYPE_CHECKING:
     from src.logger.wandb import WandbLogger
 
 Nearest = dict[str, tuple[Tensor, Tensor]]  # a network -> a grid of samples and training images, and distances
+
+
+def run_evaluation(config: dict[str, Any]) -> None:
+    """Evaluate what the config of src.evaluate names: open it and its images, write, and send to W&B if asked to."""
+    checkpoint, data, reference = config["checkpoint"], config["data"], config["reference"]
+    if checkpoint:
+        loaded: Any = load_run(checkpoint, config["device"])
+    else:
+        loaded = LoadedSamples(str(config["samples"]), config["num_images"], data, config["device"])
+        config["num_images"] = loaded.model.num_images
+    if config["wandb"]:  # before the work
+        from src.logger.wandb import continue_run
+
+        logger = continue_run(loaded.content, loaded.folder)
+    images = loaded.data(data, reference)
+    print(f"data: {images.source.description}", flush=True)
+    networks = [instantiate(network) for network in config["metrics"]["feature_metrics"].values()]
+    settings = ("num_images", "reference", "seed", "batch_size", "max_reference_images", "cache_dir")
+    evaluator = Evaluator(loaded.model, images, networks, *(config[name] for name in settings))
+    if not any(value is not None for value in data.values()):
+        evaluator.fit_prior()  # to the run's own training images
+    folder = Path(config["output"] or loaded.folder)
+    options = {name: config[name] for name in ("importance_samples", "max_bound_images", "fresh_cats")}
+    evaluated = checkpoint or config["samples"]
+    written = write_evaluation(evaluator, folder, evaluated, config["neighbors"], **options)
+    if config["wandb"]:
+        log_evaluation(logger, evaluator, *written)
 
 
 def write_evaluation(

@@ -192,9 +192,9 @@ def test_files_too_new_to_be_told_from_their_next_change_are_read_again(
     Folder(folder).load(32, tmp_path / "cache")
     read: list[Path] = []
 
-    def noting(root: Path, subfolder: str) -> Iterator[ImageFile]:
+    def noting(root: Path, *rest: Any) -> Iterator[ImageFile]:
         read.append(root)
-        return image_files(root, subfolder)
+        return image_files(root, *rest)
 
     monkeypatch.setattr(sources, "image_files", noting)
     Folder(folder).load(32, tmp_path / "cache")

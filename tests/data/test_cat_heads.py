@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from src.data.cat_heads import HeadNetwork, find_heads, head_finder, overlaps, surroundings, without_overlaps
-from src.data.head import MIN_SCORE, WEIGHTS
+from src.data.decoding import HEAD_WEIGHTS, MIN_SCORE
 
 
 def test_cells_become_boxes_in_pixels() -> None:
@@ -36,7 +36,7 @@ def test_second_look_stays_inside_the_photo() -> None:
 
 
 def test_weights_are_small() -> None:
-    assert WEIGHTS.stat().st_size < 2_000_000
+    assert HEAD_WEIGHTS.stat().st_size < 2_000_000
     assert sum(parameter.numel() for parameter in HeadNetwork().parameters()) * 4 < 2_000_000
 
 

@@ -13,8 +13,8 @@ from src.core.errors import UserError
 from src.data import cat_heads
 from src.data.datamodule import FolderDataModule
 from src.data.dataset import ImageDataset, split
+from src.data.decoding import Box, Head
 from src.data.folder import Folder
-from src.data.head import Box, Head
 from src.data.head_crops import square_around
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)

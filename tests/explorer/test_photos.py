@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.decoding import Decoding
-from src.data.head import Box
+from src.data.decoding import Box, Decoding
 from src.explorer.photos import cropped, errors, find_box, project, squared
 from src.models.inference import LatentModel
 from tests.helpers.tiny import tiny_gan

@@ -359,7 +359,9 @@ def test_an_evaluation_continues_the_run_with_metrics_and_nearest_neighbors(
     model.images_seen = 16
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     evaluator = Evaluator(model, data, [metrics], num_images=20, cache_dir=str(tmp_path / "cache"))
-    results, nearest = write_evaluation(evaluator, run_dir, "best.safetensors", 3, 5, 5)
+    results, nearest = write_evaluation(
+        evaluator, run_dir, "best.safetensors", 3, importance_samples=5, max_bound_images=5, fresh_cats=8
+    )
     log_evaluation(continued, evaluator, results, nearest)
     kept = records(run_dir, 1)
     assert {record.run.run_id for record in kept if record.WhichOneof("record_type") == "run"} == {run_id}

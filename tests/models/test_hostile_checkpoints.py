@@ -404,7 +404,7 @@ def test_settings_of_the_optimizer_are_the_configs_whatever_the_file_says(valid:
     assert_same(weights[0]["optimizer_states"], weights[1]["optimizer_states"])
 
 
-@pytest.mark.parametrize("door", ["evaluate", "latents", "resume"])
+@pytest.mark.parametrize("door", ["evaluate", "resume"])
 def test_limit_of_one_image_is_refused_where_data_is_needed(door: str, valid: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(to_bytes(with_data("limit_images", 1)(read_file(valid))))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def take_all(folder: Path, trials: int) -> None:
     while taken := study.take(trials):
         with (folder / f"owner_{taken[0].number}").open("x") as file:  # fails if another worker has it
             file.write(str(os.getpid()))
+        time.sleep(0.02)  # a trial takes its time, so that the others get some
         study.optuna.tell(taken[0], taken[0].number)
         taken[1].release()
 
