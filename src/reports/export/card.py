@@ -77,7 +77,7 @@ def write_card(
     card = ModelCard.from_template(
         ModelCardData(
             license=license.id,
-            library_name="onnx",
+            library_name="onnx" if "decoder.onnx" in names else "safetensors",
             pipeline_tag="unconditional-image-generation",
             tags=["cats", "image-generation", facts["model"].lower()],
             model_name=facts["name"],
