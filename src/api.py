@@ -28,8 +28,8 @@ from src.core.errors import RunFailed, RunStopped, UserError
 from src.core.images import from_uint8, save_grid, tile, to_pillow, to_uint8
 from src.core.run_folder import METRICS, read_rows
 from src.data.archives import Unusable
-from src.data.decoding import MIN_SCORE, Decoding, opened
-from src.data.head_crops import square_around
+from src.data.decoding import Decoding, opened
+from src.data.head_crops import cat_square
 from src.evaluation.from_checkpoint import LoadedRun, load_run
 from src.evaluation.latent_space import linear, spherical
 from src.models.priors import Prior
@@ -168,10 +168,7 @@ def as_pixels(image: Any, image_size: int) -> Tensor:
         with opened(content) as photo:
             photo = decoding.rgb(photo)
         if photo.size != (image_size, image_size):
-            from src.data.cat_heads import find_heads  # loads a network
-
-            head = next(iter(find_heads(photo)), None)
-            photo = photo.crop(square_around(head.box, photo.size)) if head and head.score >= MIN_SCORE else photo
+            photo = photo.crop(cat_square(photo))  # None: the whole
         return torch.from_numpy(decoding.square(photo).copy())
     except (OSError, Unusable) as error:
         raise UserError(f"can't read the image {image}: {error}") from error

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from src.core.files import file_sha256
 from src.data.cache.manifest import NO_CAT, DecodedImage
@@ -48,6 +49,14 @@ def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> li
                 images.append(DecodedImage(own_name, sha256, size=size, reason=reason, file=name))
         rows.append(_row(name, head, reason, result, size))
     return [replace(images[0], heads=tuple(rows)), *images[1:]]
+
+
+def cat_square(photo: Image.Image) -> tuple[int, int, int, int] | None:
+    """Return the square about the surest cat's head in an upright photo, None where there is none."""
+    from src.data.cat_heads import find_heads  # loads a network
+
+    head = next(iter(find_heads(photo)), None)
+    return square_around(head.box, photo.size) if head and head.score >= MIN_SCORE else None
 
 
 def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

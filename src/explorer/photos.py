@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from src.core.images import from_uint8
-from src.data.cat_heads import find_heads
-from src.data.decoding import MIN_SCORE, Box
-from src.data.head_crops import square_around
+from src.data.decoding import Box
+from src.data.head_crops import cat_square
 from src.evaluation.latent_space import decode, encode
 from src.explorer.opened import Opened, Report, features_of, lite0
 from src.models.inference import LatentModel
@@ -22,12 +21,9 @@ PIXEL_WEIGHT, FEATURE_WEIGHT, PRIOR_WEIGHT = 1.0, 1.0, 0.02
 
 def find_box(photo: Image.Image) -> Box:
     """Return the square that data.crop=cat takes of a photo, about its surest cat's head; without one, its middle."""
-    head = next(iter(find_heads(photo)), None)
-    if head and head.score >= MIN_SCORE:
-        return square_around(head.box, photo.size)
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
-    return left, top, left + side, top + side
+    return cat_square(photo) or (left, top, left + side, top + side)
 
 
 def squared(photo: Image.Image, box: Box) -> tuple[int, int, int]:
