@@ -34,11 +34,11 @@ pretrained: .venv/.ready  ## the model in pretrained/drawn_cats, a quarter of an
 	@$(BIN)/python -m src.export checkpoint=outputs/pretrained output=pretrained/drawn_cats onnx=false
 
 .PHONY: test
-test: .venv/.ready  ## the tests, at most 4 minutes on two cores
+test: .venv/.ready  ## the tests, four to five minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
-test-all: .venv/.ready  ## the slow tests too, about a quarter of an hour on two cores
+test-all: .venv/.ready  ## the slow tests too, about an hour on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: check

@@ -152,6 +152,7 @@ def test_samples_of_a_run_folder_are_those_of_its_best_checkpoint(
     assert all((folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in drawn)
 
 
+@pytest.mark.slow
 def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
     lone_checkpoint: Path, vae_run: Path, cache: str, tmp_path: Path
 ) -> None:

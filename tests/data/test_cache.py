@@ -380,7 +380,7 @@ def building(cache_dir: Path, folder: Path) -> AbstractContextManager[None]:
     return locked(ImageCache(Folder(folder), 32, cache_dir).lock)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_build_leaves_nothing_that_is_taken_for_a_cache(kills: int, tmp_path: Path) -> None:
     """Two processes build one cache at once, and one of them is killed at a random moment."""
     folder = fill(tmp_path / "cats", count=150)

@@ -167,7 +167,7 @@ def use(model: str, path: Path, everywhere: bool) -> None:
         fit(resumed_config(config_of(*tiny(model, *run, f"resume={path}")), typed=[]))
 
 
-@pytest.mark.parametrize("cases", [50, pytest.param(5000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("cases", [25, pytest.param(5000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
 def test_changed_checkpoints(cases: int, files: list[bytes], tmp_path: Path) -> None:
     path, used, refused, everywhere = tmp_path / "model.safetensors", 0, 0, 0
     before, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0

@@ -75,7 +75,13 @@ def kill_and_go_on(model: str, processes: int, kills: int, straight: Straight, f
 
 
 @pytest.mark.parametrize(
-    ("model", "processes", "kills"), [("autoencoder", 1, 1), ("vae", 1, 2), ("gan", 1, 2), ("gan", 2, 1)]
+    ("model", "processes", "kills"),
+    [
+        ("gan", 1, 1),
+        pytest.param("autoencoder", 1, 1, marks=pytest.mark.slow),
+        pytest.param("vae", 1, 2, marks=pytest.mark.slow),
+        pytest.param("gan", 2, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_run_ends_as_if_never_stopped(
     model: str, processes: int, kills: int, straight: Straight, tmp_path: Path
