@@ -291,7 +291,7 @@ def neighbors(opened: Opened, seed: int, count: int) -> tuple[Shown, str]:
         images = [sample, *train[found.positions[index, :BESIDE]]]
         shown += zip(map(to_pillow, images), captions, strict=True)
     copies = [str(index + 1) for index in found.are_copies.nonzero()[:, 0].tolist()]
-    return shown, f"Copies of a training image: {', '.join(copies) or 'none of these'} (docs/diagnostics.md)."
+    return shown, f"Copies of a training image: {', '.join(copies) or 'none of these'}."
 
 
 def growing_up(tab: gr.Tab, models: list[Opened]) -> None:
