@@ -130,12 +130,15 @@ class Checkpoints(Checkpoint):
         self.monitored = value
         before = model.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
         if self.milestones and trainer.is_global_zero and model.images_seen.bit_length() > before.bit_length():
-            # Half the bytes; readers return to the precision of the model.
-            halves = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
-            content: dict[str, Any] = {"state_dict": halves}
+            content: dict[str, Any] = {"state_dict": model.state_dict()}
             model.on_save_checkpoint(content)
+            kept = without_training(content, {})
+            # Half the bytes; readers return to the precision of the model.
+            kept["state_dict"] = {
+                name: t.half() if t.is_floating_point() else t for name, t in kept["state_dict"].items()
+            }
             path = Path(self.folder, MILESTONES, checkpoint_name(model.images_seen))
-            write_atomic(path, to_bytes(without_training(content, {})))
+            write_atomic(path, to_bytes(kept))
         if request or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved or self.monitor is None)
         if request > SAVE and not trainer.should_stop:

@@ -27,7 +27,6 @@ MAX_TRAIN = 50_000  # images that the nearest ones are looked for among
 NAMED = 0.2  # of a direction's variance is explained by a factor that it is named after
 BINS = 8
 Report = Callable[[float, str], Any]
-LOOKING = RLock()  # at training images: of one model at a time, as the terminal shows one progress bar
 
 
 class Opened:
@@ -97,7 +96,7 @@ class Opened:
 
     def nearest(self, images: Tensor) -> Nearest:
         """Return the training images nearest to uint8 images (N, 3, S, S), which are read once."""
-        with LOOKING:
+        with self.lock:
             if self.search is None:
                 train = self.data.images("train", MAX_TRAIN)
                 self.search = TrainingImages(train, lite0(self.model.device), self.data.horizontal_flip)

@@ -15,7 +15,7 @@ from src.evaluation.latent_space import decode, encode
 from src.explorer.opened import Opened, Report, features_of, lite0
 from src.models.inference import LatentModel
 
-STEPS, CANDIDATES, RATE = 200, 256, 0.1
+PROJECTION_STEPS, CANDIDATES, RATE = 200, 256, 0.1
 PIXEL_WEIGHT, FEATURE_WEIGHT, PRIOR_WEIGHT = 1.0, 1.0, 0.02
 
 
@@ -50,7 +50,7 @@ def find_latent(opened: Opened, target: Tensor, report: Report) -> Tensor:
     return project(opened.model, target, report)
 
 
-def project(model: LatentModel, target: Tensor, report: Report, steps: int = STEPS) -> Tensor:
+def project(model: LatentModel, target: Tensor, report: Report, steps: int = PROJECTION_STEPS) -> Tensor:
     """Return the latent (D,) whose image is most like a uint8 image (3, S, S), by optimizing it.
 
     The loss is the mean squared error of pixels, that of EfficientNet-Lite0's features in relation to their own size,

@@ -15,11 +15,12 @@ from src.core.films import film_bytes
 from src.core.images import save_grid, to_pillow
 from src.evaluation.latent_space import closed_path, decode, linear, spherical
 from src.explorer.opened import NUM_DIRECTIONS, Opened
-from src.explorer.photos import cropped, errors, find_box, find_latent, squared
+from src.explorer.photos import PROJECTION_STEPS, cropped, errors, find_box, find_latent, squared
 
 SEED = "a seed"  # the end of a way that is drawn from its seed
 COUNT = 16  # images of a model that grows up
 REACH, STEPS, FRAMES = 3.0, 101, 16
+WAYS: dict[str, Any] = {"spherical": spherical, "linear": linear}
 BESIDE = 6  # training images beside a sample
 # Sliders answer while they are moved, to the newest position alone, and nothing flickers.
 AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
@@ -176,7 +177,7 @@ def between(tab: gr.Tab, models: list[Opened], kept: gr.State) -> None:
     """Lay out the way from one cat to another."""
     with gr.Row():
         seeds: list[Any] = [seed_field("Seed of the first"), seed_field("Seed of the second", 1)]
-        path = gr.Radio(["spherical", "linear"], value="spherical", label="Way")
+        path = gr.Radio([*WAYS], value="spherical", label="Way")
     percent = gr.Slider(0, 100, 50, step=1, label="Percent of the way", buttons=[])
     for number, opened in in_columns(models):
         with gr.Row():
@@ -204,15 +205,13 @@ def end_latents(opened: Opened, kept: Kept, first: str, second: str, *seeds: int
 
 def on_the_way(opened: Opened, percent: float, *way: Any) -> Image.Image:
     """Return the image at so many percent of a way."""
-    path = linear if way[-1] == "linear" else spherical
     first, second = end_latents(opened, *way[:-1])
-    return to_pillow(opened.image(path(first, second, STEPS)[int(percent)]))
+    return to_pillow(opened.image(WAYS[way[-1]](first, second, STEPS)[int(percent)]))
 
 
 def films(opened: Opened, *way: Any) -> tuple[str, Any]:
     """Write films of the way there and back; return the WebP, and all of them."""
-    path = linear if way[-1] == "linear" else spherical
-    latents = torch.stack(list(closed_path(end_latents(opened, *way[:-1]), path, FRAMES)))
+    latents = torch.stack(list(closed_path(end_latents(opened, *way[:-1]), WAYS[way[-1]], FRAMES)))
     frames, names = list(decode(opened.model, latents)), [temporary(f".{kind}") for kind in ("webp", "mp4")]
     for name in names:
         Path(name).write_bytes(film_bytes(frames, Path(name).suffix[1:], "bicubic"))
@@ -264,7 +263,7 @@ def represent(
     target = cropped(photo, (left, top, side), opened.image_size)
     latent = find_latent(opened, target, lambda share, text: progress(share, desc=text))
     pixels, features = errors(opened.model, target, latent)
-    how = "projected, in 200 steps" if opened.model.encoder is None else "encoded"
+    how = f"projected, in {PROJECTION_STEPS} steps" if opened.model.encoder is None else "encoded"
     text = f"pixels differ by {pixels:.0f} of 255 (root mean square), features by {features:.2f} of at most 1.41"
     return latent, f"Below: {how}; {text}."
 

@@ -191,7 +191,7 @@ class ImageCache:
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 unreadable += [image for image in batch if image.unreadable]
-                damaged = [image for image in left_out if not image.reason.startswith(NO_CAT)]
+                damaged = [image for image in batch if image.pixels is None and not image.reason.startswith(NO_CAT)]
                 if damaged and self.source.on_error == "stop":
                     raise self.stopped(damaged[0].name, damaged[0].reason)
                 if count and len(unreadable) > MAX_UNREADABLE * count:
