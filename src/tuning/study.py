@@ -95,6 +95,9 @@ class Study:
                 lock = FileLock(self.folder / LOCKS / f"{number:05d}")
                 with suppress(Timeout):
                     lock.acquire(timeout=0)
+                    if number in running and self.trials[number].state != TrialState.RUNNING:
+                        lock.release()  # its worker told its end after it was listed
+                        continue
                     # Workers that all began with one seed would sample the same; a grid is shuffled once.
                     options: dict[str, Any] = {"seed": config["seed"] + number}
                     if is_grid:

@@ -142,6 +142,25 @@ def test_workers_never_share_a_trial(tmp_path: Path) -> None:
     assert len({path.read_text() for path in tmp_path.glob("owner_*")}) > 1
 
 
+def test_trial_that_ends_while_another_worker_looks_is_not_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path)
+    trial, lock = study.take(2) or pytest.fail("no trial")
+    other, listed = Study(tmp_path), Study.trials.fget  # type: ignore[attr-defined]
+
+    def trials_and_then_the_first_ends(self: Study) -> Any:
+        found = listed(self)
+        if lock.is_locked:
+            study.optuna.tell(trial, 1.0)
+            lock.release()
+        return found
+
+    monkeypatch.setattr(Study, "trials", property(trials_and_then_the_first_ends))
+    taken, _ = other.take(2) or pytest.fail("no trial")
+    assert taken.number == 1
+
+
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
     study = begin(tmp_path)
     trial, lock = study.take(2) or pytest.fail("no trial")
