@@ -25,7 +25,7 @@ def command(run: Path, devices: int, *options: str) -> list[str]:
     return [sys.executable, "-m", "src.train", *vae]
 
 
-def wait_until(happens: object, within_s: float = 150) -> None:
+def wait_until(happens: object, within_s: float = 280) -> None:
     deadline = time.monotonic() + within_s
     while not happens():  # type: ignore[operator]
         assert time.monotonic() < deadline
