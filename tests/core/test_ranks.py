@@ -84,22 +84,22 @@ def address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("address")
-def test_all_processes_take_the_first_ones_folder() -> None:
+def test_all_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as threads:
         folders = threads.map(
-            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], f"runs/{rank}"), range(3)
+            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], str(tmp_path / str(rank))), range(3)
         )
-    assert list(folders) == ["runs/0"] * 3
+    assert list(folders) == [str(tmp_path / "0")] * 3
 
 
 @pytest.mark.usefixtures("address")
-def test_processes_of_different_options_are_refused() -> None:
+def test_processes_of_different_options_are_refused(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         first, second = (
-            threads.submit(agree_on_run_dir, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], "runs")
+            threads.submit(agree_on_run_dir, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], str(tmp_path))
             for rank in range(2)
         )
-        assert first.result() == "runs"
+        assert first.result() == str(tmp_path)
         with pytest.raises(UserError, match="rank 1 was given seed=1, rank 0 seed=0"):
             second.result()
 
