@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,10 @@ class Folder(CachedSource):
     def state(self) -> str:
         return files_state(self.root, self.subfolder)
 
-    def files(self) -> Iterator[ImageFile]:
-        self._unread = Counter[str]()
-        return image_files(self.root, self.subfolder, self._unread)
-
-    def unread(self) -> dict[str, int]:
-        return dict(self._unread)
-
-    def count(self) -> int | None:
-        listed = self.root.is_dir() or self.root.name.lower().endswith(".zip")  # a tar lists nothing
-        return sum(1 for _ in self.files()) if listed else None
+    def files(self) -> Iterable[ImageFile]:
+        self.unread = Counter[str]()
+        files = image_files(self.root, self.subfolder, self.unread)
+        return list(files) if self.root.is_dir() or self.root.name.lower().endswith(".zip") else files
 
     def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
         decoding = Decoding(image_size, **self.decoding)
