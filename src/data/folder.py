@@ -74,8 +74,7 @@ def _decode(file: ImageFile, decoding: Decoding) -> list[DecodedImage]:
         sha256 = hashlib.sha256(content).hexdigest()
         if decoding.crop == "cat":
             return head_crops(file.name, sha256, content, decoding)
-        pixels, size = decoding(content)
-        return [DecodedImage(file.name, sha256, np.ascontiguousarray(pixels), size)]
+        return [DecodedImage(file.name, sha256, *decoding(content))]
     except Exception as error:  # a broken archive member raises nearly anything
         reason = str(error) or type(error).__name__
         return [DecodedImage(file.name, sha256, reason=reason, unreadable=not isinstance(error, TooSmall))]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from src.core.files import file_sha256
@@ -33,15 +32,15 @@ def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> li
         reason = f"{NO_CAT} (best score {best.score:.2f})"
         if decoding.without_cat == "skip":
             return [DecodedImage(name, sha256, size=size, reason=reason, heads=(_row(name, best, reason, "", size),))]
-        pixels = np.ascontiguousarray(decoding.square(image))
-        return [DecodedImage(name, sha256, pixels, size, heads=(_row(name, best, f"center: {reason}", name, size),))]
+        row = _row(name, best, f"center: {reason}", name, size)
+        return [DecodedImage(name, sha256, decoding.square(image), size, heads=(row,))]
     images, rows = list[DecodedImage](), list[tuple[Any, ...]]()
     for number, head in enumerate(heads, start=1):
         several = decoding.cats == "all" and len(heads) > 1
         result, reason, own_name = "", "not the largest", f"{name}#{number}" if several else name
         if several or number == 1:
             try:
-                pixels = np.ascontiguousarray(decoding.square(image.crop(square_around(head.box, size))))
+                pixels = decoding.square(image.crop(square_around(head.box, size)))
                 images.append(DecodedImage(own_name, sha256, pixels, size, file=name))
                 result, reason = own_name, "kept"
             except TooSmall as error:
