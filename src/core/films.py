@@ -9,7 +9,6 @@ from torch import Tensor
 
 from src.core.images import to_pillow
 
-FilmKind = Literal["webp", "gif", "mp4"]
 Scale = Literal["nearest", "bicubic"]
 SHOWN = 512  # pixels of the longer side that films are enlarged to
 FRAMES_PER_SECOND = 12
