@@ -58,12 +58,11 @@ def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = N
                 continue
             names.add(name)
             if path.startswith("/") or ".." in path.split("/"):
-                yield ImageFile(name, partial(_refuse, "its path leaves the archive"))
+                read = partial(_refuse, "its path leaves the archive")
             elif size > LARGEST_FILE:
                 reason = f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)"
-                yield ImageFile(name, partial(_refuse, reason))
-            else:
-                yield ImageFile(name, read, size)
+                read = partial(_refuse, reason)
+            yield ImageFile(name, read, size)
     if not names:
         empty = root.is_dir() and next(root.iterdir(), None) is None
         below = f" below a folder {subfolder}" if subfolder else ""

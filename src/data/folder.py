@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import printable
+from src.core.files import file_sha256
 from src.data.archives import ImageFile, files_state, image_files
 from src.data.cache.builder import CachedSource, OnError
 from src.data.cache.manifest import DecodedImage
 from src.data.dataset import ImageDataset
-from src.data.decoding import Decoding, TooSmall
+from src.data.decoding import HEAD_WEIGHTS, Decoding, TooSmall
 from src.data.duplicates import joined, mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
-from src.data.head_crops import head_crops, weights_digest
+from src.data.head_crops import head_crops
 
 
 class Folder(CachedSource):
@@ -40,7 +41,7 @@ class Folder(CachedSource):
     def options(self, image_size: int) -> dict[str, Any]:
         options = asdict(Decoding(image_size, **self.decoding))
         if options["crop"] == "cat":
-            return options | {"weights": weights_digest()}
+            return options | {"weights": file_sha256(HEAD_WEIGHTS)[:16]}
         return {name: value for name, value in options.items() if name not in ("cats", "without_cat")}
 
     def state(self) -> str:

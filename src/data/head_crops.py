@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from PIL import Image
 
-from src.core.files import file_sha256
 from src.data.cache.manifest import NO_CAT, DecodedImage
-from src.data.decoding import HEAD_WEIGHTS, MIN_SCORE, Box, Decoding, Head, TooSmall, opened
+from src.data.decoding import MIN_SCORE, Box, Decoding, Head, TooSmall, opened
 
 MARGIN = 1.15  # side of the crop to that of the head: what AFHQ's alignment leaves around one
 FILLS = 0.75  # of the shorter side; a crop that would be larger is the whole image already
@@ -73,12 +71,6 @@ def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
         min(max(round(middle - side / 2), 0), extent - side) for middle, extent in zip(center, size, strict=True)
     )
     return left, top, left + side, top + side
-
-
-@cache
-def weights_digest() -> str:
-    """Return what identifies the head finder's weights: a cache of crops is rebuilt for other ones."""
-    return file_sha256(HEAD_WEIGHTS)[:16]
 
 
 def _row(file: str, head: Head, kept: str, image: str, size: tuple[int, int]) -> tuple[Any, ...]:
