@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from src.data.cache.manifest import NO_CAT, DecodedImage
@@ -32,19 +33,17 @@ def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> li
             return [DecodedImage(name, sha256, size=size, reason=reason, heads=(_row(name, best, reason, "", size),))]
         row = _row(name, best, f"center: {reason}", name, size)
         return [DecodedImage(name, sha256, decoding.square(image), size, heads=(row,))]
-    images, rows = list[DecodedImage](), list[tuple[Any, ...]]()
-    for number, head in enumerate(heads, start=1):
-        several = decoding.cats == "all" and len(heads) > 1
-        result, reason, own_name = "", "not the largest", f"{name}#{number}" if several else name
-        if several or number == 1:
-            try:
-                pixels = decoding.square(image.crop(square_around(head.box, size)))
-                images.append(DecodedImage(own_name, sha256, pixels, size, file=name))
-                result, reason = own_name, "kept"
-            except TooSmall as error:
-                reason = f"its square is too small: {error}"
-                images.append(DecodedImage(own_name, sha256, size=size, reason=reason, file=name))
-        rows.append(_row(name, head, reason, result, size))
+    taken = heads if decoding.cats == "all" else heads[:1]
+    images, rows = list[DecodedImage](), [_row(name, head, "not the largest", "", size) for head in heads[len(taken) :]]
+    for number, head in enumerate(taken, start=1):
+        own_name, reason = f"{name}#{number}" if len(taken) > 1 else name, ""
+        pixels: np.ndarray | None = None
+        try:
+            pixels = decoding.square(image.crop(square_around(head.box, size)))
+        except TooSmall as error:
+            reason = f"its square is too small: {error}"
+        images.append(DecodedImage(own_name, sha256, pixels, size, reason, file=name))
+        rows.append(_row(name, head, reason or "kept", "" if reason else own_name, size))
     return [replace(images[0], heads=tuple(rows)), *images[1:]]
 
 

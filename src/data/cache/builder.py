@@ -1,12 +1,6 @@
 """Decoded images are kept in a cache: built once, in threads, and read from then on by every run, rank and user.
 
-    <cache_dir>/<title>-<size>px-<key>/  one source's images; the key is a digest of their files and of the decoding
-        pixels                           uint8 (N, 3, S, S), nothing else
-        manifest.json, manifest.sha256   every image, and every file that gave none
-    <cache_dir>/known/                   what each source held when it was last read, with its files' sizes and times
-    <cache_dir>/locks/                   one process builds, the others wait
-
-What rebuilds a cache, and what a killed build leaves: docs/data.md.
+The files of a cache, what rebuilds it, and what a killed build leaves: docs/data.md.
 """
 
 import errno
