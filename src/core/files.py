@@ -46,10 +46,9 @@ def replaced(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:
+    finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+            partial.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str, sync: bool = False) -> None:
@@ -99,11 +98,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def locked(path: Path, message: str = "", patience_s: float = 2.0) -> AbstractContextManager[Any]:
-    """Hold the lock of a file; it ends with its process. The message is printed by whoever waits longer than that."""
+def locked(path: Path, message: str = "") -> AbstractContextManager[Any]:
+    """Hold the lock of a file; it ends with its process. Whoever waits longer than two seconds prints the message."""
     lock = FileLock(path, mode=0o666)
     try:
-        return lock.acquire(timeout=patience_s)
+        return lock.acquire(timeout=2)
     except Timeout:
         if message:
             print(message, file=sys.stderr, flush=True)

@@ -9,15 +9,11 @@ from torch import Tensor
 
 from src.core.images import to_pillow
 
-FilmKind = Literal["webp", "gif", "mp4"]
 Scale = Literal["nearest", "bicubic"]
 SHOWN = 512  # pixels of the longer side that films are enlarged to
-FRAMES_PER_SECOND = 12
 
 
-def film_bytes(
-    frames: Sequence[Tensor], kind: str, scale: Scale | None = None, frames_per_second: float = FRAMES_PER_SECOND
-) -> bytes:
+def film_bytes(frames: Sequence[Tensor], kind: str, scale: Scale | None = None, frames_per_second: float = 12) -> bytes:
     """Return the content of a film of the frames, uint8 (3, H, W) each; WebP and GIF loop for ever.
 
     scale: nearest, by the largest whole number that keeps the frames within SHOWN pixels, or bicubic, to SHOWN.

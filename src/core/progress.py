@@ -11,9 +11,7 @@ from src.core.distributed import get_rank
 from src.core.errors import printable
 
 Item = TypeVar("Item")
-CONSOLE = Console(
-    stderr=True, markup=False, emoji=False
-)  # one for all: bars that are shown at the same time share the terminal
+CONSOLE = Console(stderr=True, markup=False, emoji=False)  # one for all, as bars may be shown at the same time
 DELAY_S, INTERVAL_S = 2.0, 30.0
 
 

@@ -63,6 +63,7 @@ def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
     Raises UserError if their command lines differ, or the folder can't be owned.
     """
     from torch.distributed import DistError
+    from torch.distributed.elastic.utils.store import barrier
     from torch.distributed.rendezvous import rendezvous
 
     address, port = main_address(info)
@@ -81,9 +82,7 @@ def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
             store.set(key, json.dumps([overrides, run_dir, refusal]))
         first_overrides, agreed, refusal = json.loads(store.get(key))
         # Whoever keeps the store waits for those who read it, should it end soon.
-        if store.add(f"{key}/read", 1) == info.world_size:
-            store.set(f"{key}/all", "")
-        store.wait([f"{key}/all"], TIMEOUT)
+        barrier(store, info.world_size, f"{key}/read", TIMEOUT.seconds)
     except DistError as error:
         raise UserError(
             f"rank {info.rank} of {info.world_size} did not find the others at {address}:{port} within "

@@ -51,7 +51,8 @@ def owned(run_dir: Path, resume: str | None, rank: int | None = None) -> Iterato
             no_link(path)
     held[key] = descriptor = lock(run_dir, STOPS_WITHIN_S if resume == "last" else 0, rank)
     try:
-        if not resume and not rank and has_run(run_dir):
+        of_a_run = (f"{CHECKPOINTS}/*.safetensors", f"{IMAGES}/*.png", CONFIG, METRICS, SUMMARY)
+        if not resume and not rank and any(next(run_dir.glob(pattern), None) for pattern in of_a_run):
             raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
         yield
     finally:
@@ -94,12 +95,6 @@ def no_link(path: Path) -> Path:
     if path.is_symlink():
         raise UserError(f"{path} is a link, and nothing is written through links; put what it leads to in its place")
     return path
-
-
-def has_run(run_dir: Path) -> bool:
-    """Tell whether a folder holds anything of a run."""
-    files = (f"{CHECKPOINTS}/*.safetensors", f"{IMAGES}/*.png", CONFIG, METRICS, SUMMARY)
-    return any(next(run_dir.glob(pattern), None) for pattern in files)
 
 
 @contextmanager

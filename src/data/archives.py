@@ -58,12 +58,11 @@ def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = N
                 continue
             names.add(name)
             if path.startswith("/") or ".." in path.split("/"):
-                yield ImageFile(name, partial(_refuse, "its path leaves the archive"))
+                read = partial(_refuse, "its path leaves the archive")
             elif size > LARGEST_FILE:
                 reason = f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)"
-                yield ImageFile(name, partial(_refuse, reason))
-            else:
-                yield ImageFile(name, read, size)
+                read = partial(_refuse, reason)
+            yield ImageFile(name, read, size)
     if not names:
         empty = root.is_dir() and next(root.iterdir(), None) is None
         below = f" below a folder {subfolder}" if subfolder else ""
@@ -133,7 +132,9 @@ def _files(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
                 if member.isfile():
                     # Read on the way, so that the archive is decompressed once.
                     wanted = 0 < member.size <= LARGEST_FILE and member.name.lower().endswith(IMAGES)
-                    yield member.name, member.size, partial(bytes, tar.content(member) if wanted else b"")
+                    tar.fileobj.left = member.size
+                    file = tar.extractfile(member) if wanted else None
+                    yield member.name, member.size, partial(bytes, file.read() if file else b"")
                 tar.fileobj.left = LARGEST_HEADERS
 
 
@@ -145,11 +146,6 @@ class _Tar(tarfile.TarFile):
     @classmethod
     def taropen(cls, name: Any, mode: Any = "r", fileobj: Any = None, **options: Any) -> "_Tar":
         return super().taropen(name, mode, _BoundedReader(fileobj or io.FileIO(name)), **options)
-
-    def content(self, member: tarfile.TarInfo) -> bytes:
-        self.fileobj.left = member.size
-        file = self.extractfile(member)
-        return file.read() if file else b""
 
 
 class _BoundedReader(io.BufferedReader):

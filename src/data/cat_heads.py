@@ -55,12 +55,8 @@ class HeadFinder(nn.Module):
         """Return Lite0's maps of strides 16 and 32: uint8 (N, 3, H, W), H and W multiples of 32."""
         network = self.lite0
         x = (images.float().contiguous(memory_format=torch.channels_last) - 127) / 128
-        x = network._swish(network._bn0(network._conv_stem(x)))
-        for index, block in enumerate(network._blocks):
-            x = block(x)
-            if index == 10:
-                fine = x
-        return fine, x
+        fine = nn.Sequential(*network._blocks[:11])(network._swish(network._bn0(network._conv_stem(x))))
+        return fine, nn.Sequential(*network._blocks[11:])(fine)
 
     def boxes(self, maps: Tensor) -> Tensor:
         """Return the logit and the box (x0, y0, x1, y1) of every cell, (N, H * W, 5), in pixels of the input."""

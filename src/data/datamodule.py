@@ -184,14 +184,10 @@ class FolderDataModule(ImageDataModule):
         on_error: Literal["skip", "stop"] = "skip",
         **options: Any,
     ) -> None:
-        decoding = {
-            "crop": crop,
-            "background": background,
-            "upscale": upscale,
-            "cats": cats,
-            "without_cat": without_cat,
-        }
-        super().__init__(Folder(root, "", on_error, **decoding), **options)
+        source = Folder(
+            root, "", on_error, crop=crop, cats=cats, without_cat=without_cat, background=background, upscale=upscale
+        )
+        super().__init__(source, **options)
 
 
 class CatFacesDataModule(ImageDataModule):

@@ -65,25 +65,22 @@ class Decoding:
 
     def square(self, image: Image.Image) -> np.ndarray:
         """Return the pixels of an upright image, cropped as the options say (cat: as center) and resized."""
-        # Operations that change nothing are skipped: Pillow would copy the image.
-        size, side = image.size, min(image.size)
-        square = target = self.image_size, self.image_size
-        if self.crop in ("center", "cat") and size != (side, side):
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.crop((left, top, left + side, top + side))
+        width, height = image.size
+        side, size = max(image.size) if self.crop == "pad" else min(image.size), self.image_size
+        if self.upscale == "refuse" and side < size:
+            raise TooSmall(f"{width}x{height} is smaller than {size}x{size}")
+        target = size, size
         if self.crop == "pad":
-            scale = self.image_size / max(size)
-            target = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        if self.upscale == "refuse" and (target[0] > image.width or target[1] > image.height):
-            raise TooSmall(f"{size[0]}x{size[1]} is smaller than {self.image_size}x{self.image_size}")
-        image = self.rgb(image)
-        if image.size != target:
-            image = image.resize(target, Image.Resampling.LANCZOS)
-        if target != square:
-            padded = Image.new("RGB", square, self.background)
-            padded.paste(image, ((self.image_size - target[0]) // 2, (self.image_size - target[1]) // 2))
+            target = max(1, round(width * (size / side))), max(1, round(height * (size / side)))
+        elif self.crop != "stretch" and width != height:  # a crop is a copy
+            left, top = (width - side) // 2, (height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+        image = self.rgb(image).resize(target, Image.Resampling.LANCZOS)
+        if self.crop == "pad":
+            padded = Image.new("RGB", (size, size), self.background)
+            padded.paste(image, ((size - target[0]) // 2, (size - target[1]) // 2))
             image = padded
-        return np.asarray(image).transpose(2, 0, 1)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def rgb(self, image: Image.Image) -> Image.Image:
         """Return an image of any mode as RGB, transparent ones over the background."""

@@ -28,10 +28,10 @@ def near_duplicate_groups(images: Images) -> np.ndarray:
 
 def groups_of_thumbnails(thumbnails: np.ndarray) -> np.ndarray:
     """Return the groups of near_duplicate_groups for thumbnails: float32 (N, D) -> int64 (N,)."""
-    # Equal ones are compared once, however many copies there are; by digest, as sorting copies what it sorts.
-    digests = b"".join(hashlib.sha256(row).digest() for row in np.ascontiguousarray(thumbnails))
-    _, first, copy_of = np.unique(np.frombuffer(digests, "V32"), return_index=True, return_inverse=True)
-    distinct, copy_of = np.sort(first), np.argsort(np.argsort(first))[copy_of]
+    # Equal ones are compared once, however many copies there are.
+    seen: dict[bytes, int] = {}
+    copy_of = [seen.setdefault(hashlib.sha256(row).digest(), len(seen)) for row in np.ascontiguousarray(thumbnails)]
+    distinct = np.unique(copy_of, return_index=True)[1]
 
     directions = thumbnails[distinct]
     directions -= directions.mean(1, keepdims=True)
@@ -62,13 +62,10 @@ def smoothest_of_each(groups: np.ndarray, roughness: np.ndarray) -> np.ndarray:
 
 def joined(groups: np.ndarray, names: list[str]) -> np.ndarray:
     """Return groups of which those that share a name have become one, each named by one of its images."""
-    same = np.unique(names, return_inverse=True)[1] + len(groups)
-    here, count = np.arange(len(groups)), len(groups) + len(names)
-    pairs = coo_array(
-        (np.ones(2 * len(here), bool), (np.tile(here, 2), np.concatenate([groups, same]))), (count, count)
-    )
-    labels = connected_components(pairs, directed=False)[1][: len(groups)]
-    return np.unique(labels, return_index=True)[1][np.unique(labels, return_inverse=True)[1]]
+    _, first, same_name = np.unique(names, return_index=True, return_inverse=True)
+    here = np.arange(len(groups))
+    labels = _joined(here, np.tile(here, 2), np.concatenate([groups, first[same_name]]))
+    return np.unique(labels, return_index=True)[1][labels]
 
 
 def _fill(values: np.ndarray, images: Images, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

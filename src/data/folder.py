@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from src.core.errors import printable
+from src.core.files import file_sha256
 from src.data.archives import ImageFile, files_state, image_files
 from src.data.cache.builder import CachedSource, OnError
 from src.data.cache.manifest import DecodedImage
 from src.data.dataset import ImageDataset
-from src.data.decoding import Decoding, TooSmall
+from src.data.decoding import HEAD_WEIGHTS, Decoding, TooSmall
 from src.data.duplicates import joined, mean_absolute_laplacian, near_duplicate_groups, smoothest_of_each
-from src.data.head_crops import head_crops, weights_digest
+from src.data.head_crops import head_crops
 
 
 class Folder(CachedSource):
@@ -40,22 +41,16 @@ class Folder(CachedSource):
     def options(self, image_size: int) -> dict[str, Any]:
         options = asdict(Decoding(image_size, **self.decoding))
         if options["crop"] == "cat":
-            return options | {"weights": weights_digest()}
+            return options | {"weights": file_sha256(HEAD_WEIGHTS)[:16]}
         return {name: value for name, value in options.items() if name not in ("cats", "without_cat")}
 
     def state(self) -> str:
         return files_state(self.root, self.subfolder)
 
-    def files(self) -> Iterator[ImageFile]:
-        self._unread = Counter[str]()
-        return image_files(self.root, self.subfolder, self._unread)
-
-    def unread(self) -> dict[str, int]:
-        return dict(self._unread)
-
-    def count(self) -> int | None:
-        listed = self.root.is_dir() or self.root.name.lower().endswith(".zip")  # a tar lists nothing
-        return sum(1 for _ in self.files()) if listed else None
+    def files(self) -> Iterable[ImageFile]:
+        self.unread = Counter[str]()
+        files = image_files(self.root, self.subfolder, self.unread)
+        return list(files) if self.root.is_dir() or self.root.name.lower().endswith(".zip") else files
 
     def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
         decoding = Decoding(image_size, **self.decoding)
@@ -80,8 +75,7 @@ def _decode(file: ImageFile, decoding: Decoding) -> list[DecodedImage]:
         sha256 = hashlib.sha256(content).hexdigest()
         if decoding.crop == "cat":
             return head_crops(file.name, sha256, content, decoding)
-        pixels, size = decoding(content)
-        return [DecodedImage(file.name, sha256, np.ascontiguousarray(pixels), size)]
+        return [DecodedImage(file.name, sha256, *decoding(content))]
     except Exception as error:  # a broken archive member raises nearly anything
         reason = str(error) or type(error).__name__
         return [DecodedImage(file.name, sha256, reason=reason, unreadable=not isinstance(error, TooSmall))]

@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from src.core.files import file_sha256
 from src.data.cache.manifest import NO_CAT, DecodedImage
-from src.data.decoding import HEAD_WEIGHTS, MIN_SCORE, Box, Decoding, Head, TooSmall, opened
+from src.data.decoding import MIN_SCORE, Box, Decoding, Head, TooSmall, opened
 
 MARGIN = 1.15  # side of the crop to that of the head: what AFHQ's alignment leaves around one
 FILLS = 0.75  # of the shorter side; a crop that would be larger is the whole image already
@@ -33,21 +31,19 @@ def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> li
         reason = f"{NO_CAT} (best score {best.score:.2f})"
         if decoding.without_cat == "skip":
             return [DecodedImage(name, sha256, size=size, reason=reason, heads=(_row(name, best, reason, "", size),))]
-        pixels = np.ascontiguousarray(decoding.square(image))
-        return [DecodedImage(name, sha256, pixels, size, heads=(_row(name, best, f"center: {reason}", name, size),))]
-    images, rows = list[DecodedImage](), list[tuple[Any, ...]]()
-    for number, head in enumerate(heads, start=1):
-        several = decoding.cats == "all" and len(heads) > 1
-        result, reason, own_name = "", "not the largest", f"{name}#{number}" if several else name
-        if several or number == 1:
-            try:
-                pixels = np.ascontiguousarray(decoding.square(image.crop(square_around(head.box, size))))
-                images.append(DecodedImage(own_name, sha256, pixels, size, file=name))
-                result, reason = own_name, "kept"
-            except TooSmall as error:
-                reason = f"its square is too small: {error}"
-                images.append(DecodedImage(own_name, sha256, size=size, reason=reason, file=name))
-        rows.append(_row(name, head, reason, result, size))
+        row = _row(name, best, f"center: {reason}", name, size)
+        return [DecodedImage(name, sha256, decoding.square(image), size, heads=(row,))]
+    taken = heads if decoding.cats == "all" else heads[:1]
+    images, rows = list[DecodedImage](), [_row(name, head, "not the largest", "", size) for head in heads[len(taken) :]]
+    for number, head in enumerate(taken, start=1):
+        own_name, reason = f"{name}#{number}" if len(taken) > 1 else name, ""
+        pixels: np.ndarray | None = None
+        try:
+            pixels = decoding.square(image.crop(square_around(head.box, size)))
+        except TooSmall as error:
+            reason = f"its square is too small: {error}"
+        images.append(DecodedImage(own_name, sha256, pixels, size, reason, file=name))
+        rows.append(_row(name, head, reason or "kept", "" if reason else own_name, size))
     return [replace(images[0], heads=tuple(rows)), *images[1:]]
 
 
@@ -74,12 +70,6 @@ def square_around(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
         min(max(round(middle - side / 2), 0), extent - side) for middle, extent in zip(center, size, strict=True)
     )
     return left, top, left + side, top + side
-
-
-@cache
-def weights_digest() -> str:
-    """Return what identifies the head finder's weights: a cache of crops is rebuilt for other ones."""
-    return file_sha256(HEAD_WEIGHTS)[:16]
 
 
 def _row(file: str, head: Head, kept: str, image: str, size: tuple[int, int]) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """An endless stream of training images: one shuffled epoch after the other, the same for any number of ranks."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,7 +49,5 @@ class StreamPositions(Sampler[range]):
         self.start = start + rank * self.rank_batch_size
 
     def __iter__(self) -> Iterator[range]:
-        position = self.start
-        while True:
+        for position in itertools.count(self.start, self.batch_size):
             yield range(position, position + self.rank_batch_size)
-            position += self.batch_size

@@ -216,7 +216,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [spoil, cut, empty, Path.unlink])
-@pytest.mark.parametrize("name", ["pixels", "manifest.json", "manifest.sha256", "factors.npy"])
+@pytest.mark.parametrize("name", ["pixels", "manifest.json", "manifest.sha256"])
 def test_damaged_cache_is_reported_and_rebuilt(
     name: str, damage: Callable[[Path], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,11 +26,7 @@ class Patterns(CachedSource):
 
     def options(self, image_size): return {"image_size": image_size}
 
-    def state(self): return "as ever"
-
-    def files(self): return (ImageFile(f"{index:06d}", bytes) for index in range(COUNT))
-
-    def count(self): return COUNT
+    def files(self): return [ImageFile(f"{index:06d}", bytes) for index in range(COUNT)]
 
     def decode(self, files, image_size):
         rng = np.random.default_rng(int(files[0].name))

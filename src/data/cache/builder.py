@@ -1,13 +1,6 @@
 """Decoded images are kept in a cache: built once, in threads, and read from then on by every run, rank and user.
 
-    <cache_dir>/<title>-<size>px-<key>/  one source's images; the key is a digest of their files and of the decoding
-        pixels                           uint8 (N, 3, S, S), nothing else
-        factors.npy                      float32 (N, F), for images that were drawn
-        manifest.json, manifest.sha256   every image, and every file that gave none
-    <cache_dir>/known/                   what each source held when it was last read, with its files' sizes and times
-    <cache_dir>/locks/                   one process builds, the others wait
-
-What rebuilds a cache, and what a killed build leaves: docs/data.md.
+The files of a cache, what rebuilds it, and what a killed build leaves: docs/data.md.
 """
 
 import errno
@@ -20,7 +13,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -46,41 +39,35 @@ class CachedSource(ABC):
     """A source whose images are decoded once and then read from the cache.
 
     title: the name of the folder, archive or set. identity: where the images come from, whatever is there now.
-    on_error: a file that gives no image is left out and listed (skip), or ends the loading (stop).
+    on_error: a file that gives no image is left out and listed (skip), or ends the loading (stop). unread: how many of
+    the files last listed have which ending that is not read.
     """
 
     title: str
     identity: str
     on_error: OnError = "skip"
+    unread: Mapping[str, int] = {}
     chunk = 16  # files that a thread decodes at a time
 
     @abstractmethod
     def options(self, image_size: int) -> dict[str, Any]:
         """Return image_size and the other plain values that decide about pixels besides the files' contents."""
 
-    @abstractmethod
     def state(self) -> str:
         """Return a text that changes whenever the images may have changed, without reading them; empty: not known."""
+        return self.identity
 
     @abstractmethod
-    def files(self) -> Iterator[ImageFile]:
-        """Yield everything that there is to decode."""
-
-    @abstractmethod
-    def count(self) -> int | None:
-        """Return the number of files, if it is known without reading them."""
+    def files(self) -> Iterable[ImageFile]:
+        """Return everything that there is to decode: a list where that is known without reading it."""
 
     @abstractmethod
     def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
         """Decode a few files; called in threads."""
 
-    def unread(self) -> dict[str, int]:
-        """Return how many of the files last yielded by files() had which ending that is not read."""
-        return {}
-
-    @abstractmethod
     def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
-        """Return more about each image, int64 (N,), "group" among it, and "factors", float32 (N, F), if drawn."""
+        """Return more about each image, int64 (N,), "group" among it: by default no image is a copy of another."""
+        return {"group": np.arange(len(images))}
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
         """Return the images from the cache (None: in the user's cache), which one process builds if there is none.
@@ -101,9 +88,8 @@ class CachedSource(ABC):
                 f"can't keep the decoded images in {root}: {error.strerror or error}; make room there or give "
                 "another folder with data.cache_dir=..."
             ) from error
-        if self.on_error == "stop" and (
-            damaged := [item for item in images.left_out if not item[1].startswith(NO_CAT)]
-        ):
+        damaged = [item for item in images.left_out if not item[1].startswith(NO_CAT)]
+        if self.on_error == "stop" and damaged:
             raise cache.stopped(*damaged[0])
         return images
 
@@ -173,7 +159,7 @@ class ImageCache:
             content = short_digest(sorted({(image.origin, image.sha256) for image in images}))
             reasons = sorted((image.name, image.reason) for image in left_out)
             head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
-            head |= {"unread": self.source.unread(), "heads": sorted(row for image in images for row in image.heads)}
+            head |= {"unread": self.source.unread, "heads": sorted(row for image in images for row in image.heads)}
             write_manifest(folder, head, decoded, self.source.columns)
             _publish(folder, self.folder(content))
         finally:
@@ -184,10 +170,11 @@ class ImageCache:
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
         decoded, left_out, unreadable = list[DecodedImage](), list[DecodedImage](), list[DecodedImage]()
-        count = self.source.count()
+        files = self.source.files()
+        count = len(files) if isinstance(files, list) else None
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(self._decode_in_threads(), count, f"decoding {self.source.title}", count_files):
+            for batch in track(self._decode_in_threads(files), count, f"decoding {self.source.title}", count_files):
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 unreadable += [image for image in batch if image.unreadable]
@@ -211,13 +198,13 @@ class ImageCache:
             )
         return decoded, left_out
 
-    def _decode_in_threads(self) -> Iterator[list[DecodedImage]]:
+    def _decode_in_threads(self, files: Iterable[ImageFile]) -> Iterator[list[DecodedImage]]:
         """Yield the decoded images, a few at a time, in order, computed ahead by as many threads as there are cores."""
         num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         pending: deque[tuple[Future[list[DecodedImage]], int]] = deque()
         with ThreadPoolExecutor(num_threads) as pool:
             try:
-                for chunk, size in chunks(self.source.files(), self.source.chunk, READ_AHEAD // (4 * num_threads)):
+                for chunk, size in chunks(files, self.source.chunk, READ_AHEAD // (4 * num_threads)):
                     pending.append((pool.submit(self.source.decode, chunk, self.image_size), size))
                     while len(pending) > 4 * num_threads or sum(held for _, held in pending) > READ_AHEAD:
                         yield pending.popleft()[0].result()

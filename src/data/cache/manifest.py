@@ -48,7 +48,7 @@ def write_manifest(
     decoded: list[DecodedImage],
     describe: Callable[[ImageDataset], dict[str, np.ndarray]],
 ) -> None:
-    """Write manifest.json, factors.npy and the digests of both beside the pixels.
+    """Write manifest.json and its digest beside the pixels.
 
     head: source, options, left_out (names and reasons), unread and heads. describe: columns of a CachedSource.
     """
@@ -56,17 +56,14 @@ def write_manifest(
     images, size = [decoded[row] for row in rows], head["options"]["image_size"]
     names, order = [image.name for image in images], torch.tensor(rows)
     pixels = FilePixels(folder / "pixels", (len(rows), 3, size, size), "")
-    more = describe(ImageDataset(pixels, order, names, order))
-    written = []
-    if "factors" in more:
-        np.save(folder / "factors.npy", more.pop("factors"))
-        written = ["factors.npy"]
     columns = {
         "name": names,
         "sha256": [image.sha256 for image in images],
         "size": [image.size for image in images],
         "row": rows,  # the position in the pixels
-    } | {name: values.tolist() for name, values in more.items()}
+    }
+    more = describe(ImageDataset(pixels, order, names, order))
+    columns |= {name: values.tolist() for name, values in more.items()}
     head |= {
         "format": FORMAT,
         "pixels_sha256": file_sha256(pixels.path),
@@ -76,16 +73,14 @@ def write_manifest(
     lines = ",\n  ".join(map(json.dumps, zip(*columns.values(), strict=True)))
     text = f'{json.dumps(head, indent=1)[:-2]},\n "images": [\n  {lines}\n ]\n}}\n'
     write_atomic(folder / "manifest.json", text, sync=True)
-    digests = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in [*written, "manifest.json"])
-    write_atomic(folder / "manifest.sha256", digests, sync=True)
+    write_atomic(folder / "manifest.sha256", f"{file_sha256(folder / 'manifest.json')}  manifest.json\n", sync=True)
 
 
 def read_cache(folder: Path) -> ImageDataset:
     """Return the images of a cache's folder. Raises one of DAMAGE."""
-    digests = dict(line.split()[::-1] for line in (folder / "manifest.sha256").read_text().splitlines())
-    for name, digest in ({"manifest.json": ""} | digests).items():
-        if file_sha256(folder / name) != digest:
-            raise ValueError(f"{name} has changed")
+    digest = f"{file_sha256(folder / 'manifest.json')}  manifest.json"
+    if digest not in (folder / "manifest.sha256").read_text().splitlines():
+        raise ValueError("manifest.json has changed")
     head = json.loads((folder / "manifest.json").read_bytes())
     columns = dict(zip(head["columns"], map(list, zip(*head["images"], strict=True)), strict=True))
     names, size, path = columns.pop("name"), head["options"]["image_size"], folder / "pixels"
@@ -102,8 +97,7 @@ def read_cache(folder: Path) -> ImageDataset:
         tensors.pop("row"),
         names,
         tensors.pop("group"),
-        torch.from_numpy(np.load(folder / "factors.npy")) if "factors.npy" in digests else None,
-        tensors,
+        columns=tensors,
         left_out=tuple((name, reason) for name, reason in head["left_out"]),
         manifest=folder / "manifest.json",
         unread=head.get("unread", {}),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from src.data.drawn_cats.shapes import Field, blend, bump, coverage, ellipse, lerp, ramp, rotate, smooth_maximum, stroke
+from src.data.drawn_cats.shapes import Field, blend, bump, coverage, ellipse, lerp, ramp, rotate, stroke
 
 COATS = ("black", "gray", "white", "ginger", "cream", "brown")
 
@@ -38,20 +38,7 @@ class CatPainter:
 
     def __init__(self, pattern: str, factors: Mapping[str, Field], image_size: int) -> None:
         self.pattern, self.f = pattern, factors
-        self._place(image_size)
-        self._choose_colors()
-
-    def paint(self) -> Field:
-        """Return images (N, 3, image_size^2) in [0, 1]."""
-        self.image = self._backdrop()
-        self._fur()
-        self._muzzle()
-        self._eyes()
-        self._whiskers()
-        return np.clip(self.image, 0, 1)
-
-    def _place(self, image_size: int) -> None:
-        f = self.f
+        f = factors
         axis = (np.arange(image_size, dtype=np.float32) + 0.5) * (2 / image_size) - 1
         self.y, self.x = (grid.reshape(1, -1) for grid in np.meshgrid(axis, axis, indexing="ij"))
         radius = 0.71 + 0.035 * f["scale"]
@@ -64,8 +51,6 @@ class CatPainter:
         self.s = self.u - 0.25 * f["yaw"] / (1 + self.eccentricity)
         self.m = np.abs(self.s)
 
-    def _choose_colors(self) -> None:
-        f = self.f
         coat, tone = np.rint(f["coat"][:, 0]).astype(int), 1 + 0.13 * f["tone"][:, :, None]
         fur, marking, whiteness = _LOOKS[self.pattern]
         self.fur = _colors(fur)[coat] * tone
@@ -76,6 +61,15 @@ class CatPainter:
             self.muzzle, hue = self.marking, 0.9 + 0.1 * hue
         left = np.minimum((hue * 5).astype(np.int8), 4)
         self.iris = lerp(_IRIS[left[:, 0, 0]], _IRIS[left[:, 0, 0] + 1], hue * 5 - left)
+
+    def paint(self) -> Field:
+        """Return images (N, 3, image_size^2) in [0, 1]."""
+        self.image = self._backdrop()
+        self._fur()
+        self._muzzle()
+        self._eyes()
+        self._whiskers()
+        return np.clip(self.image, 0, 1)
 
     def _backdrop(self) -> Field:
         """Return a background whose color sets off the fur, brighter where the light comes from."""
@@ -197,7 +191,8 @@ class CatPainter:
         for across, down in ((0.17, 0.2), (0.24, 0.27), (0.29, 0.19)):
             blend(image, ink, 0.4 * coverage(ellipse(x - across, y - down, 0.014, 0.014), 0.01 + pixel))
 
-        nose = smooth_maximum(0.78 * x + 0.63 * (y - 0.1), 0.12 * x - y - 0.045, 0.05)
+        side, top = 0.78 * x + 0.63 * (y - 0.1), 0.12 * x - y - 0.045
+        nose = 0.5 * (side + top + np.sqrt(np.square(side - top) + 0.05**2))  # the larger, its corner rounded off
         tone = lerp(_NOSE_PINK, _NOSE_DARK, f["nose_tone"][:, :, None])
         blend(image, 0.45 * tone, coverage(nose - 0.022, 0.02 + pixel))
         blend(image, tone * (1.1 - 3.0 * y)[:, None], coverage(nose, 0.015 + pixel))

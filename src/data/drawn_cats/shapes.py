@@ -36,12 +36,6 @@ def ellipse(x: Field, y: Field, x_radius: Field | float, y_radius: Field | float
     return level * (level - 1) / slope
 
 
-def smooth_maximum(a: Field, b: Field, radius: float) -> Field:
-    """Return max(a, b) with the corner rounded off."""
-    difference = a - b
-    return 0.5 * (a + b + np.sqrt(difference * difference + radius * radius))
-
-
 def ramp(x: Field, start: Field | float, end: Field | float) -> Field:
     """Return a smoothstep from 0 at `start` to 1 at `end`."""
     x = np.clip((x - start) / (end - start), 0, 1)

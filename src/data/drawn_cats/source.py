@@ -1,12 +1,12 @@
 """Drawn cats as a source of images: no download, and every factor of variation is known."""
 
 import hashlib
-from collections.abc import Iterator
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from src.data.archives import ImageFile
 from src.data.cache.builder import CachedSource
@@ -27,22 +27,17 @@ class DrawnCats(CachedSource):
         self.identity = f"{num_images} drawn cats of seed {seed}"
         self.description = f"{num_images:,} drawn cats (embedded; data=cat_faces has real ones)"
 
-    @cached_property
-    def drawn(self) -> np.ndarray:
+    def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
+        return replace(super().load(image_size, cache_dir), factors=torch.from_numpy(self.factors()))
+
+    def factors(self) -> np.ndarray:
         return draw_factors(np.arange(self.num_images), self.seed)
 
     def options(self, image_size: int) -> dict[str, Any]:
         return {"image_size": image_size, "drawing_program": program_digest()}
 
-    def state(self) -> str:
-        return self.identity
-
-    def files(self) -> Iterator[ImageFile]:
-        for index, row in enumerate(self.drawn):
-            yield ImageFile(f"drawn_{index:05d}", row.tobytes)
-
-    def count(self) -> int:
-        return self.num_images
+    def files(self) -> list[ImageFile]:
+        return [ImageFile(f"drawn_{index:05d}", row.tobytes) for index, row in enumerate(self.factors())]
 
     def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
         rows = [file.read() for file in files]
@@ -51,9 +46,6 @@ class DrawnCats(CachedSource):
             DecodedImage(file.name, hashlib.sha256(row).hexdigest(), cat, (image_size, image_size))
             for file, row, cat in zip(files, rows, cats, strict=True)
         ]
-
-    def columns(self, images: ImageDataset) -> dict[str, np.ndarray]:
-        return {"group": np.arange(len(images)), "factors": self.drawn}  # no image is a copy of another
 
 
 def program_digest() -> str:
