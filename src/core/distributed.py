@@ -10,8 +10,13 @@ T = TypeVar("T")
 
 
 def get_rank() -> int:
-    """Return the rank of this process, 0 if it is not connected with others."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    """Return the rank of this process, 0 without torch.distributed."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
+def is_distributed() -> bool:
+    """Tell whether torch.distributed connects this process with others."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def all_reduce_mean(values: Tensor) -> tuple[Tensor, int]:
@@ -20,15 +25,16 @@ def all_reduce_mean(values: Tensor) -> tuple[Tensor, int]:
     The mean is differentiable in each of them. Every rank must call it with the same N, and go backward through it
     unless its values are detached.
     """
-    if not distributed.is_initialized():
-        return values.mean(dim=0), len(values)
+    mean, count = values.mean(dim=0), len(values)
+    if not is_distributed():
+        return mean, count
     ranks = distributed.get_world_size()
-    return all_reduce(values.mean(dim=0)) / ranks, len(values) * ranks
+    return all_reduce(mean) / ranks, count * ranks
 
 
 def all_gather(values: Tensor) -> Tensor:
     """Return the values (N, D) of all ranks as one tensor (ranks * N, D), in the order of the ranks."""
-    if not distributed.is_initialized():
+    if not is_distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, values.contiguous())
@@ -37,7 +43,7 @@ def all_gather(values: Tensor) -> Tensor:
 
 def broadcast_object(value: T, device: torch.device) -> T:
     """Return rank zero's value on every rank."""
-    if not distributed.is_initialized():
+    if not is_distributed():
         return value
     holder = [value]
     distributed.broadcast_object_list(holder, src=0, device=device)
@@ -56,7 +62,7 @@ class LargestOfRanks:
         self.group: distributed.ProcessGroup | None = None
 
     def __call__(self, value: int) -> int:
-        if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        if not is_distributed() or distributed.get_world_size() == 1:
             return value
         if self.group is None:
             self.group = distributed.new_group(backend="gloo")  # type: ignore[assignment]

@@ -88,7 +88,7 @@ def _fetch(url: str, path: Path, title: str, timeout_s: float) -> None:
     headers = {"User-Agent": "cat-faces"}
     if path.is_symlink() or (os.path.lexists(part) and not version_file.exists()):
         raise FileExistsError(f"{path} is a link, or {part} another program's")
-    version = version_file.read_text() if part.exists() else ""
+    version = version_file.read_text() if part.exists() and version_file.exists() else ""
     start = part.stat().st_size if version else 0
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": version}

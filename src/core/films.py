@@ -9,6 +9,7 @@ from torch import Tensor
 
 from src.core.images import to_pillow
 
+FilmKind = Literal["webp", "gif", "mp4"]
 Scale = Literal["nearest", "bicubic"]
 SHOWN = 512  # pixels of the longer side that films are enlarged to
 
