@@ -23,6 +23,7 @@ COUNT, SIZE = 100_000, 128
 
 class Patterns(CachedSource):
     title = identity = description = "patterns"
+    decoding: dict = {}
 
     def options(self, image_size): return {"image_size": image_size}
 
