@@ -31,11 +31,8 @@ def draw_figures(
     """Return the figures of the page as data URIs of PNGs, by name and theme. gan_curves: metrics.csv of the GAN."""
     groups, latents = {"held-out images": (real.distances, REAL)}, {}
     for name, result in measured.items():
-        for title, images in {
-            "reconstructions": result.reconstructions,
-            "latents of N(0, I)": result.samples,
-            "latents of a mixture": result.mixture_samples,
-        }.items():
+        kinds = {"reconstructions": result.reconstructions, "latents of N(0, I)": result.samples}
+        for title, images in (kinds | {"latents of a mixture": result.mixture_samples}).items():
             if images:
                 groups[f"{NAMES[name]}:\n{title}"] = images.distances, COLORS[name]
         if result.latents is not None:

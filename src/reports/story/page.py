@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from markupsafe import Markup
 from torch import Tensor
@@ -89,21 +90,20 @@ def draw_grids(
             rows = zip(shown.split(COLUMNS), result.reconstructions.images.split(COLUMNS), strict=False)
             grids[f"{name}_reconstructions"] = grid(torch.cat([torch.cat(pair) for pair in rows]), COLUMNS)
             grids[f"{name}_mixture"] = grid(result.mixture_samples.images[:SAMPLES], COLUMNS)
-        if name not in NAMES:
-            continue
-        grids[f"{name}_path"], grids[f"{name}_moving"] = draw_interpolations(runs[name].model, held_out, seed)
+        if name in NAMES:
+            grids[f"{name}_path"], grids[f"{name}_moving"] = draw_interpolations(runs[name].model, held_out, seed)
     return grids
 
 
 def growth(run: LoadedRun) -> list[tuple[int, Markup]]:
     """Return images that a run drew from the same noise, by the images seen: at first, and ever less often later."""
     files = read_run(run.folder, "").images("samples")
-    first, *later = files or [0]
-    ratio = later[-1] / later[0] if later else 1
-    wanted = [later[0] * ratio ** (index / (TIMES - 2)) for index in range(TIMES - 1)] if later else []
+    if not files:
+        return []
+    first, *later = files
+    wanted = np.geomspace(later[0], later[-1], TIMES - 1) if later else []
     times = dict.fromkeys([first, *(min(later, key=lambda time: abs(time - target)) for target in wanted)])
-    size = run.config["data"]["image_size"] if files else 0
-    return [(time, grid_uri(files[time], size, 3, 4)) for time in times if files]
+    return [(time, grid_uri(files[time], run.config["data"]["image_size"], 3, 4)) for time in times]
 
 
 def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> tuple[Markup, Markup]:
