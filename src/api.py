@@ -25,6 +25,7 @@ from torch import Tensor
 from src.config.cli import composed
 from src.config.explain import quoted
 from src.core.errors import RunFailed, RunStopped, UserError
+from src.core.films import enlarged
 from src.core.images import save_grid, tile, to_pillow
 from src.core.run_folder import METRICS, read_rows
 from src.data.archives import Unusable
@@ -35,12 +36,11 @@ from src.evaluation.latent_space import decode, encode, linear, spherical
 from src.models.priors import Prior
 from src.training.launcher import start
 
-MIN_SHOWN = 400  # pixels of a grid's width in a notebook, about: small images are enlarged
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Images:
-    """Images, uint8 (N, 3, H, W) in `pixels`; a notebook shows them as a grid."""
+    """Images, uint8 (N, 3, H, W) in `pixels`; a notebook shows them as a grid, enlarged if it is small."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels.cpu()
@@ -71,9 +71,7 @@ class Images:
 
     def _repr_png_(self) -> bytes:
         with io.BytesIO() as file:
-            grid = to_pillow(tile(self.pixels, self._columns))
-            scale = max(1, MIN_SHOWN // grid.width)
-            grid.resize((scale * grid.width, scale * grid.height), Image.Resampling.NEAREST).save(file, "PNG")
+            enlarged(to_pillow(tile(self.pixels, self._columns)), "nearest").save(file, "PNG")
             return file.getvalue()
 
 

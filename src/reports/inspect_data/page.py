@@ -1,6 +1,5 @@
 """A page that describes a set of images with numbers and examples."""
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def write_page(
     low_contrast: float,
     examples: int,
     contact_sheet: int,
-) -> dict[str, float]:
+) -> dict[str, int]:
     """Write index.html, which needs no other file, and for photos heads.csv to the folder; return the numbers by name.
 
     config: that of the data. too_dark, low_contrast: limits of the mean and the deviation of luma (0 to 255).
@@ -57,7 +56,6 @@ def write_page(
         "for training": len(train),
         "for validation": len(val),
         "groups in both": len(set(train.groups.tolist()) & set(val.groups.tolist())),
-        "groups in both, if split at random": in_both_at_random(train.groups, val.groups),
         "too dark": len(dark),
         "low contrast": len(flat),
     }
@@ -126,13 +124,6 @@ def histogram(values: np.ndarray, low: float, high: float, below: float = 0, bin
         {"from": float(start), "to": float(end), "count": int(count), "marked": bool(end <= below)}
         for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True)
     ]
-
-
-def in_both_at_random(train: Tensor, val: Tensor) -> float:
-    """Return how many groups are expected on both sides of a split that ignores groups and holds out as many images."""
-    sizes = torch.cat([train, val]).unique(return_counts=True)[1]
-    sides, total = (len(train), len(val)), len(train) + len(val)
-    return sum(1 - sum(math.comb(side, size) for side in sides) / math.comb(total, size) for size in sizes.tolist())
 
 
 def cells(images: ImageDataset, used: set[str]) -> list[dict[str, Any]]:
