@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import mse_loss, normalize
 
 from src.core.images import from_uint8
+from src.data.decoding import Decoding
 from src.data.head_crops import cat_square
 from src.evaluation.latent_space import decode
 from src.explorer.opened import lite0
@@ -31,8 +31,7 @@ def cropped(photo: Image.Image, square: Sequence[int], image_size: int) -> Tenso
     """Return a square of a photo, or the nearest one within it, as a model's input: uint8 (3, S, S)."""
     side = max(1, min(square[2], *photo.size))
     left, top = min(square[0], photo.width - side), min(square[1], photo.height - side)
-    image = photo.convert("RGB").crop((left, top, left + side, top + side))
-    return torch.from_numpy(np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))).permute(2, 0, 1)
+    return torch.from_numpy(Decoding(image_size).square(photo.crop((left, top, left + side, top + side))).copy())
 
 
 def project(
