@@ -25,22 +25,22 @@ from torch import Tensor
 from src.config.cli import composed
 from src.config.explain import quoted
 from src.core.errors import RunFailed, RunStopped, UserError
-from src.core.images import from_uint8, save_grid, tile, to_pillow, to_uint8
+from src.core.films import enlarged
+from src.core.images import save_grid, tile, to_pillow
 from src.core.run_folder import METRICS, read_rows
 from src.data.archives import Unusable
 from src.data.decoding import Decoding, opened
 from src.data.head_crops import cat_square
 from src.evaluation.from_checkpoint import LoadedRun, load_run
-from src.evaluation.latent_space import linear, spherical
+from src.evaluation.latent_space import decode, encode, linear, spherical
 from src.models.priors import Prior
 from src.training.launcher import start
 
-MIN_SHOWN = 400  # pixels of a grid's width in a notebook, about: small images are enlarged
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Images:
-    """Images, uint8 (N, 3, H, W) in `pixels`; a notebook shows them as a grid."""
+    """Images, uint8 (N, 3, H, W) in `pixels`; a notebook shows them as a grid, enlarged if it is small."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels.cpu()
@@ -71,9 +71,7 @@ class Images:
 
     def _repr_png_(self) -> bytes:
         with io.BytesIO() as file:
-            grid = to_pillow(tile(self.pixels, self._columns))
-            scale = max(1, MIN_SHOWN // grid.width)
-            grid.resize((scale * grid.width, scale * grid.height), Image.Resampling.NEAREST).save(file, "PNG")
+            enlarged(to_pillow(tile(self.pixels, self._columns)), "nearest").save(file, "PNG")
             return file.getvalue()
 
 
@@ -102,15 +100,13 @@ class Run:
         Images are files, Pillow's, arrays (H, W, 3) or tensors (3, H, W) of uint8. One of the model's size is taken as
         it is; a photo is cropped to its surest cat's head as data.crop=cat does, or to its center if there is none.
         """
-        with torch.no_grad():
-            return self.model.encode(self._inputs(images)).float().cpu()
+        is_one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 0) == 3
+        several: list[Any] = [images] if is_one else [*images]  # type: ignore[misc]
+        return encode(self.model, torch.stack([as_pixels(image, self.image_size) for image in several]))
 
     def decode(self, latents: Tensor) -> Images:
         """Return the images of latents, (latent_dim,) or (N, latent_dim)."""
-        with torch.no_grad():
-            return Images(
-                to_uint8(self.model.decode(torch.atleast_2d(latents).to(self.model.device, self.model.dtype)))
-            )
+        return Images(decode(self.model, torch.atleast_2d(latents)))
 
     def reconstruct(self, images: ImageLike | Sequence[ImageLike]) -> Images:
         """Return decode(encode(images))."""
@@ -121,9 +117,10 @@ class Run:
 
         path: spherical, about the origin, where most of N(0, I) has the same distance from it; or linear.
         """
-        if path not in ("linear", "spherical"):
+        paths = {"linear": linear, "spherical": spherical}
+        if path not in paths:
             raise UserError(f"path={path}: give linear or spherical")
-        return self.decode((linear if path == "linear" else spherical)(start.flatten(), end.flatten(), steps))
+        return self.decode(paths[path](start.flatten(), end.flatten(), steps))
 
     @property
     def curves(self) -> dict[str, np.ndarray]:
@@ -141,13 +138,6 @@ class Run:
         evaluate(**config)
         return json.loads(Path(config["output"] or self.folder, "metrics.json").read_text())
 
-    def _inputs(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
-        """Return images as the model's input, (N, 3, S, S)."""
-        is_one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 0) == 3
-        several: list[Any] = [images] if is_one else [*images]  # type: ignore[misc]
-        pixels = torch.stack([as_pixels(image, self.image_size) for image in several])
-        return from_uint8(pixels).to(self.model.device, self.model.dtype)
-
 
 def as_pixels(image: Any, image_size: int) -> Tensor:
     """Return an image as uint8 (3, image_size, image_size). Raises UserError if it is none."""
@@ -157,20 +147,17 @@ def as_pixels(image: Any, image_size: int) -> Tensor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"an array of {image.dtype}, shape {image.shape}, is no image; give uint8 (H, W, 3)")
         image = Image.fromarray(image)
+    decoding = Decoding(image_size)
     try:
         if isinstance(image, Image.Image):
-            with io.BytesIO() as file:
-                image.save(file, "PNG")
-                content = file.getvalue()
+            photo = decoding.rgb(image)
         else:
-            content = Path(image).expanduser().read_bytes()
-        decoding = Decoding(image_size)
-        with opened(content) as photo:
-            photo = decoding.rgb(photo)
+            with opened(Path(image).expanduser().read_bytes()) as file:
+                photo = decoding.rgb(file)
         if photo.size != (image_size, image_size):
             photo = photo.crop(cat_square(photo))  # None: the whole
         return torch.from_numpy(decoding.square(photo).copy())
-    except (OSError, Unusable) as error:
+    except (OSError, ValueError, Unusable) as error:
         raise UserError(f"can't read the image {image}: {error}") from error
 
 

@@ -18,14 +18,14 @@ def export(
 
     from src.evaluation.from_checkpoint import load_run
     from src.reports.export.card import license_of
+    from src.reports.export.folder import publish as upload
     from src.reports.export.folder import write_folder
-    from src.reports.export.publish import publish as upload
 
     run, folder = load_run(checkpoint, "cpu"), Path(output).absolute()
     given = license_of(run.config["data"], license)
     files = write_folder(run, folder, name or folder.name, given, onnx)
     for file in files:
-        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+        print(f"{folder / file}: {(folder / file).stat().st_size / 1e6:.2f} MB")
     print(f"training images: {given.text}")
     if publish:
         print(f"published: {upload(folder, files, publish, private)}")

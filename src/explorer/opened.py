@@ -1,6 +1,5 @@
 """A model that was opened to play with: what the tabs of the page show of it, without the page."""
 
-from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import RLock
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from src.config.explain import quoted
 from src.core.errors import UserError
@@ -16,7 +14,7 @@ from src.core.run_folder import CHECKPOINTS, MILESTONES, numbered_checkpoints
 from src.data.drawn_cats.factors import FACTORS
 from src.evaluation.from_checkpoint import load_run
 from src.evaluation.latent_space import Directions, decode, encode, most_active, steepest_directions
-from src.evaluation.memorization import Nearest, TrainingImages
+from src.evaluation.memorization import TrainingImages
 from src.metrics.features import EfficientNetLite0
 from src.models.checkpoint.loading import load_inference_model, read_checkpoint
 from src.models.inference import InferenceModel
@@ -26,7 +24,6 @@ NUM_DIRECTIONS, ENCODED, JACOBIANS = 8, 2_000, 4
 MAX_TRAIN = 50_000  # images that the nearest ones are looked for among
 NAMED = 0.2  # of a direction's variance is explained by a factor that it is named after
 BINS = 8
-Report = Callable[[float, str], Any]
 
 
 class Opened:
@@ -38,7 +35,6 @@ class Opened:
     def __init__(self, path: str, device: str) -> None:
         self.path, self.run = path, load_run(path, device)
         self.model, self.lock, self.missing = self.run.inference, RLock(), ""
-        self.search: TrainingImages | None = None
         kind = self.run.config["model"]["_target_"].rpartition(".")[2]
         self.name = f"{self.run.folder.name} ({kind}, {self.model.images_seen:,} images seen)"
         self.image_size: int = self.run.config["data"]["image_size"]
@@ -94,13 +90,12 @@ class Opened:
         """Return the image of a latent, uint8 (3, S, S)."""
         return decode(self.model, latent[None])[0]
 
-    def nearest(self, images: Tensor) -> Nearest:
-        """Return the training images nearest to uint8 images (N, 3, S, S), which are read once."""
+    @cached_property
+    def search(self) -> TrainingImages:
+        """The training images, among which the nearest ones are looked up."""
         with self.lock:
-            if self.search is None:
-                train = self.data.images("train", MAX_TRAIN)
-                self.search = TrainingImages(train, lite0(self.model.device), self.data.horizontal_flip)
-        return self.search.nearest(images)
+            train = self.data.images("train", MAX_TRAIN)
+            return TrainingImages(train, lite0(self.model.device), self.data.horizontal_flip)
 
     @cached_property
     def times(self) -> dict[int, Path]:
@@ -144,11 +139,6 @@ def explained(values: Tensor, factor: Tensor) -> Tensor:
 def lite0(device: torch.device) -> EfficientNetLite0:
     """Return the feature network."""
     return EfficientNetLite0().to(device)
-
-
-def features_of(network: EfficientNetLite0, images: Tensor) -> Tensor:
-    """Return the features of uint8 images on the CPU, each of length 1."""
-    return normalize(network(images.to(next(network.parameters()).device)).cpu())
 
 
 @lru_cache(maxsize=32)

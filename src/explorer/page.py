@@ -30,6 +30,14 @@ STYLE = """
 }
 """
 INTRODUCTION = "Images of cats that do not exist. Keep the ones you like; they can be ends of a way between two cats."
+TABS = {
+    "Draw": tabs.draw,
+    "Directions": tabs.directions,
+    "Between two cats": tabs.between,
+    "My cat": tabs.my_cat,
+    "Nearest": tabs.nearest,
+    "Growing up": tabs.growing_up,
+}
 
 
 def build(models: list[Opened]) -> gr.Blocks:
@@ -37,18 +45,9 @@ def build(models: list[Opened]) -> gr.Blocks:
     with gr.Blocks(title="Cat Faces", analytics_enabled=False, delete_cache=(3_600, 3_600)) as page:
         gr.Markdown(f"# Cat Faces\n{INTRODUCTION}\n\n" + "\n\n".join(f"**{opened.name}**" for opened in models))
         kept = gr.State([])
-        with gr.Tab("Draw"):
-            tabs.draw(page, models, kept)
-        with gr.Tab("Directions") as tab:
-            tabs.directions(tab, models, kept)
-        with gr.Tab("Between two cats") as tab:
-            tabs.between(tab, models, kept)
-        with gr.Tab("My cat"):
-            tabs.my_cat(models, kept)
-        with gr.Tab("Nearest"):
-            tabs.nearest(models)
-        with gr.Tab("Growing up") as tab:
-            tabs.growing_up(tab, models)
+        for name, lay_out in TABS.items():
+            with gr.Tab(name) as tab:
+                lay_out(page.load if name == "Draw" else tab.select, models, kept)
         tabs.favorites(models, kept)
     return page
 

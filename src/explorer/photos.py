@@ -1,56 +1,42 @@
 """A photo of one's own: the square of it that is looked at, and the latent whose image is most like it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, normalize
 
 from src.core.images import from_uint8
-from src.data.decoding import Box
+from src.data.decoding import Decoding
 from src.data.head_crops import cat_square
-from src.evaluation.latent_space import decode, encode
-from src.explorer.opened import Opened, Report, features_of, lite0
+from src.evaluation.latent_space import decode
+from src.explorer.opened import lite0
 from src.models.inference import LatentModel
 
 PROJECTION_STEPS, CANDIDATES, RATE = 200, 256, 0.1
 PIXEL_WEIGHT, FEATURE_WEIGHT, PRIOR_WEIGHT = 1.0, 1.0, 0.02
 
 
-def find_box(photo: Image.Image) -> Box:
-    """Return the square that data.crop=cat takes of a photo, about its surest cat's head; without one, its middle."""
+def find_square(photo: Image.Image) -> tuple[int, int, int]:
+    """Return left, top and side of the square that data.crop=cat takes of a photo; without a cat, of its middle."""
     side = min(photo.size)
-    left, top = (photo.width - side) / 2, (photo.height - side) / 2
-    return cat_square(photo) or (left, top, left + side, top + side)
+    middle = (photo.width - side) // 2, (photo.height - side) // 2, (photo.width + side) // 2
+    left, top, right = (cat_square(photo) or middle)[:3]
+    return left, top, right - left
 
 
-def squared(photo: Image.Image, box: Box) -> tuple[int, int, int]:
-    """Return the square about a box that lies within the photo: left, top and side in pixels."""
-    left, top, right, bottom = box
-    side = max(1, round(min(max(right - left, bottom - top), *photo.size)))
-    x, y = (left + right - side) / 2, (top + bottom - side) / 2
-    return int(min(max(x, 0), photo.width - side)), int(min(max(y, 0), photo.height - side)), side
-
-
-def cropped(photo: Image.Image, square: Sequence[float], image_size: int) -> Tensor:
+def cropped(photo: Image.Image, square: Sequence[int], image_size: int) -> Tensor:
     """Return a square of a photo, or the nearest one within it, as a model's input: uint8 (3, S, S)."""
-    left, top, side = square
-    side = min(side, *photo.size)
-    left, top, side = squared(photo, (left, top, left + side, top + side))
-    image = photo.convert("RGB").crop((left, top, left + side, top + side))
-    return torch.from_numpy(np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))).permute(2, 0, 1)
+    side = max(1, min(square[2], *photo.size))
+    left, top = min(square[0], photo.width - side), min(square[1], photo.height - side)
+    return torch.from_numpy(Decoding(image_size).square(photo.crop((left, top, left + side, top + side))).copy())
 
 
-def find_latent(opened: Opened, target: Tensor, report: Report) -> Tensor:
-    """Return the latent (D,) of an image, uint8 (3, S, S): encoded where the model encodes, else projected."""
-    if opened.model.encoder is not None:
-        return encode(opened.model, target[None])[0]
-    return project(opened.model, target, report)
-
-
-def project(model: LatentModel, target: Tensor, report: Report, steps: int = PROJECTION_STEPS) -> Tensor:
+def project(
+    model: LatentModel, target: Tensor, report: Callable[[float, str], Any], steps: int = PROJECTION_STEPS
+) -> Tensor:
     """Return the latent (D,) whose image is most like a uint8 image (3, S, S), by optimizing it.
 
     The loss is the mean squared error of pixels, that of EfficientNet-Lite0's features in relation to their own size,
@@ -90,7 +76,7 @@ def project(model: LatentModel, target: Tensor, report: Report, steps: int = PRO
 def errors(model: LatentModel, target: Tensor, latent: Tensor) -> tuple[float, float]:
     """Return how far the image of a latent is from another, uint8 (3, S, S): the root mean square of the pixels'
     differences, out of 255, and the distance of their features of length 1, at most sqrt(2)."""
-    found = decode(model, latent[None])
-    pixels = mse_loss(found[0].float(), target.float()).sqrt()
-    one, other = (features_of(lite0(model.device), image) for image in (found, target[None]))
+    images = torch.stack([decode(model, latent), target])
+    pixels = mse_loss(*images.float()).sqrt()
+    one, other = normalize(lite0(model.device)(images.to(model.device)))
     return pixels.item(), (one - other).norm().item()

@@ -1,4 +1,7 @@
-"""The tabs of the page. What they show is computed in opened.py and photos.py; here it is laid out and wired."""
+"""The tabs of the page. What they show is computed in opened.py and photos.py; here it is laid out and wired.
+
+Each tab gets the event of its being opened, the models, and the favorites.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,9 +16,9 @@ from torch import Tensor
 
 from src.core.films import film_bytes
 from src.core.images import save_grid, to_pillow
-from src.evaluation.latent_space import closed_path, decode, linear, spherical
+from src.evaluation.latent_space import closed_path, decode, encode, linear, spherical
 from src.explorer.opened import NUM_DIRECTIONS, Opened
-from src.explorer.photos import PROJECTION_STEPS, cropped, errors, find_box, find_latent, squared
+from src.explorer.photos import PROJECTION_STEPS, cropped, errors, find_square, project
 
 SEED = "a seed"  # the end of a way that is drawn from its seed
 COUNT = 16  # images of a model that grows up
@@ -79,7 +82,7 @@ def favorites(models: list[Opened], kept: gr.State) -> None:
     forget.click(list, None, kept)
 
 
-def draw(page: gr.Blocks, models: list[Opened], kept: gr.State) -> None:
+def draw(opens: Any, models: list[Opened], kept: gr.State) -> None:
     """Lay out a grid of samples of each model."""
     priors = sorted({prior for opened in models for prior in opened.model.priors()})  # the mixture first
     with gr.Row():
@@ -94,7 +97,7 @@ def draw(page: gr.Blocks, models: list[Opened], kept: gr.State) -> None:
         keep = gr.Button("Keep the chosen image (click one)", size="sm")
         save = gr.DownloadButton("Save PNG", size="sm")
         command: Any = gr.Textbox(label="The command line that draws the same", lines=2, buttons=["copy"])
-        changes = [page.load, *(option.change for option in options)]
+        changes = [opens, *(option.change for option in options)]
         gr.on(changes, partial(drawn, opened), options, [gallery, command, save, chosen], **QUIET)
         gallery.select(position, None, chosen)
         keep.click(partial(keep_drawn, opened, number), [kept, chosen, *options], kept)
@@ -134,16 +137,11 @@ class Editor:
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"direction {index + 1}", buttons=[])
                     for index in range(min(NUM_DIRECTIONS, opened.model.latent_dim))
                 ]
-        inputs, shown = [self.latent, *self.sliders], (self.show, [self.latent, *self.sliders], self.image)
-        for slider in self.sliders:
-            slider.input(*shown, **AT_ONCE)
-        self.latent.change(self.zeros, None, self.sliders, **QUIET).then(*shown, **QUIET)
-        reset.click(self.zeros, None, self.sliders, **QUIET).then(*shown, **QUIET)
+        inputs = [self.latent, *self.sliders]
+        shown, zeros = (self.show, inputs, self.image), [0] * len(self.sliders)
+        gr.on([slider.input for slider in self.sliders], *shown, **AT_ONCE)
+        gr.on([self.latent.change, reset.click], lambda: zeros, None, self.sliders, **QUIET).then(*shown, **QUIET)
         keep.click(lambda some, *now: with_favorite(some, number, self.moved(*now), name), [kept, *inputs], kept)
-
-    def zeros(self) -> list[int]:
-        """Return the sliders' positions at the latent itself."""
-        return [0] * len(self.sliders)
 
     def moved(self, latent: Tensor | None, *amounts: float) -> Tensor:
         """Return the latent that the sliders make of one."""
@@ -162,18 +160,18 @@ class Editor:
         return [f"Sorted: {found.meaning}.{missing}", *(gr.update(label=name) for name in names)]
 
 
-def directions(tab: gr.Tab, models: list[Opened], kept: gr.State) -> None:
+def directions(opens: Any, models: list[Opened], kept: gr.State) -> None:
     """Lay out sliders along the principal directions of each model."""
     with gr.Row():
         seed, start = seed_field(), gr.Button("Random start")
     start.click(lambda: int(torch.randint(2**31, ())), None, seed)
     for number, opened in in_columns(models):
         editor = Editor(number, opened, kept, "moved")
-        gr.on([tab.select, seed.change], lambda seed, opened=opened: opened.latents(seed)[0], seed, editor.latent)
-        tab.select(editor.prepare, None, [editor.note, *editor.sliders], show_progress_on=editor.note)
+        gr.on([opens, seed.change], lambda seed, opened=opened: opened.latents(seed)[0], seed, editor.latent)
+        opens(editor.prepare, None, [editor.note, *editor.sliders], show_progress_on=editor.note)
 
 
-def between(tab: gr.Tab, models: list[Opened], kept: gr.State) -> None:
+def between(opens: Any, models: list[Opened], kept: gr.State) -> None:
     """Lay out the way from one cat to another."""
     with gr.Row():
         seeds: list[Any] = [seed_field("Seed of the first"), seed_field("Seed of the second", 1)]
@@ -191,7 +189,7 @@ def between(tab: gr.Tab, models: list[Opened], kept: gr.State) -> None:
 
         kept.change(choices, kept, ends, **QUIET)
         percent.input(partial(on_the_way, opened), [percent, *inputs], image, **AT_ONCE)
-        changes = [tab.select, path.change, *(item.change for item in [*ends, *seeds])]
+        changes = [opens, path.change, *(item.change for item in [*ends, *seeds])]
         gr.on(changes, partial(on_the_way, opened), [percent, *inputs], image, **QUIET)
         make.click(partial(films, opened), inputs, [film, files])
 
@@ -218,7 +216,7 @@ def films(opened: Opened, *way: Any) -> tuple[str, Any]:
     return names[0], gr.update(value=names, visible=True)
 
 
-def my_cat(models: list[Opened], kept: gr.State) -> None:
+def my_cat(_: Any, models: list[Opened], kept: gr.State) -> None:
     """Lay out a photo, the square of it, and what each model makes of it."""
     size = max(opened.image_size for opened in models)
     with gr.Row():
@@ -235,8 +233,7 @@ def my_cat(models: list[Opened], kept: gr.State) -> None:
         if image is None:
             return [gr.skip()] * 3
         limits = image.width - 1, image.height - 1, min(image.size)
-        values = squared(image, find_box(image))
-        return [gr.update(value=value, maximum=limit) for value, limit in zip(values, limits, strict=True)]
+        return [gr.update(value=at, maximum=most) for at, most in zip(find_square(image), limits, strict=True)]
 
     def show(image: Image.Image | None, *given: int) -> Image.Image | None:
         return None if image is None else to_pillow(cropped(image, given, size))
@@ -261,14 +258,17 @@ def represent(
     if photo is None:
         raise gr.Error("Give a photo first.", print_exception=False)
     target = cropped(photo, (left, top, side), opened.image_size)
-    latent = find_latent(opened, target, lambda share, text: progress(share, desc=text))
+    if opened.model.encoder is not None:
+        latent, how = encode(opened.model, target[None])[0], "encoded"
+    else:
+        latent = project(opened.model, target, lambda share, text: progress(share, desc=text))
+        how = f"projected, in {PROJECTION_STEPS} steps"
     pixels, features = errors(opened.model, target, latent)
-    how = f"projected, in {PROJECTION_STEPS} steps" if opened.model.encoder is None else "encoded"
     text = f"pixels differ by {pixels:.0f} of 255 (root mean square), features by {features:.2f} of at most 1.41"
     return latent, f"Below: {how}; {text}."
 
 
-def nearest(models: list[Opened]) -> None:
+def nearest(_: Any, models: list[Opened], kept: gr.State) -> None:
     """Lay out samples beside their nearest training images."""
     with gr.Row():
         seed, count = seed_field(), gr.Slider(1, 8, 4, step=1, label="Samples", buttons=[])
@@ -283,7 +283,7 @@ def neighbors(opened: Opened, seed: int, count: int) -> tuple[Shown, str]:
     if opened.data is None:
         return [], f"The training images are not here: {opened.missing}"
     samples = opened.draw(seed, count, opened.model.default_prior, 1.0)
-    found, train, shown = opened.nearest(samples), opened.data.images("train"), Shown()
+    found, train, shown = opened.search.nearest(samples), opened.data.images("train"), Shown()
     for index, sample in enumerate(samples):
         distances = found.distances[index, :BESIDE].tolist()
         captions = [f"sample {index + 1}", *(f"{distance:.2f}" for distance in distances)]
@@ -293,7 +293,7 @@ def neighbors(opened: Opened, seed: int, count: int) -> tuple[Shown, str]:
     return shown, f"Copies of a training image: {', '.join(copies) or 'none of these'}."
 
 
-def growing_up(tab: gr.Tab, models: list[Opened]) -> None:
+def growing_up(opens: Any, models: list[Opened], kept: gr.State) -> None:
     """Lay out the same noise at every checkpoint of the runs."""
     times = sorted({time for opened in models for time in opened.times})
     label = f"Time: 0 is after {times[0]:,} images, {len(times) - 1} after {times[-1]:,}"
@@ -303,7 +303,7 @@ def growing_up(tab: gr.Tab, models: list[Opened]) -> None:
     for _, opened in in_columns(models):
         outputs: list[Any] = [cats(opened.name, 4), gr.Markdown()]
         time.input(partial(grown, opened, times), [time, seed], outputs, **AT_ONCE)
-        gr.on([tab.select, seed.change], partial(grown, opened, times), [time, seed], outputs, **QUIET)
+        gr.on([opens, seed.change], partial(grown, opened, times), [time, seed], outputs, **QUIET)
 
 
 def grown(opened: Opened, times: list[int], index: int, seed: int) -> tuple[Shown, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from src.config.validation import instantiate
@@ -66,9 +66,12 @@ def write_evaluation(
         (f"{evaluator.num_images:,} samples", evaluator.sample_metrics()),
     ]
     nearest: Nearest = {}
+    paths = [folder / "metrics.json"]
     for metrics in evaluator.feature_metrics if neighbors else ():
         values, grid, distances = memorization(evaluator, metrics, neighbors)
         nearest[metrics.features.name] = grid, distances
+        paths.append(folder / f"neighbors_{metrics.features.name}.png")
+        save_grid(grid, paths[-1], distances.shape[1] + 2)
         parts.append((f"{min(evaluator.num_images, MAX_SAMPLES):,} samples, or held-out images", values))
     if isinstance(evaluator.model, EncodingModel):
         parts += representation(evaluator, evaluator.model, **options)
@@ -83,19 +86,13 @@ def write_evaluation(
         "images_seen": evaluator.model.images_seen,
     }
     results = {name: value for _, values in parts for name, value in values.items()}
-    write_atomic(folder / "metrics.json", json.dumps(results | facts, indent=2) + "\n")
-    paths = [folder / "metrics.json", *(folder / f"neighbors_{network}.png" for network in nearest)]
-    for path, (grid, distances) in zip(paths[1:], nearest.values(), strict=True):
-        save_grid(grid, path, distances.shape[1] + 2)
-    console, table = Console(markup=False, emoji=False), Table("metric")
-    table.add_column("value", justify="right")
-    table.add_column("of")
+    write_atomic(paths[0], json.dumps(results | facts, indent=2) + "\n")
+    console, table = Console(markup=False, emoji=False), Table("metric", Column("value", justify="right"), "of")
     for images, values in parts:
         for name, value in values.items():
             if not isinstance(value, list):
-                table.add_row(
-                    name, f"{value:,.4g}", "real images, or shuffled latents" if name.endswith("_floor") else images
-                )
+                of = "real images, or shuffled latents" if name.endswith("_floor") else images
+                table.add_row(name, f"{value:,.4g}", of)
     if table.row_count:
         console.print(table)
     for path in paths:

@@ -25,7 +25,6 @@ def template(module: str) -> Template:
     )  # fmt: skip
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["stem"] = lambda name: PurePosixPath(name).stem
-    environment.filters["percent"] = lambda part, whole: f"{100 * part / whole:.1f}%" if whole else "0%"
     return environment.get_template("page.html")
 
 
@@ -34,17 +33,16 @@ def data_uri(media_type: str, content: bytes) -> Markup:
     return Markup(f"data:{media_type};base64,{base64.b64encode(content).decode()}")
 
 
-def image_uri(image: Image.Image, effort: int = 4, quality: int = 90) -> Markup:
-    """Return an image as an address that needs no file. effort: of the compression, 0 to 6."""
+def image_uri(image: Image.Image, quality: int = 90) -> Markup:
+    """Return an image as an address that needs no file."""
     with io.BytesIO() as file:
-        image.save(file, "WEBP", quality=quality, method=effort)
+        image.save(file, "WEBP", quality=quality)
         return data_uri("image/webp", file.getvalue())
 
 
 def grid_uri(path: Path, image_size: int, columns: int, rows: int, quality: int = 90) -> Markup:
     """Return the upper left images of a grid that a run wrote as an address that needs no file."""
     with Image.open(path) as grid:
-        right, bottom = (
-            min(count * (image_size + GAP) + GAP, most) for count, most in ((columns, grid.width), (rows, grid.height))
-        )
-        return image_uri(grid.convert("RGB").crop((0, 0, right, bottom)), quality=quality)
+        right, bottom = (count * (image_size + GAP) + GAP for count in (columns, rows))
+        corner = grid.convert("RGB").crop((0, 0, min(right, grid.width), min(bottom, grid.height)))
+        return image_uri(corner, quality)

@@ -72,10 +72,8 @@ class LatentImages:
             places = snap_to_grid(project(latents, self.map), self.map_cells)
             save_placed({place: images[index] for place, index in places.items()}, self.folder / "map.png")
             self.written["map.png"] = f"{len(places)} of {len(images)} real images at their latents, by {self.map}"
-        if dataset is None:
-            directions = steepest_directions(self.model, latents, self.num_directions)
-        else:
-            directions = most_active(self.model, latents, self.num_directions)
+        find = steepest_directions if dataset is None else most_active
+        directions = find(self.model, latents, self.num_directions)
         text = f"{directions.meaning}, the first on top: -3 to 3 standard deviations"
         self.save_rows("traversals.png", text, decode(self.model, directions.traverse(start, self.steps)))
         report = {
@@ -109,10 +107,8 @@ class LatentImages:
         # As many tours of MAX_STOPS latents as there are: (stops, tours, D).
         count = min(MAX_STOPS, len(latents))
         stops = latents[: len(latents) // count * count].unflatten(0, (count, -1))
-        frames = [
-            tile(decode(self.model, frame), columns=min(len(frame), 6))
-            for frame in closed_path(stops, on_a_sphere, self.frames)
-        ]
+        tours = closed_path(stops, on_a_sphere, self.frames)
+        frames = [tile(decode(self.model, frame), columns=6) for frame in tours]
         file = f"{name}.{self.animation}"
         write_atomic(self.folder / file, film_bytes(frames, self.animation, self.scale))
         self.written[file] = f"spherical interpolations through {count} {kind} and back to the first"

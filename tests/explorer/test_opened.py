@@ -107,7 +107,7 @@ def test_milestone_is_half_as_exact_and_can_not_be_resumed(gan: Opened) -> None:
 def test_training_image_is_its_own_nearest_and_a_copy_also_mirrored(gan: Opened) -> None:
     train = gan.data.images("train")
     for images in (train[[5, 11]], train[[5, 11]].flip(-1)):
-        found = gan.nearest(images)
+        found = gan.search.nearest(images)
         assert found.positions[:, 0].tolist() == [5, 11]
         assert found.distances[:, 0].max() < 0.05
         assert (found.distances.diff(dim=1) >= 0).all()

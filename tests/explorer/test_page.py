@@ -51,7 +51,7 @@ def url(runs: dict[str, Path], reached: list[Any], tmp_path_factory: pytest.Temp
     folder, models = str(tmp_path_factory.mktemp("page")), [Opened(str(run), "cpu") for run in runs.values()]
     app = application(models, folder)
     with listening("127.0.0.1", None) as sock, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.explorer.tabs.find_box", lambda photo: (0, 0, photo.width / 2, photo.height))
+        patch.setattr("src.explorer.tabs.find_square", lambda photo: (0, 0, photo.height))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()

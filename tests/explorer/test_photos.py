@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.decoding import Box, Decoding
-from src.explorer.photos import cropped, errors, find_box, project, squared
+from src.data.decoding import Decoding
+from src.explorer.photos import cropped, errors, find_square, project
 from src.models.inference import LatentModel
 from tests.helpers.tiny import tiny_gan
 
@@ -18,27 +18,13 @@ def photo(width: int, height: int) -> Image.Image:
     return Image.fromarray(rows).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize(
-    ("box", "square"),
-    [
-        ((10, 20, 50, 60), (10, 20, 40)),  # a square stays
-        ((10, 20, 50, 40), (10, 10, 40)),  # the longer side counts, about the middle
-        ((-10, 0, 30, 40), (0, 0, 40)),  # pushed inside
-        ((180, 70, 220, 110), (160, 60, 40)),
-        ((-50, -50, 400, 400), (100, 0, 100)),  # no larger than the photo
-    ],
-)
-def test_square_lies_about_the_box_and_within_the_photo(box: Box, square: tuple[int, int, int]) -> None:
-    assert squared(photo(200, 100), box) == square
-
-
 @pytest.mark.parametrize("size", [(200, 117), (117, 200), (64, 64), (301, 64)])
 def test_square_of_the_middle_is_what_data_crop_center_reads(size: tuple[int, int]) -> None:
     image = photo(*size)
     with io.BytesIO() as file:
         image.save(file, "PNG")
         expected, _ = Decoding(32)(file.getvalue())
-    found = cropped(image, squared(image, find_box(image)), 32)
+    found = cropped(image, find_square(image), 32)
     np.testing.assert_array_equal(found, expected)
 
 

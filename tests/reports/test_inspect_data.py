@@ -1,16 +1,14 @@
 from html.parser import HTMLParser
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from src.data.drawn_cats.factors import draw_cats, draw_factors
 from src.data.folder import Folder
 from src.inspect_data import inspect_data
-from src.reports.inspect_data.page import histogram, in_both_at_random, pixel_statistics
+from src.reports.inspect_data.page import histogram, pixel_statistics
 from tests.helpers.commands import config_of
 
 VOID = {"img", "meta", "line"}
@@ -108,16 +106,6 @@ def test_mean_image_is_the_mean(folder: Path) -> None:
         Image.new("RGB", (64, 64), (level, 0, 255)).save(folder / f"{level}.png")
     images = Folder(folder).load(64, folder.with_name("store"))
     assert pixel_statistics(images)[2][:, 10, 10].tolist() == [30, 0, 255]
-
-
-def test_groups_that_a_random_split_divides() -> None:
-    groups = torch.tensor([0, 0, 2, 2, 2, 5, 6])
-    divided = [
-        len({int(groups[index]) for index in val} & {int(groups[index]) for index in range(7) if index not in val})
-        for val in combinations(range(7), 3)
-    ]
-    assert in_both_at_random(groups[:4], groups[4:]) == pytest.approx(np.mean(divided))
-    assert in_both_at_random(groups, groups[:0]) == 0
 
 
 def test_histogram_counts_everything_once() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -88,8 +89,7 @@ def mean_and_range(curves: Sequence[Curve], name: str, line: dict[str, Any]) -> 
 
 def trace(curve: Curve, name: str, line: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Return a curve as Plotly draws it."""
-    step = math.ceil(len(curve) / MAX_POINTS)
-    points = [point for index, point in enumerate(curve) if (len(curve) - 1 - index) % step == 0]
+    points = curve[:: -max(1, math.ceil(len(curve) / MAX_POINTS))][::-1]
     heights = [float(f"{value:.5g}") if math.isfinite(value) else None for _, value in points]
     return {"x": [at for at, _ in points], "y": heights, "name": name, "mode": "lines", "line": line} | options
 
@@ -99,10 +99,10 @@ def grids(comparison: Comparison, kind: str, num_steps: int) -> list[dict[str, A
     found = []
     for name, run in zip(comparison.names, comparison.runs, strict=True):
         files = list(run.images(kind).items())
-        step = (len(files) - 1) / max(num_steps - 1, 1)
-        chosen = sorted({round(len(files) - 1 - step * index) for index in range(num_steps)} if files else ())
+        chosen = np.linspace(len(files) - 1, 0, min(num_steps, len(files))).round().astype(int)[::-1]
         size = (run.config.get("data") or {}).get("image_size", 64)
         columns = max(MAX_WIDTH // size, 2)
         steps = [(files[at][0], grid_uri(files[at][1], size, columns, min(columns, ROWS), quality=80)) for at in chosen]
-        found += [{"name": name, "ruin": run.ruin, "steps": steps}] * bool(steps)
+        if steps:
+            found.append({"name": name, "ruin": run.ruin, "steps": steps})
     return found

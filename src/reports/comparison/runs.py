@@ -14,6 +14,7 @@ from typing import Any
 
 from src.core.errors import UserError
 from src.core.run_folder import CONFIG, ERROR, IMAGES, METRICS, SUMMARY, read_config, read_rows
+from src.reports.comparison.differences import Options, flat
 
 LOW_DIVERSITY = 0.1  # relative to real images; TrainingWarnings, which watches GANs only, begins at 0.4
 RUINOUS = {
@@ -35,6 +36,11 @@ class RunRecord:
     summary: dict[str, Any]  # empty before the run's end
     error: str  # the sentence of a run that failed
 
+    @cached_property
+    def options(self) -> Options:
+        """The config as plain options, without paths of its folder."""
+        return dict(flat(self.config))
+
     @property
     def images_seen(self) -> int:
         return max((curve[-1][0] for curve in self.curves.values()), default=0)
@@ -44,29 +50,25 @@ class RunRecord:
         """The metric that chooses the best checkpoint, before the name of a fitted prior: the lower the better."""
         return (self.config.get("metrics") or {}).get("monitor")
 
-    def of_prior(self, metric: str) -> str:
-        """Return the name of the monitored metric of samples of the prior that the model is sampled from."""
+    def curve(self, metric: str) -> Curve:
+        """Return a metric's curve; of the monitored one, for samples of the prior that the model is sampled from."""
         mixture = f"{metric}_mixture"
-        return mixture if metric == self.monitor and mixture in self.curves else metric
+        return self.curves.get(mixture if metric == self.monitor and mixture in self.curves else metric, [])
 
     @cached_property
     def best_images(self) -> int | None:
         """The images seen where the monitored metric was the lowest."""
-        values = [
-            (value, images)
-            for images, value in self.curves.get(self.of_prior(self.monitor or ""), [])
-            if math.isfinite(value)
-        ]
+        values = [(value, images) for images, value in self.curve(self.monitor or "") if math.isfinite(value)]
         return min(values)[1] if values else None
 
     def final(self, metric: str) -> float | None:
         """Return a metric's last value."""
-        name = self.of_prior(metric)
-        return self.curves[name][-1][1] if name in self.curves else None
+        curve = self.curve(metric)
+        return curve[-1][1] if curve else None
 
     def best(self, metric: str) -> float | None:
         """Return a metric's value at the best checkpoint."""
-        return dict(self.curves.get(self.of_prior(metric), [])).get(self.best_images or -1)
+        return dict(self.curve(metric)).get(self.best_images or -1)
 
     @property
     def warnings(self) -> str:

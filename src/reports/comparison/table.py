@@ -9,7 +9,7 @@ from typing import Any
 
 from src.core.files import write_atomic
 from src.core.run_folder import rows_text
-from src.reports.comparison import differences
+from src.reports.comparison.differences import ABSENT, MEASURED_ON, differences, last, shown
 from src.reports.comparison.runs import RunRecord
 
 Row = dict[str, Any]
@@ -23,11 +23,34 @@ class Comparison:
 
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
-        return differences.differences(self.runs)
+        return differences([run.options for run in self.runs])
+
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """The positions of runs whose configs differ in the seed alone, group by group."""
+        found: dict[str, list[int]] = {}
+        for position, run in enumerate(self.runs):
+            options = {name: value for name, value in run.options.items() if last(name) != "seed"}
+            found.setdefault(repr(sorted(options.items())), []).append(position)
+        return list(found.values())
 
     @cached_property
     def labels(self) -> list[str]:
-        return differences.labels(self.runs, self.differing, self.groups)
+        """A short name for each run, the same for a group's: the first options that tell the groups apart.
+
+        Where three are too few for that, the folder of the group's first run is added.
+        """
+        names = [name for name in self.differing if name != "seed"] or ["model"]
+        told: list[str] = []
+        for count in range(1, 4):
+            parts = [
+                [f"{last(name)}={shown(run.options.get(name, ABSENT))}" for name in names[:count]] for run in self.runs
+            ]
+            told = [", ".join(part) for part in parts]
+            if len(set(told)) == len(self.groups):
+                return told
+        first = {at: self.runs[group[0]].name for group in self.groups for at in group}
+        return [f"{label} ({first[at]})" for at, label in enumerate(told)]
 
     @cached_property
     def names(self) -> list[str]:
@@ -38,12 +61,11 @@ class Comparison:
         return names
 
     @cached_property
-    def groups(self) -> list[list[int]]:
-        return differences.grouped(self.runs)
-
-    @cached_property
     def incomparable(self) -> list[str]:
-        return differences.incomparable(self.runs)
+        """The options by which the runs' metrics are of different images, networks or numbers of samples."""
+        measured = [{name: run.options[name] for name in run.options if MEASURED_ON.match(name)} for run in self.runs]
+        found = differences(measured)
+        return [f"{name} ({', '.join(dict.fromkeys(map(shown, column)))})" for name, column in found.items()]
 
     @cached_property
     def monitor(self) -> str | None:
@@ -55,18 +77,19 @@ class Comparison:
     def ranking(self) -> list[tuple[float, list[int]]]:
         """The runs that are not ruined, in groups, by the mean of their best values; empty if they don't compare."""
         sound = [[at for at in group if not self.runs[at].ruin] for group in self.groups]
-        values = [(mean_and_spread([self.best(at) for at in group])[0], group) for group in sound]
+        values = [(mean_and_spread([self.best[at] for at in group])[0], group) for group in sound]
         return [] if self.incomparable else sorted((mean, group) for mean, group in values if mean is not None)
 
     @cached_property
     def winner(self) -> int | None:
         """The position of the best run of those in the ranking."""
-        values = [(self.best(at), at) for _, group in self.ranking for at in group]
+        values = [(self.best[at], at) for _, group in self.ranking for at in group]
         return min(((value, at) for value, at in values if value is not None), default=(0, None))[1]
 
-    def best(self, position: int) -> float | None:
-        """Return the lowest value of the metric that all runs monitor."""
-        return self.runs[position].best(self.monitor) if self.monitor else None
+    @cached_property
+    def best(self) -> list[float | None]:
+        """Each run's lowest value of the metric that all runs monitor."""
+        return [run.best(self.monitor or "") for run in self.runs]
 
     @cached_property
     def conclusions(self) -> list[str]:
@@ -80,7 +103,7 @@ class Comparison:
             text = f"Best by {self.monitor}, the lower the better: {first}."
             if others:
                 gap = self.ranking[1][0] - self.ranking[0][0]
-                spreads = [mean_and_spread([self.best(at) for at in group])[1] or 0 for _, group in self.ranking[:2]]
+                spreads = [mean_and_spread([self.best[at] for at in group])[1] or 0 for _, group in self.ranking[:2]]
                 text += f" Next: {others[0]}."
                 if len(self.groups) == len(self.runs):
                     text += " One run each: other seeds may change the order."
@@ -96,7 +119,7 @@ class Comparison:
 
     def in_words(self, group: Sequence[int]) -> str:
         """Return a group's label with the mean and spread of its best values."""
-        mean, spread = mean_and_spread([self.best(at) for at in group])
+        mean, spread = mean_and_spread([self.best[at] for at in group])
         return f"{self.labels[group[0]]}, {mean:.4g}" + (f" ± {spread:.2g} ({len(group)} seeds)" if spread else "")
 
     @cached_property
@@ -126,7 +149,7 @@ class Comparison:
         }
         return {
             "run": run.name,
-            **{name: differences.shown(column[position]) for name, column in self.differing.items()},
+            **{name: shown(column[position]) for name, column in self.differing.items()},
             "status": run.status,
             "images_seen": run.images_seen,
             "best_images_seen": run.best_images,

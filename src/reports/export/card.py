@@ -34,8 +34,7 @@ def license_of(data: dict[str, Any], given: str | None) -> License:
 
     Raises UserError where another license is given for a public data set, or an id that the Hub would not take.
     """
-    kind = str(data["_target_"]).rpartition(".")[2]
-    known = LICENSES.get(kind)
+    known = LICENSES.get(data["_target_"].rpartition(".")[2])
     if known and given not in (None, known.id):
         raise UserError(f"license={given}: the images that it was trained on are {known.text}; leave it out")
     if given and not given.replace("-", "").replace(".", "").isalnum():
@@ -66,42 +65,35 @@ def measured(run: LoadedRun) -> dict[str, Any]:
 
 
 def write_card(
-    path: Path, run: LoadedRun, facts: dict[str, Any], metrics: dict[str, Any], license: License, files: list[Path]
-) -> Path:
+    path: Path, run: LoadedRun, facts: dict[str, Any], metrics: dict[str, Any], license: License, files: list[str]
+) -> None:
     """Write the card. facts: name, model, image_size, latent_dim, images_seen. files: the others of the folder."""
     numbers = {name: value for name, value in metrics.items() if name not in ("num_images", "reference")}
     data = {key: value for key, value in run.config["data"].items() if key != "_target_"}
     settings = {"model": run.config["model"], "data": data, "seed": run.config["seed"]}
-    names = [file.name for file in files]
-    space: dict[str, Any] = {"sdk": "gradio", "app_file": "app.py"} if "app.py" in names else {}
+    reference, task = metrics.get("reference", "train"), "unconditional-image-generation"
+    # Where the folder becomes a Space, its app.
+    space: dict[str, Any] = {"sdk": "gradio", "app_file": "app.py"} if "app.py" in files else {}
     card = ModelCard.from_template(
         ModelCardData(
             license=license.id,
-            library_name="onnx" if "decoder.onnx" in names else "safetensors",
-            pipeline_tag="unconditional-image-generation",
+            library_name="onnx" if "decoder.onnx" in files else "safetensors",
+            pipeline_tag=task,
             tags=["cats", "image-generation", facts["model"].lower()],
             model_name=facts["name"],
             eval_results=[
-                EvalResult(
-                    task_type="unconditional-image-generation",
-                    dataset_type="images",
-                    dataset_name=f"{metrics.get('reference', 'train')} images",
-                    metric_type=name,
-                    metric_value=value,
-                )
+                EvalResult(task, "images", f"{reference} images", metric_type=name, metric_value=value)
                 for name, value in numbers.items()
             ],
-            # Where the folder becomes a Space, its app.
             **space,
         ),
         template_path=str(Path(__file__).with_name("card.md")),
         **facts,
-        data_kind=str(run.config["data"]["_target_"]).rpartition(".")[2],
+        data_kind=run.config["data"]["_target_"].rpartition(".")[2],
         metrics=numbers,
         num_samples=metrics.get("num_images"),
-        reference=metrics.get("reference", "train"),
-        files=names,
+        reference=reference,
+        files=files,
         settings=yaml.safe_dump(settings, sort_keys=False, width=120),
     )
     card.save(path)
-    return path

@@ -1,28 +1,31 @@
 """An exported folder: a model without its training, its pages for the Hugging Face Hub, and nothing about a machine."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+from src.core.errors import UserError
 from src.core.files import write_atomic
 from src.core.images import save_grid
 from src.core.run_folder import EXPORTED
 from src.evaluation.from_checkpoint import LoadedRun
 from src.models.checkpoint.format import to_bytes
 from src.models.checkpoint.loading import without_training
-from src.models.inference import InferenceModel
 from src.reports.export.card import License, measured, write_card
-from src.reports.export.onnx_files import write_decoder, write_encoder
+from src.reports.export.onnx_files import write_models
 
 NUM_IMAGES, COLUMNS = 36, 9  # of the grid
 # The versions that the test of the app runs with.
 REQUIREMENTS = "gradio>=6.31\nnumpy>=2\nonnxruntime>=1.22\n"
 
 
-def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx: bool) -> list[Path]:
-    """Write the exported folder of a run; return its files.
+def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx: bool) -> list[str]:
+    """Write the exported folder of a run; return the names of its files.
 
     name: the model's, on its card. onnx: also write the files that need no PyTorch, and an app of them.
     """
@@ -38,30 +41,48 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
     }
     metrics = measured(run)
     write_atomic(folder / EXPORTED, to_bytes(without_training(content, facts | {"metrics": metrics})))
-    files = [folder / EXPORTED]
     prior = model.default_prior
-    samples = next(model.sample_uint8(NUM_IMAGES, 0, NUM_IMAGES, prior))
-    save_grid(samples, folder / "grid.png", COLUMNS)
-    files.append(folder / "grid.png")
+    save_grid(next(model.sample_uint8(NUM_IMAGES, 0, NUM_IMAGES, prior)), folder / "grid.png", COLUMNS)
+    names = [EXPORTED, "grid.png"]
     if onnx:
         metadata = {key: str(value) for key, value in (facts | metrics).items()}
-        files.append(write_decoder(model, folder / "decoder.onnx", metadata))
-        if model.encoder is not None:
-            files.append(write_encoder(model, folder / "encoder.onnx", metadata, facts["image_size"]))
+        names += write_models(model, folder, metadata, facts["image_size"])
         if prior == "mixture":
-            files.append(write_prior(model, folder / "prior.npz"))
-        files += [folder / "app.py", folder / "requirements.txt"]
+            write_prior(model.mixture, folder / "prior.npz")
+            names.append("prior.npz")
         shutil.copyfile(Path(__file__).with_name("app.py"), folder / "app.py")
         (folder / "requirements.txt").write_text(REQUIREMENTS)
-    files.append(write_card(folder / "README.md", run, facts, metrics, license, files))
-    return files
+        names += ["app.py", "requirements.txt"]
+    write_card(folder / "README.md", run, facts, metrics, license, names)
+    return [*names, "README.md"]
 
 
-def write_prior(model: InferenceModel, path: Path) -> Path:
+def write_prior(mixture: Any, path: Path) -> None:
     """Write the mixture of Gaussians: weights (K,), means (K, D) and Cholesky factors of the covariances (K, D, D)."""
-    mixture: Any = model.mixture
     used = mixture.weights > 0
     weights = mixture.weights[used].double()
     means, choleskies = mixture.means[used].numpy(), mixture.choleskies[used].numpy()
     np.savez(path, weights=(weights / weights.sum()).numpy(), means=means, choleskies=choleskies)
-    return path
+
+
+def publish(folder: Path, names: list[str], repository: str, private: bool) -> str:
+    """Upload the files of a folder as a model of the Hugging Face Hub, after saying so; return its address.
+
+    Raises UserError for a repository that is no user/name, and where the Hub refuses.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise UserError(f"publish={repository}: give user/name, as on the Hugging Face Hub")
+    api, megabytes = HfApi(), sum((folder / name).stat().st_size for name in names) / 1e6
+    address, kind = f"{api.endpoint}/{repository}", "private" if private else "public"
+    print(f"uploading {len(names)} files ({', '.join(names)}), {megabytes:.1f} MB, to {address} ({kind})", flush=True)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        message = "Upload a model of cat faces"
+        api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=names, commit_message=message)
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"publish={repository}: the Hub did not take it ({reason}); log in by `hf auth login`, or set HF_TOKEN to "
+            f"a token that may write; the folder {folder} is complete"
+        ) from error
+    return address

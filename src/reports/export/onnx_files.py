@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -14,40 +15,38 @@ from src.models.inference import InferenceModel
 OPSET = 18
 
 
-class Decode(nn.Module):
-    """latents (N, latent_dim) -> images, uint8 (N, H, W, 3)."""
+class Program(nn.Module):
+    """A function of a model and one batch, as a module that the exporter takes."""
 
-    def __init__(self, model: InferenceModel) -> None:
+    def __init__(self, model: InferenceModel, function: Callable[[InferenceModel, Tensor], Tensor]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.function = model, function
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return to_uint8(self.model.decode(latents)).permute(0, 2, 3, 1)
-
-
-class Encode(nn.Module):
-    """images, uint8 (N, H, W, 3) -> latents (N, latent_dim)."""
-
-    def __init__(self, model: InferenceModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.encode(from_uint8(images.permute(0, 3, 1, 2)))
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.function(self.model, batch)
 
 
-def write_decoder(model: InferenceModel, path: Path, metadata: dict[str, str]) -> Path:
-    """Write the file that maps `latents` (N, latent_dim), float32, to `images` (N, H, W, 3), uint8."""
-    return write(Decode(model), torch.zeros(2, model.latent_dim), "latents", "images", path, metadata)
+def decode(model: InferenceModel, latents: Tensor) -> Tensor:
+    """Map latents (N, latent_dim) to images, uint8 (N, H, W, 3)."""
+    return to_uint8(model.decode(latents)).permute(0, 2, 3, 1)
 
 
-def write_encoder(model: InferenceModel, path: Path, metadata: dict[str, str], image_size: int) -> Path:
-    """Write the file that maps `images` (N, H, W, 3), uint8, to `latents` (N, latent_dim), float32."""
-    images = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
-    return write(Encode(model), images, "images", "latents", path, metadata)
+def encode(model: InferenceModel, images: Tensor) -> Tensor:
+    """Map images, uint8 (N, H, W, 3), to latents (N, latent_dim)."""
+    return model.encode(from_uint8(images.permute(0, 3, 1, 2)))
 
 
-def write(module: nn.Module, example: Tensor, given: str, returned: str, path: Path, metadata: dict[str, str]) -> Path:
+def write_models(model: InferenceModel, folder: Path, metadata: dict[str, str], image_size: int) -> list[str]:
+    """Write decoder.onnx and, for models that encode, encoder.onnx; return their names."""
+    latents, images = torch.zeros(2, model.latent_dim), torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    write(Program(model, decode), latents, "latents", "images", folder / "decoder.onnx", metadata)
+    if model.encoder is None:
+        return ["decoder.onnx"]
+    write(Program(model, encode), images, "images", "latents", folder / "encoder.onnx", metadata)
+    return ["decoder.onnx", "encoder.onnx"]
+
+
+def write(module: nn.Module, example: Tensor, given: str, returned: str, path: Path, metadata: dict[str, str]) -> None:
     """Export a module of one input and one output, whose first dimensions are a batch of any size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -63,11 +62,10 @@ def write(module: nn.Module, example: Tensor, given: str, returned: str, path: P
             verbose=False,
         )
     proto = program.model_proto  # type: ignore[union-attr]
+    graph = proto.graph
     # The exporter notes where in which file each operation stands: paths of this machine.
-    for entry in (*proto.graph.node, *proto.graph.value_info, *proto.graph.initializer, proto.graph):
-        del entry.metadata_props[:]
-    for entry in (*proto.graph.node, proto.graph, proto):
-        entry.doc_string = ""
+    for entry in (proto, graph, *graph.node, *graph.value_info, *graph.initializer):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
     onnx.helper.set_model_props(proto, metadata)
     onnx.save(proto, path)
-    return path

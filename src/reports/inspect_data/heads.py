@@ -38,8 +38,8 @@ def write_heads(source: Any, images: ImageDataset, folder: Path, examples: int) 
     by_file: dict[str, list[list[Any]]] = {}
     for row in rows:
         by_file.setdefault(row[0], []).append(row)
+    with_cat = [file for file, found in by_file.items() if NO_CAT not in found[0][6]]
     without = [file for file, found in by_file.items() if NO_CAT in found[0][6]]
-    with_cat = [file for file in by_file if file not in set(without)]
     return {
         "photos": len(by_file),
         "heads found": len(rows) - len(without),

@@ -1,6 +1,5 @@
 """A page that describes a set of images with numbers and examples."""
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 import yaml
 from markupsafe import Markup
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from src.core.images import to_pillow
 from src.data.archives import listed
@@ -33,7 +32,7 @@ def write_page(
     low_contrast: float,
     examples: int,
     contact_sheet: int,
-) -> dict[str, float]:
+) -> dict[str, int]:
     """Write index.html, which needs no other file, and for photos heads.csv to the folder; return the numbers by name.
 
     config: that of the data. too_dark, low_contrast: limits of the mean and the deviation of luma (0 to 255).
@@ -42,7 +41,7 @@ def write_page(
     folder.mkdir(parents=True, exist_ok=True)
     images = data.source.load(data.image_size, data.cache_dir)  # all that could be read
     train, val = data.images("train"), data.val
-    brightness, contrast, mean, deviation = pixel_statistics(images)
+    brightness, contrast, mean = pixel_statistics(images)
     dark, flat = (values.argsort(stable=True) for values in (brightness, contrast))
     dark, flat = dark[: (brightness < too_dark).sum()], flat[: (contrast < low_contrast).sum()]
     order = images.groups.argsort(stable=True)
@@ -57,7 +56,6 @@ def write_page(
         "for training": len(train),
         "for validation": len(val),
         "groups in both": len(set(train.groups.tolist()) & set(val.groups.tolist())),
-        "groups in both, if split at random": in_both_at_random(train.groups, val.groups),
         "too dark": len(dark),
         "low contrast": len(flat),
     }
@@ -69,12 +67,10 @@ def write_page(
             name: (len(where), cells(images.select(where[:examples]), set(images.names)))
             for name, where in heads["faults"].items()
         }
-    sheets = {
-        "train": evenly_spaced(train, contact_sheet),
-        "validation": evenly_spaced(val, contact_sheet),
-        "too_dark": images.select(dark[:examples]),
-        "low_contrast": images.select(flat[:examples]),
-    }
+    sheets = {"too_dark": images.select(dark[:examples]), "low_contrast": images.select(flat[:examples])}
+    for name, part in {"train": train, "validation": val}.items():
+        count = min(contact_sheet, len(part))
+        sheets[name] = part.select(np.linspace(0, len(part), count, endpoint=False, dtype=int))
     used, sizes = set(train.names) | set(val.names), images.columns["size"]
     shorter = sizes.amin(dim=1).numpy()
     page = template(__file__).render(
@@ -93,7 +89,6 @@ def write_page(
         unused=len(images) - len(used),
         sheets={name: cells(sheet, used) for name, sheet in sheets.items()},
         mean=thumbnail_uri(mean),
-        deviation=thumbnail_uri(deviation),
         brightness=histogram(brightness.numpy(), 0, 256, too_dark),
         contrast=histogram(contrast.numpy(), 0, 128, low_contrast),
         sizes=Counter(map(tuple, sizes.tolist())).most_common(),
@@ -108,23 +103,18 @@ def write_page(
     return numbers
 
 
-def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return each image's brightness and contrast, (N,), and two images (3, S, S): the mean and the deviation of all.
+def pixel_statistics(images: ImageDataset) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each image's brightness and contrast, (N,), and the mean of all images, uint8 (3, S, S).
 
-    Brightness and contrast are the mean and the deviation of luma, from 0 to 255. The image of the deviation goes from
-    black, where images differ least, to white, where they differ most.
+    Brightness and contrast are the mean and the deviation of luma, from 0 to 255.
     """
-    lumas, total = [], torch.zeros(2, *images.pixels.shape[1:], dtype=torch.float64)
+    lumas, total = [], torch.zeros(images.pixels.shape[1:], dtype=torch.float64)
     for batch in images.batches(512):
         values = batch.float()
         luma = (values * LUMA).sum(1).flatten(1)
         lumas.append(torch.stack([luma.mean(1), luma.std(1, correction=0)]))
-        total += torch.stack([values.sum(0), values.square().sum(0)])
-    mean, square = total / len(images)
-    deviation = (square - mean.square()).clamp(min=0).sqrt()
-    lowest, highest = deviation.aminmax()
-    contrast = (deviation - lowest) * 255 / (highest - lowest).clamp(min=1e-6)
-    return *torch.cat(lumas, dim=1), rounded(mean), rounded(contrast)
+        total += values.sum(0)
+    return *torch.cat(lumas, dim=1), (total / len(images)).round().to(torch.uint8)
 
 
 def histogram(values: np.ndarray, low: float, high: float, below: float = 0, bins: int = 32) -> list[dict[str, float]]:
@@ -134,19 +124,6 @@ def histogram(values: np.ndarray, low: float, high: float, below: float = 0, bin
         {"from": float(start), "to": float(end), "count": int(count), "marked": bool(end <= below)}
         for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True)
     ]
-
-
-def in_both_at_random(train: Tensor, val: Tensor) -> float:
-    """Return how many groups are expected on both sides of a split that ignores groups and holds out as many images."""
-    sizes = torch.cat([train, val]).unique(return_counts=True)[1]
-    sides, total = (len(train), len(val)), len(train) + len(val)
-    return sum(1 - sum(math.comb(side, size) for side in sides) / math.comb(total, size) for size in sizes.tolist())
-
-
-def evenly_spaced(images: ImageDataset, count: int) -> ImageDataset:
-    """Select at most `count` images, evenly from first to last."""
-    count = min(count, len(images))
-    return images.select([index * len(images) // count for index in range(count)])
 
 
 def cells(images: ImageDataset, used: set[str]) -> list[dict[str, Any]]:
@@ -160,11 +137,6 @@ def cells(images: ImageDataset, used: set[str]) -> list[dict[str, Any]]:
 
 def thumbnail_uri(image: Tensor) -> Markup:
     """Return an image, uint8 (3, S, S), inside the page, at most MAX_PIXELS wide."""
-    if image.shape[-1] > MAX_PIXELS:
-        image = rounded(interpolate(image[None].float(), MAX_PIXELS, mode="area")[0])
-    return image_uri(to_pillow(image))
-
-
-def rounded(values: Tensor) -> Tensor:
-    """Round values from 0 to 255 to uint8."""
-    return (values + 0.5).clamp(0, 255).to(torch.uint8)
+    small = to_pillow(image)
+    small.thumbnail((MAX_PIXELS, MAX_PIXELS), Image.Resampling.BOX)
+    return image_uri(small)

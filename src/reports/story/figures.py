@@ -11,8 +11,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from src.core.run_folder import read_rows
 from src.evaluation.latent_space import principal_directions
+from src.reports.comparison.runs import Curve
 from src.reports.html import data_uri
 from src.reports.story.measure import MeasuredImages, MeasuredModel
 
@@ -26,16 +26,13 @@ Labeled = dict[str, tuple[Tensor, str]]  # values and a color by name
 
 
 def draw_figures(
-    measured: Mapping[str, MeasuredModel], real: MeasuredImages, gan_curves: Path
+    measured: Mapping[str, MeasuredModel], real: MeasuredImages, gan_curves: Mapping[str, Curve]
 ) -> dict[str, dict[str, Markup]]:
-    """Return the figures of the page as data URIs of PNGs, by name and theme. gan_curves: metrics.csv of the GAN."""
+    """Return the figures of the page as data URIs of PNGs, by name and theme."""
     groups, latents = {"held-out images": (real.distances, REAL)}, {}
     for name, result in measured.items():
-        for title, images in {
-            "reconstructions": result.reconstructions,
-            "latents of N(0, I)": result.samples,
-            "latents of a mixture": result.mixture_samples,
-        }.items():
+        kinds = {"reconstructions": result.reconstructions, "latents of N(0, I)": result.samples}
+        for title, images in (kinds | {"latents of a mixture": result.mixture_samples}).items():
             if images:
                 groups[f"{NAMES[name]}:\n{title}"] = images.distances, COLORS[name]
         if result.latents is not None:
@@ -119,16 +116,15 @@ def latent_norms(figure: Figure, latents: Labeled) -> None:
     axes.legend()
 
 
-def competition(figure: Figure, metrics_csv: Path) -> None:
+def competition(figure: Figure, curves: Mapping[str, Curve]) -> None:
     """Draw the losses of both networks, and how well the discriminator tells real from generated, over images seen."""
-    _, rows = read_rows(metrics_csv)
     losses, auroc = figure.subplots(2, 1, sharex=True)
     for axes, column, label, color in (
         (losses, "discriminator_loss", "discriminator", REAL),
         (losses, "generator_loss", "generator", COLORS["gan"]),
         (auroc, "discriminator_auroc", "discriminator", REAL),
     ):
-        points = [(float(row["images_seen"]), float(row[key])) for row in rows if row.get(key := f"train/{column}")]
+        points = curves.get(f"train/{column}", [])
         axes.plot([x / 1000 for x, _ in points], [y for _, y in points], color=color, label=label, linewidth=1.5)
         axes.grid(axis="y")
     losses.set_ylabel("loss")

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
 from src.core.films import film_bytes
 from src.core.images import tile, to_pillow
-from src.core.run_folder import CHECKPOINTS, LAST, METRICS, SUMMARY
+from src.core.run_folder import CHECKPOINTS, LAST, SUMMARY
 from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.from_checkpoint import LoadedRun, load_run
@@ -18,7 +20,7 @@ from src.evaluation.latent_space import closed_path, decode, encode, linear, sph
 from src.metrics.features import EfficientNetLite0, FeatureNetwork
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
-from src.reports.comparison.runs import read_run
+from src.reports.comparison.runs import RunRecord, read_run
 from src.reports.html import data_uri, grid_uri, image_uri, template
 from src.reports.story.figures import NAMES, draw_figures
 from src.reports.story.measure import FeatureDistance, MeasuredModel, measure
@@ -55,6 +57,7 @@ def render(
         Evaluator(run.model, data).fit_prior()
     measured = {name: measure(run.model, training, held_out, distance, seed) for name, run in runs.items()}
     seconds = {name: json.loads((run.folder / SUMMARY).read_text())["wall_time_seconds"] for name, run in runs.items()}
+    gan = read_run(runs["gan"].folder, "")
     return template(__file__).render(
         runs=runs,
         commands=[(run.folder / COMMAND).read_text().strip() for run in runs.values()],
@@ -66,13 +69,13 @@ def render(
         measured=measured,
         names=NAMES,
         betas=sorted((run.config["model"]["beta"], name) for name, run in runs.items() if name.startswith("vae")),
-        growth=growth(runs["gan"]),
+        growth=growth(gan, data.image_size),
         real=real,
         training=training,
         data=data,
         num_images=len(held_out),
         image=draw_grids(runs, measured, held_out, seed),
-        figure=draw_figures({name: measured[name] for name in NAMES}, real, runs["gan"].folder / METRICS),
+        figure=draw_figures({name: measured[name] for name in NAMES}, real, gan.curves),
     )
 
 
@@ -89,21 +92,20 @@ def draw_grids(
             rows = zip(shown.split(COLUMNS), result.reconstructions.images.split(COLUMNS), strict=False)
             grids[f"{name}_reconstructions"] = grid(torch.cat([torch.cat(pair) for pair in rows]), COLUMNS)
             grids[f"{name}_mixture"] = grid(result.mixture_samples.images[:SAMPLES], COLUMNS)
-        if name not in NAMES:
-            continue
-        grids[f"{name}_path"], grids[f"{name}_moving"] = draw_interpolations(runs[name].model, held_out, seed)
+        if name in NAMES:
+            grids[f"{name}_path"], grids[f"{name}_moving"] = draw_interpolations(runs[name].model, held_out, seed)
     return grids
 
 
-def growth(run: LoadedRun) -> list[tuple[int, Markup]]:
+def growth(run: RunRecord, image_size: int) -> list[tuple[int, Markup]]:
     """Return images that a run drew from the same noise, by the images seen: at first, and ever less often later."""
-    files = read_run(run.folder, "").images("samples")
-    first, *later = files or [0]
-    ratio = later[-1] / later[0] if later else 1
-    wanted = [later[0] * ratio ** (index / (TIMES - 2)) for index in range(TIMES - 1)] if later else []
+    files = run.images("samples")
+    if not files:
+        return []
+    first, *later = files
+    wanted: Any = np.geomspace(later[0], later[-1], TIMES - 1) if later else []
     times = dict.fromkeys([first, *(min(later, key=lambda time: abs(time - target)) for target in wanted)])
-    size = run.config["data"]["image_size"] if files else 0
-    return [(time, grid_uri(files[time], size, 3, 4)) for time in times if files]
+    return [(time, grid_uri(files[time], image_size, 3, 4)) for time in times]
 
 
 def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> tuple[Markup, Markup]:
@@ -124,4 +126,4 @@ def draw_interpolations(model: GenerativeModel, held_out: Tensor, seed: int) -> 
 
 def grid(images: Tensor, columns: int) -> Markup:
     """Return a grid of images as a data URI."""
-    return image_uri(to_pillow(tile(images, columns)), effort=6)
+    return image_uri(to_pillow(tile(images, columns)))

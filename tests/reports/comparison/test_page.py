@@ -19,7 +19,6 @@ from PIL import Image
 
 from src.compare import compare
 from src.core.errors import UserError
-from src.reports.comparison.differences import differences
 from src.reports.comparison.runs import RunRecord, find_runs, read_runs
 from src.reports.comparison.table import Comparison
 from tests.helpers.commands import REPOSITORY, command, config_of
@@ -90,14 +89,14 @@ def test_only_what_differs_is_told_and_once(tmp_path: Path) -> None:
     one = make_run(tmp_path / "1", [1], "seed=3", "data.batch_size=8", *same)
     other = make_run(tmp_path / "2", [1], "seed=4", "data.batch_size=16", "model.optimizer.lr=0.1", *same)
     # seed is data.seed and that of a callback too; run folders differ always.
-    assert differences(read_runs([one, other])) == {
+    assert Comparison(read_runs([one, other])).differing == {
         "seed": [3, 4], "data.batch_size": [8, 16], "model.optimizer.lr": [0.001, 0.1],
     }  # fmt: skip
     gan = make_run(tmp_path / "3", [1], "model=gan", "seed=3", "data.batch_size=8")
-    assert differences(read_runs([one, gan])) == {"model": ["VAE", "GAN"]}
+    assert Comparison(read_runs([one, gan])).differing == {"model": ["VAE", "GAN"]}
     hinge = make_run(tmp_path / "4", [1], "model=gan", "seed=3", "data.batch_size=8", "model/adversarial_loss=hinge")
     classes = ["RelativisticPairing", "Hinge"]
-    assert differences(read_runs([gan, hinge])) == {"model.adversarial_loss": classes}
+    assert Comparison(read_runs([gan, hinge])).differing == {"model.adversarial_loss": classes}
 
 
 def test_seeds_of_one_recipe_are_one_group_with_mean_and_spread(runs: Path) -> None:
