@@ -122,8 +122,8 @@ def rank_environments(num_ranks: int) -> list[dict[str, str]]:
 def wait_for(ranks: list[subprocess.Popen], error_file: Path) -> None:
     """Wait until all ranks have ended; if one fails, end the others instead of leaving them to wait for it.
 
-    A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint.
-    Raises RunFailed with the reason, which is printed for a rank that was killed and could not say it itself.
+    A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint. Raises
+    RunFailed with the reason, which is printed where a killed rank could not.
     """
     signal_number, deadline = 0, math.inf
 
