@@ -93,6 +93,9 @@ class Study:
                 lock = FileLock(self.folder / LOCKS / f"{number:05d}")
                 with suppress(Timeout):
                     lock.acquire(timeout=0)
+                    if number in running and self.trials[number].state != TrialState.RUNNING:
+                        lock.release()  # its worker told it after the list was read
+                        continue
                     # Workers that all began with one seed would sample the same; a grid is shuffled once.
                     seed = {"seed": config["seed"] + number}
                     options = {"_partial_": False, "search_space": values} if values else seed
