@@ -65,14 +65,12 @@ class SafetensorsIO(CheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes images_<images seen>.safetensors every so many images and every so many minutes, and keeps the newest.
 
-    last.safetensors is the newest of them, best.safetensors the one where the monitored metric is the lowest so far
-    (without one to monitor, the newest), by samples of the prior that the model is sampled from: <monitor>_mixture
-    where there is one. SIGTERM, SIGINT and SIGUSR1 make all ranks write one after the step and stop.
-    It runs after all other callbacks.
+    last.safetensors is the newest of them, best.safetensors the one where the monitored metric (<monitor>_mixture where
+    there is one) is the lowest so far; without one to monitor, the newest. The signals of StopSignals make all ranks
+    write one after the step and stop. It runs after all other callbacks.
 
     milestones: also keep, in milestones/, what samples and encodes, in half precision, whenever the images seen pass a
-    power of two: for whoever wants to see how a model grew. Nothing else reads these files, and no newer one replaces
-    them.
+    power of two: to see how a model grew.
     """
 
     folder: str
@@ -92,14 +90,10 @@ class Checkpoints(Checkpoint):
         self.started_at, self.processor_seconds_before = time.monotonic(), 0.0
 
     @property
-    def wall_seconds(self) -> float:
-        """The seconds that the run has taken, its parts before it was resumed included."""
-        return time.monotonic() - self.started_at
-
-    @property
-    def processor_seconds(self) -> float:
-        """The processor time of rank zero, from the start of its process, and of its parts before it was resumed."""
-        return sum(os.times()[:4]) + self.processor_seconds_before
+    def seconds(self) -> dict[str, float]:
+        """The time of the run, its parts before it was resumed included: by the clock, and of rank zero's processor."""
+        processor = sum(os.times()[:4]) + self.processor_seconds_before
+        return {"wall_seconds": time.monotonic() - self.started_at, "processor_seconds": processor}
 
     def setup(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         trainer.strategy.checkpoint_io = self.io
@@ -134,11 +128,9 @@ class Checkpoints(Checkpoint):
             model.on_save_checkpoint(content)
             kept = without_training(content, {})
             # Half the bytes; readers return to the precision of the model.
-            kept["state_dict"] = {
-                name: t.half() if t.is_floating_point() else t for name, t in kept["state_dict"].items()
-            }
-            path = Path(self.folder, MILESTONES, checkpoint_name(model.images_seen))
-            write_atomic(path, to_bytes(kept))
+            state = kept["state_dict"].items()
+            kept["state_dict"] = {name: value.half() if value.is_floating_point() else value for name, value in state}
+            write_atomic(Path(self.folder, MILESTONES, checkpoint_name(model.images_seen)), to_bytes(kept))
         if request or improved or should_run(trainer, model, self.every_images):
             self.save(trainer, model, improved or self.monitor is None)
         if request > SAVE and not trainer.should_stop:
@@ -157,19 +149,15 @@ class Checkpoints(Checkpoint):
             self.best = {"images_seen": model.images_seen, **self.logged}
         path = Path(self.folder, checkpoint_name(model.images_seen))
         trainer.save_checkpoint(path)
-        failure = trainer.strategy.broadcast(self.io.failure)
-        if failure:
+        if failure := trainer.strategy.broadcast(self.io.failure):
             raise UserError(f"{failure}; {describe_last_checkpoint(trainer)}")
         self.newest, self.saved_at = path, time.monotonic()
         if trainer.is_global_zero:
             link_or_copy(path, path.with_name(LAST))
             if is_best or not self.best:
                 link_or_copy(path, path.with_name(BEST))
-            files = numbered_checkpoints(path.parent)
-            # Files beyond the images seen belong to a part of the run that is repeated.
-            kept = [number for number in files if number <= model.images_seen][-self.keep :]
-            for number in files.keys() - set(kept):
-                files[number].unlink()
+            for older in [*numbered_checkpoints(path.parent).values()][: -self.keep]:
+                older.unlink()
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)  # type: ignore[arg-type]
 
@@ -185,8 +173,7 @@ class Checkpoints(Checkpoint):
         self.gradients = checkpoint.get("gradients", {})
 
     def state_dict(self) -> dict[str, Any]:
-        seconds = {"wall_seconds": self.wall_seconds, "processor_seconds": self.processor_seconds}
-        return {"best": self.best, "logged": self.logged, **seconds}
+        return {"best": self.best, "logged": self.logged, **self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = checked_state("Checkpoints", state_dict, STATE)

@@ -30,19 +30,11 @@ class Evaluation(PeriodicCallback):
     max_reference_images: PositiveInt = 50_000
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
-        self.evaluator = Evaluator(
-            model,
-            trainer.datamodule,  # type: ignore[attr-defined]
-            list(self.feature_metrics.values()),
-            self.num_images,
-            self.reference,
-            self.seed,
-            self.batch_size,
-            self.max_reference_images,
-            self.cache_dir,
-        )
-        if self.feature_metrics:
-            self.evaluator.data.images(self.reference)  # raises UserError now if there are none
+        data, metrics = trainer.datamodule, list(self.feature_metrics.values())  # type: ignore[attr-defined]
+        options = self.num_images, self.reference, self.seed, self.batch_size, self.max_reference_images, self.cache_dir
+        self.evaluator = Evaluator(model, data, metrics, *options)
+        if metrics:
+            data.images(self.reference)  # raises UserError now if there are none
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         model.eval()

@@ -1,4 +1,4 @@
-"""The length of a run and intervals in images seen, and the way from callbacks to the loggers."""
+"""The length, seeds and intervals of a run in images seen, and the way from callbacks to the loggers."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ import torch
 from lightning import Callback, Trainer
 
 from src.core.errors import UserError
-from src.core.types import PositiveInt
+from src.core.seeds import mixed_seed, seed_generators
+from src.core.types import PositiveInt, Seed
 from src.models.base import GenerativeModel
+from src.models.checkpoint.states import checked_state
 
 
 @dataclass(eq=False)
@@ -35,6 +37,25 @@ class RunLength(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {"max_images": self.max_images}
+
+
+@dataclass(eq=False)
+class StepSeeds(Callback):
+    """Seeds torch before every step. The seed is part of the checkpoint: a resumed run keeps it.
+
+    So ranks draw different noise, a resumed run draws on, and what is drawn between steps changes nothing.
+    """
+
+    seed: Seed
+
+    def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        seed_generators(mixed_seed(self.seed, trainer.global_rank, model.images_seen), model.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seed = checked_state("StepSeeds", state_dict, {"seed": Seed})["seed"]
 
 
 @dataclass(eq=False)

@@ -40,13 +40,8 @@ class StopSignals:
         self.received = number
         name = signal.Signals(number).name
         if name == "SIGHUP":
-            leave_terminal()
+            for stream in (1, 2):  # printing to a terminal that is gone would end the process by an error
+                if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         # print() may be what was interrupted.
         os.write(2, f"\n{name}: stopping after this step, with a checkpoint\n".encode())
-
-
-def leave_terminal() -> None:
-    """Let what is printed to a terminal that is gone vanish, instead of ending the process by an error."""
-    for stream in (1, 2):
-        if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

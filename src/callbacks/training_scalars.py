@@ -6,15 +6,14 @@ from math import isfinite
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 
 from src.callbacks.checkpoints import describe_last_checkpoint
-from src.callbacks.periodic import PeriodicCallback, log_metrics
+from src.callbacks.periodic import log_metrics, should_run
 from src.core.distributed import all_gather, all_reduce_mean
 from src.core.errors import UserError
 from src.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt
-from src.models.base import GenerativeModel
 from src.models.checkpoint.states import checked_state, mismatch
 
 NEVER = torch.iinfo(torch.int64).max
@@ -25,18 +24,17 @@ SAVED |= dict.fromkeys(("images", "total_images"), NonNegativeInt)
 
 
 @dataclass(eq=False)
-class TrainingScalars(PeriodicCallback):
+class TrainingScalars(Callback):
     """Logs the mean over steps and ranks of each value as train/<name>, and how fast training is.
 
-    train/images_per_second counts the training time only: this callback stands before all that take time.
-    train/images_per_cpu_second divides by the processor time of all ranks meanwhile.
-    train/data_wait_fraction is the share of it between the end of a step and the beginning of the next, on rank zero.
-    Batches are read, moved and augmented then; a device may still be computing, so it is an upper bound.
+    Speeds count the training time only: this callback stands before all that take time. docs/diagnostics.md has them.
 
     A mean that is not finite stops the run: UserError names the values that broke first, on any rank, the images seen
     and the last valid checkpoint. No checkpoint is written in between. With 16-mixed the gradients are left to
     Lightning's scaler. The sums since the last log are part of the checkpoint.
     """
+
+    every_images: PositiveInt
 
     def __post_init__(self) -> None:
         self.total_seconds, self.total_images = 0.0, 0
@@ -58,9 +56,21 @@ class TrainingScalars(PeriodicCallback):
         outputs, images, _ = args
         self._add(outputs, model.images_seen)
         self.images += len(images) * trainer.world_size
+        is_due = should_run(trainer, model, self.every_images)
+        # Training time too: the device finishes the steps meanwhile.
+        means = self.finite_means(trainer, model.images_seen) if is_due else {}
         self.seconds += time.perf_counter() - model.training_since
         self.cpu_seconds += time.process_time() - model.training_cpu_since
-        super().on_train_batch_end(trainer, model)
+        if not is_due:
+            return
+        cpu_seconds, ranks = all_reduce_mean(torch.tensor([self.cpu_seconds], device=model.device))
+        self.total_seconds += self.seconds
+        self.total_images += self.images
+        means["images_per_second"] = self.images / self.seconds
+        means["images_per_cpu_second"] = self.images / (cpu_seconds.item() * ranks)
+        means["data_wait_fraction"] = self.wait_seconds / self.seconds
+        log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
+        self._clear()
 
     def _add(self, outputs: dict[str, Tensor | float], images_seen: int) -> None:
         tensors: dict[str, Tensor] = {}
@@ -77,21 +87,6 @@ class TrainingScalars(PeriodicCallback):
                 sums, before = self.groups[names]
                 values, broken_at = sums + values, torch.minimum(before, broken_at)
             self.groups[names] = values, broken_at
-
-    def run(self, trainer: Trainer, model: GenerativeModel) -> None:
-        started_at, cpu_started_at = time.perf_counter(), time.process_time()
-        means = self.finite_means(trainer, model.images_seen)
-        # Training time too: the device finishes the steps meanwhile.
-        self.seconds += time.perf_counter() - started_at
-        self.cpu_seconds += time.process_time() - cpu_started_at
-        cpu_seconds, ranks = all_reduce_mean(torch.tensor([self.cpu_seconds], device=model.device))
-        self.total_seconds += self.seconds
-        self.total_images += self.images
-        means["images_per_second"] = self.images / self.seconds
-        means["images_per_cpu_second"] = self.images / (cpu_seconds.item() * ranks)
-        means["data_wait_fraction"] = self.wait_seconds / self.seconds
-        log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
-        self._clear()
 
     def finite_means(self, trainer: Trainer, images_seen: int) -> dict[str, float]:
         """Return the means since the last log; UserError if one is not finite. Every rank must call it."""

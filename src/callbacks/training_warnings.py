@@ -30,29 +30,20 @@ MESSAGES = {
 class TrainingWarnings(PeriodicCallback):
     """Prints one warning a kind, and logs warnings/<kind>: 1 where it begins, 0 where it has passed.
 
-    discriminator_has_won: for patience_images the discriminator puts at least `accuracy` of the pairs of a real and a
-    generated image in the right order, and either the mean logits are `gap` or more apart or the generator's
-    gradient is below `vanished` of its largest so far. Gone below 0.95 of that accuracy.
-    discriminator_at_chance: for patience_images it puts at most `chance` of these pairs in the right order, and the
-    mean logits are at most `chance_gap` apart. Gone where either is twice as far from a guess.
-    modes_collapse: a diversity_<network> of samples (or its _dimension) is below `diversity`, or below `fallen` of its
-    own best, after warmup_images. Gone where it is 1.2 times as high.
-    logits_explode: the mean logits are `explosion` or more apart. Gone below half of it.
-
-    With a Wasserstein critic, large gaps and healthy gradients go together: give gap=1e9 there. This callback stands
-    after TrainingScalars and Evaluation, whose values it reads.
+    docs/diagnostics.md says when each does. This callback stands after TrainingScalars and Evaluation, whose values it
+    reads.
     """
 
-    patience_images: NonNegativeInt = 10_000
-    warmup_images: NonNegativeInt = 20_000
-    accuracy: Fraction = 0.99
-    gap: PositiveFloat = 10.0
-    vanished: PositiveFloat = 0.01
-    chance: Fraction = 0.53
+    patience_images: NonNegativeInt = 10_000  # how long the discriminator has won, or is at chance, before the warning
+    warmup_images: NonNegativeInt = 20_000  # before which samples may be alike
+    accuracy: Fraction = 0.99  # pairs of a real and a generated image in the right order, of one that has won
+    gap: PositiveFloat = 10.0  # of its mean logits; 1e9 for a Wasserstein critic, whose gradients stay healthy
+    vanished: PositiveFloat = 0.01  # gradient of the generator, as a share of its largest
+    chance: Fraction = 0.53  # pairs in the right order, of a discriminator at chance
     chance_gap: PositiveFloat = 0.1
-    diversity: PositiveFloat = 0.4
-    fallen: PositiveFloat = 0.6
-    explosion: PositiveFloat = 100.0
+    diversity: PositiveFloat = 0.4  # of samples whose modes collapse
+    fallen: PositiveFloat = 0.6  # the same, as a share of its own best
+    explosion: PositiveFloat = 100.0  # gap of the mean logits
 
     def __post_init__(self) -> None:
         # The images seen when each symptom that is there began, whether it has been warned of, and the highest value so

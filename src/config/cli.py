@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from src.config.explain import explain, group_hint, written_at
 from src.config.validation import Mismatch, check, listed
 from src.core.errors import RunFailed, UserError, printable
 from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
@@ -56,57 +58,48 @@ def run(job: Callable[..., None]) -> None:
                 raise
             # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
             raise UserError(failure.reason) from failure
-        except UserError as error:
-            if wants_traceback or is_sweep(overrides, flags):
-                raise
-            fail(str(error))
 
     try:
         overrides, flags = split_flags(sys.argv[1:])
         overrides = stored_choices(overrides)
         if PATHS in inspect.signature(job).parameters:
             overrides = name_paths(overrides)
-        config = check_ahead(name, overrides, flags)
+        config = composed(name, overrides, flags)
         # Hydra itself reads no overrides on both sides of a flag.
         sys.argv[1:] = [*overrides, *run_dir_overrides(config, overrides, flags), *flags]
-        disk = full_disk_explained(Path(config["run_dir"])) if "run_dir" in config else nullcontext()
-        with disk:
+        with full_disk_explained(Path(config["run_dir"])) if "run_dir" in config else nullcontext():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback or isinstance(error, InstantiationException):
             raise
-        from src.config.explain import explain
-
-        fail(explain(error, sys.argv[1:], lambda given: compose(name, given), CONF))
+        fail(explain(error, sys.argv[1:], partial(compose, name), CONF))
     except OSError as error:
         if wants_traceback or has_folder or not error.filename:
             raise
-        sentence = f"can't make the folder {error.filename}: {error.strerror}"
-        fail(f"{sentence}; give another run_dir=... or hydra.sweep.dir=...")
+        fail(f"can't make the folder {error.filename}: {error.strerror}; give another run_dir or hydra.sweep.dir")
 
 
 def fail(sentence: str) -> NoReturn:
-    """Print an error and exit with status 2."""
-    # All ranks on a machine have made the same mistake.
+    """Print an error, once where all ranks on a machine have made it, and exit with status 2."""
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys() or os.environ.get("LOCAL_RANK", "0") in ("0", ""):
         print(f"error: {printable(sentence)}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def is_sweep(overrides: list[str], flags: list[str]) -> bool:
+def is_sweep(overrides: list[str], flags: Sequence[str]) -> bool:
     """Tell whether a command line asks for several jobs."""
     return bool({"-m", "--multirun"} & set(flags)) or "hydra.mode=MULTIRUN" in overrides
 
 
 def run_dir_overrides(config: dict[str, Any], overrides: list[str], flags: list[str]) -> list[str]:
     """Return what makes Hydra's folder the run folder, and one for all ranks that torchrun or SLURM started."""
-    info = get_rank_info()
-    if info and is_sweep(overrides, flags):
+    info, sweeps = get_rank_info(), is_sweep(overrides, flags)
+    if info and sweeps:
         raise UserError(f"a sweep starts the ranks of its jobs itself; don't start it by {info.launcher}")
     is_given = any(override.startswith("run_dir=") for override in overrides)
-    if "run_dir" not in config or is_sweep(overrides, flags) or not (info or is_given):
+    if "run_dir" not in config or sweeps or not (info or is_given):
         return []
     run_dir = config["run_dir"]
     with full_disk_explained(Path(run_dir)):
@@ -138,35 +131,28 @@ def name_paths(overrides: list[str]) -> list[str]:
     return [f"{PATHS}=[{','.join(escaped)}]"] * bool(paths) + [item for item in overrides if item not in paths]
 
 
-def check_ahead(name: str, overrides: list[str], flags: list[str]) -> dict[str, Any]:
+def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict[str, Any]:
     """Check every job of a command line before a folder is made or the first job begins; return the last one's config.
 
-    It is empty where the command line asks for something else than to run jobs that are known beforehand.
+    It is empty where the jobs are not known beforehand, or none is to run. Raises UserError for the user's mistakes.
     """
     overrides = stored_choices(overrides)
     if set(flags) - {"-m", "--multirun"} or any(override.startswith("hydra/sweeper") for override in overrides):
         return {}
     jobs, config = [overrides], {}
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        if is_sweep(overrides, flags):
-            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-            jobs = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
-        for job in jobs:
-            config = checked(compose(name, job), name)
+    GlobalHydra.instance().clear()  # a command that composes others' configs is itself a job of Hydra's
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            if is_sweep(overrides, flags):
+                parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+                jobs = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
+            for job in jobs:
+                config = checked(compose(name, job), name)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, overrides, partial(compose, name), CONF)) from error
     if len(jobs) > 1 and len({folder for job in jobs for folder in job if folder.startswith("run_dir=")}) == 1:
         raise UserError("run_dir: the jobs of a sweep need a folder each; give hydra.sweep.dir=... for all of them.")
     return config
-
-
-def composed(command: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the checked config of a command. Raises UserError with the sentence of the command line."""
-    GlobalHydra.instance().clear()  # a command that composes others' configs is itself a job of Hydra's
-    try:
-        return check_ahead(command, overrides, [])
-    except (HydraException, OmegaConfBaseException) as error:
-        from src.config.explain import explain
-
-        raise UserError(explain(error, overrides, lambda given: compose(command, given), CONF)) from error
 
 
 def stored_choices(overrides: list[str]) -> list[str]:
@@ -216,8 +202,6 @@ def checked(config: DictConfig, name: str) -> dict[str, Any]:
     except Mismatch as mismatch:
         if not mismatch.complaint.startswith("="):
             raise
-        from src.config.explain import group_hint, written_at
-
         key = written_at(mismatch.key, OmegaConf.to_container(config, resolve=False))
         raise Mismatch(key, mismatch.complaint + group_hint(key, CONF)) from mismatch
     del accepted["_target_"]

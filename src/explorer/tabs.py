@@ -25,7 +25,8 @@ COUNT = 16  # images of a model that grows up
 REACH, STEPS, FRAMES = 3.0, 101, 16
 WAYS: dict[str, Any] = {"spherical": spherical, "linear": linear}
 BESIDE = 6  # training images beside a sample
-# Sliders answer while they are moved, to the newest position alone, and nothing flickers.
+# One listener for all that changes an image: while it answers, only the newest change is remembered, so that no answer
+# to an older one comes later. Outside the queue, so that sliders answer while they are moved; and nothing flickers.
 AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 Kept = list[dict[str, Any]]  # favorites: the model's number, the latent and the name of each
@@ -98,7 +99,7 @@ def draw(opens: Any, models: list[Opened], kept: gr.State) -> None:
         save = gr.DownloadButton("Save PNG", size="sm")
         command: Any = gr.Textbox(label="The command line that draws the same", lines=2, buttons=["copy"])
         changes = [opens, *(option.change for option in options)]
-        gr.on(changes, partial(drawn, opened), options, [gallery, command, save, chosen], **QUIET)
+        gr.on(changes, partial(drawn, opened), options, [gallery, command, save, chosen], **AT_ONCE)
         gallery.select(position, None, chosen)
         keep.click(partial(keep_drawn, opened, number), [kept, chosen, *options], kept)
 
@@ -137,10 +138,10 @@ class Editor:
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"direction {index + 1}", buttons=[])
                     for index in range(min(NUM_DIRECTIONS, opened.model.latent_dim))
                 ]
-        inputs = [self.latent, *self.sliders]
-        shown, zeros = (self.show, inputs, self.image), [0] * len(self.sliders)
-        gr.on([slider.input for slider in self.sliders], *shown, **AT_ONCE)
-        gr.on([self.latent.change, reset.click], lambda: zeros, None, self.sliders, **QUIET).then(*shown, **QUIET)
+        inputs, zeros = [self.latent, *self.sliders], [0] * len(self.sliders)
+        gr.on([self.latent.change, reset.click], lambda: zeros, None, self.sliders, **AT_ONCE)
+        changes = [self.latent.change, *(slider.change for slider in self.sliders)]
+        gr.on(changes, self.show, inputs, self.image, **AT_ONCE)
         keep.click(lambda some, *now: with_favorite(some, number, self.moved(*now), name), [kept, *inputs], kept)
 
     def moved(self, latent: Tensor | None, *amounts: float) -> Tensor:
@@ -167,7 +168,7 @@ def directions(opens: Any, models: list[Opened], kept: gr.State) -> None:
     start.click(lambda: int(torch.randint(2**31, ())), None, seed)
     for number, opened in in_columns(models):
         editor = Editor(number, opened, kept, "moved")
-        gr.on([opens, seed.change], lambda seed, opened=opened: opened.latents(seed)[0], seed, editor.latent)
+        gr.on([opens, seed.change], lambda seed, opened=opened: opened.latents(seed)[0], seed, editor.latent, **AT_ONCE)
         opens(editor.prepare, None, [editor.note, *editor.sliders], show_progress_on=editor.note)
 
 
@@ -188,9 +189,8 @@ def between(opens: Any, models: list[Opened], kept: gr.State) -> None:
             return [gr.update(choices=[SEED, *(item["name"] for item in some if item["model"] == number)])] * 2
 
         kept.change(choices, kept, ends, **QUIET)
-        percent.input(partial(on_the_way, opened), [percent, *inputs], image, **AT_ONCE)
-        changes = [opens, path.change, *(item.change for item in [*ends, *seeds])]
-        gr.on(changes, partial(on_the_way, opened), [percent, *inputs], image, **QUIET)
+        changes = [opens, *(item.change for item in [percent, path, *ends, *seeds])]
+        gr.on(changes, partial(on_the_way, opened), [percent, *inputs], image, **AT_ONCE)
         make.click(partial(films, opened), inputs, [film, files])
 
 
@@ -238,8 +238,8 @@ def my_cat(_: Any, models: list[Opened], kept: gr.State) -> None:
     def show(image: Image.Image | None, *given: int) -> Image.Image | None:
         return None if image is None else to_pillow(cropped(image, given, size))
 
-    photo.change(found, photo, square, **QUIET).then(show, [photo, *square], before, **QUIET)
-    gr.on([slider.input for slider in square], show, [photo, *square], before, **AT_ONCE)
+    photo.change(found, photo, square, **QUIET)
+    gr.on([part.change for part in (photo, *square)], show, [photo, *square], before, **AT_ONCE)
     for number, opened in in_columns(models):
         result, editor = gr.Markdown(), Editor(number, opened, kept, "my cat")
         found_latent = find.click(partial(represent, opened), [photo, *square], [editor.latent, result])
@@ -302,8 +302,7 @@ def growing_up(opens: Any, models: list[Opened], kept: gr.State) -> None:
         seed = seed_field()
     for _, opened in in_columns(models):
         outputs: list[Any] = [cats(opened.name, 4), gr.Markdown()]
-        time.input(partial(grown, opened, times), [time, seed], outputs, **AT_ONCE)
-        gr.on([opens, seed.change], partial(grown, opened, times), [time, seed], outputs, **QUIET)
+        gr.on([opens, seed.change, time.change], partial(grown, opened, times), [time, seed], outputs, **AT_ONCE)
 
 
 def grown(opened: Opened, times: list[int], index: int, seed: int) -> tuple[Shown, str]:

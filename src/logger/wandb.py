@@ -1,6 +1,5 @@
 """Weights & Biases, against the images seen; offline where nobody is logged in, never a question."""
 
-import io
 import json
 import os
 import re
@@ -14,7 +13,6 @@ import yaml
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 
 from src.core.errors import UserError
 from src.core.files import write_atomic
@@ -70,10 +68,8 @@ class WandbLogger(LightningWandbLogger):
         return self._experiment  # type: ignore[return-value]
 
     @rank_zero_only
-    def resume(self, run_id: str | None, run_dir: Path) -> None:
+    def resume(self, run_id: str, run_dir: Path) -> None:
         """Continue the W&B run of a run folder: what it has been sent is not sent again."""
-        if not run_id:
-            return
         if not re.fullmatch(r"[\w-]{1,128}", run_id, re.ASCII):
             raise UserError(f"the checkpoint's W&B run is called {run_id!r:.80}, which is no id: refused")
         self._id = run_id
@@ -108,12 +104,6 @@ class WandbLogger(LightningWandbLogger):
     def log_summary(self, summary: dict[str, Any]) -> None:
         """Set values of the run's row in W&B's tables: best metrics and totals."""
         self.experiment.summary.update(summary)
-
-    @rank_zero_only
-    def log_video(self, key: str, videos: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Send films, by their paths. W&B plays GIF, MP4 and WebM; others, such as WebP, are sent as GIF."""
-        films = [as_playable(Path(video)) for video in videos]
-        super().log_video(key, films, step, format=["gif"] * len(films), **kwargs)  # for those that are no files
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
@@ -157,16 +147,6 @@ def place_of(run_dir: Path) -> tuple[str | None, str | None]:
         with suppress(FileNotFoundError):
             return yaml.safe_load((folder / STUDY).read_text())["name"], str(run_dir.absolute().relative_to(folder))
     return None, None
-
-
-def as_playable(film: Path) -> str | io.BytesIO:
-    """Return a film that W&B plays: its path, or the content of a GIF."""
-    if film.suffix in (".gif", ".mp4", ".webm"):
-        return str(film)
-    with Image.open(film) as frames:
-        frames.save(content := io.BytesIO(), "GIF", save_all=True, loop=0)
-    content.seek(0)
-    return content
 
 
 def continue_run(checkpoint: dict[str, Any], run_dir: Path) -> WandbLogger:

@@ -3,19 +3,17 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from hydra.errors import InstantiationException
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.callbacks.checkpoints import Checkpoints, SafetensorsIO
-from src.callbacks.step_seeds import StepSeeds
+from src.callbacks.periodic import StepSeeds
 from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
@@ -57,16 +55,14 @@ def fit(config: dict[str, Any]) -> None:
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     with full_disk_explained(run_dir, config["resume"]):
         loggers = build_loggers(config, checkpoint)
-    trainer = build_trainer(config["trainer"], model, callbacks=callbacks, logger=loggers, default_root_dir=run_dir)
+    trainer = build_trainer(config, model, callbacks, loggers)
     trainer.strategy.checkpoint_io = SafetensorsIO()
     checkpoints = find_callback(trainer, Checkpoints)
     signals = checkpoints.signals if checkpoints else StopSignals()
-    # Lightning's own handlers would end the run without a checkpoint.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     exit_code = 1
     signals.install()
     try:
-        with explained_errors(config, model), full_disk_explained(run_dir):
+        with full_disk_explained(run_dir):
             if trainer.is_global_zero:
                 print(f"data: {data.source.description}", *filter(None, [origin]), sep="\n", flush=True)
                 with full_disk_explained(run_dir, config["resume"]):
@@ -77,8 +73,16 @@ def fit(config: dict[str, Any]) -> None:
             check_loops(trainer.fit_loop.state_dict(), (checkpoint.get("loops") or {}).get("fit_loop", {}))
             trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
             if trainer.is_global_zero:
-                print_summary(write_summary(run_dir, trainer, model, started_at), run_dir, trainer)
+                print_summary(write_summary(run_dir, trainer, model, started_at), run_dir)
         exit_code = 0
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
+            raise
+        # A state of the checkpoint that is another model's, or none.
+        reason = f"{config['resume']} holds a state that can't be restored ({type(error).__name__}: {error!s:.200})"
+        raise UserError(f"the checkpoint {' '.join(reason.split())}; give another") from error
     except RunStopped as stop:
         exit_code = STOPPED
         if trainer.is_global_zero:
@@ -96,10 +100,7 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
     """Return the config with the max_images that its budget in seconds allows, by the speed of some steps."""
     model, speed = instantiate(config["model"]), MeasureSpeed()
     callbacks = [StepSeeds(config["seed"]), speed]
-    trainer = build_trainer(
-        config["trainer"], model, callbacks=callbacks, logger=False, default_root_dir=config["run_dir"]
-    )
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer = build_trainer(config, model, callbacks, logger=False)
     trainer.fit(model, instantiate(config["data"]))
     max_images = speed.max_images(config["budget_s"], config["budget_cpu_s"])
     if trainer.is_global_zero:
@@ -121,38 +122,26 @@ def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[An
     return loggers
 
 
-def build_trainer(config: dict[str, Any], model: GenerativeModel, **options: Any) -> Trainer:
+def build_trainer(config: dict[str, Any], model: GenerativeModel, callbacks: list[Callback], logger: Any) -> Trainer:
     """Build Lightning's Trainer; with several ranks, strategy `auto` becomes the one that the model needs."""
     # Without our callback Lightning would add its own.
-    has_checkpoints = any(isinstance(callback, Checkpoints) for callback in options["callbacks"])
-    config = {"enable_checkpointing": has_checkpoints, **config}
-    if count_ranks(config) > 1 or config["num_nodes"] > 1:
-        if config["strategy"] == "auto":
-            config["strategy"] = model.ddp_strategy
-        if config["accelerator"] == "auto" and not torch.cuda.is_available():
-            config["accelerator"] = "cpu"
+    has_checkpoints = any(isinstance(callback, Checkpoints) for callback in callbacks)
+    options = {"enable_checkpointing": has_checkpoints, **config["trainer"]}
+    if count_ranks(options) > 1 or options["num_nodes"] > 1:
+        if options["strategy"] == "auto":
+            options["strategy"] = model.ddp_strategy
+        if options["accelerator"] == "auto" and not torch.cuda.is_available():
+            options["accelerator"] = "cpu"
     try:
         # Called by us, as Hydra would copy callbacks that are dataclasses.
-        return instantiate({**config, "_partial_": True})(**options)
+        build = instantiate({**options, "_partial_": True})
+        trainer: Trainer = build(callbacks=callbacks, logger=logger, default_root_dir=config["run_dir"])
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         raise UserError(f"trainer: {cause or error}") from error
-
-
-@contextmanager
-def explained_errors(config: dict[str, Any], model: GenerativeModel) -> Iterator[None]:
-    """Turn errors of the trainer's options or a checkpoint's foreign states into a UserError."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
-            raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(
-            f"the checkpoint {config['resume']} holds a state that can't be restored ({reason}); give another"
-        ) from error
+    # Lightning's own handlers would end the run without a checkpoint.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def quieten_lightning() -> None:

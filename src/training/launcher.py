@@ -1,7 +1,6 @@
 """Starts a run in this process, or in one process for each device, which are watched: if one dies, the others end.
 
-Every rank gets the one resolved config of the run folder, so nothing is composed twice and each job of a sweep has
-processes of its own. Ranks that torchrun or SLURM started are recognized by src/core/ranks.py.
+Every rank gets the resolved config. Ranks that torchrun or SLURM started are recognized by src/core/ranks.py.
 """
 
 import math
@@ -14,7 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,14 @@ SAVE_WITHIN_S = 120.0  # after the user asked the run to stop: it first writes a
 def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) -> None:
     """Train as a checked config says, or resume. typed: the overrides of the command line; always_apart: see launch.
 
-    Raises UserError where the run folder is another run's, holds one that is not to be resumed, or a checkpoint does
-    not fit.
+    Raises UserError where the run folder or the checkpoint can't be used.
     """
     run_dir, here = Path(config["run_dir"]), get_rank_info()
     rank = here.rank if here else None
     if config["init_from"] and "ema_rampup" in config["model"] and not any("ema_rampup=" in item for item in typed):
         # The average of weights that are good already needs no short memory (as in StyleGAN2-ADA's transfer).
         config = config | {"model": config["model"] | {"ema_rampup": None}}
-    with full_disk_explained(run_dir), owned(run_dir, config["resume"], rank) if not rank else nullcontext():
+    with full_disk_explained(run_dir), owned(run_dir, config["resume"], rank):
         if config["resume"]:
             # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
             from src.training.resume import resumed_config
@@ -49,7 +48,6 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
             if config["init_from"] and config["resume"] != "last":
                 raise UserError("init_from starts a new run, resume continues one; give one of them, or resume=last")
             config = resumed_config(config, typed)
-            config |= {"init_from": None if config["resume"] else config["init_from"]}
         if not rank:
             print(f"run folder: {run_dir}", flush=True)
         launch("src.training.fit.fit", config, always_apart)
@@ -74,9 +72,8 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     if here:
         if here.world_size != world_size:
             raise UserError(
-                f"trainer.devices={num_ranks} on each of trainer.num_nodes={num_nodes} machines are "
-                f"{world_size} processes, but {here.launcher} started {here.world_size}; "
-                "give the numbers of each machine's processes and of machines"
+                f"trainer.devices={num_ranks} on each of trainer.num_nodes={num_nodes} machines are {world_size} "
+                f"processes, but {here.launcher} started {here.world_size}; give both as they are"
             )
         run_rank(fit, config, here.rank, here.world_size)
         return
@@ -95,11 +92,8 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / CONFIG), str(os.getpid())]
     # In process groups of their own they get a terminal's signal once, from here. They own the run folder too.
     locks = [descriptor for descriptor in held.values() if descriptor is not None]
-    ranks = [
-        subprocess.Popen(command, env=environment, process_group=0, pass_fds=locks)
-        for environment in rank_environments(num_ranks)
-    ]
-    wait_for(ranks, run_dir / ERROR)
+    start_rank = partial(subprocess.Popen, command, process_group=0, pass_fds=locks)
+    wait_for([start_rank(env=environment) for environment in rank_environments(num_ranks)], run_dir / ERROR)
 
 
 def count_ranks(trainer: dict[str, Any]) -> int:
@@ -128,8 +122,8 @@ def rank_environments(num_ranks: int) -> list[dict[str, str]]:
 def wait_for(ranks: list[subprocess.Popen], error_file: Path) -> None:
     """Wait until all ranks have ended; if one fails, end the others instead of leaving them to wait for it.
 
-    A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint.
-    Raises RunFailed with the reason, which is printed for a rank that was killed and could not say it itself.
+    A signal that asks this process to end is passed on once, and the ranks have time to save a checkpoint. Raises
+    RunFailed with the reason, which is printed where a killed rank could not.
     """
     signal_number, deadline = 0, math.inf
 

@@ -18,10 +18,7 @@ from src.training.budget import set_max_images
 
 
 def latest_valid_checkpoint(run_dir: Path) -> Path | None:
-    """Return the newest checkpoint of a run folder that can be read, None where there is none at all.
-
-    Invalid ones are skipped, with a line on the screen. Raises UserError if all are.
-    """
+    """Return the newest valid checkpoint of a run folder, None where there is none; UserError if all are invalid."""
     folder = run_dir / run_folder.CHECKPOINTS
     files = [*reversed(run_folder.numbered_checkpoints(folder).values()), *folder.glob(run_folder.LAST)]
     for path in files:
@@ -38,20 +35,16 @@ def latest_valid_checkpoint(run_dir: Path) -> Path | None:
 def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     """Return the config of a run that resumes config["resume"]: a checkpoint, a run folder, or last (of run_dir).
 
-    Model, data and seed are the checkpoint's, the rest is today's; see local_data_options for the paths of the data.
-    typed: the overrides of the command line. Raises UserError where the file can't be used, or where another model,
-    other data or another seed is typed.
+    Model, data and seed are the checkpoint's, the rest is today's. Raises UserError where the file can't be used, or
+    where another model, other data or another seed is typed, in the overrides of the command line.
     """
     given = config["resume"]
-    found = None if given == "last" else run_folder.resolve_checkpoint(given)
-    if found is None or (Path(given).is_dir() and found.name != run_folder.EXPORTED):
-        run_dir = found.parents[1] if found else Path(config["run_dir"])
-        path = latest_valid_checkpoint(run_dir)
+    path = None if given == "last" else run_folder.resolve_checkpoint(given)
+    if path is None or (Path(given).is_dir() and path.name != run_folder.EXPORTED):
+        path = latest_valid_checkpoint(path.parents[1] if path else Path(config["run_dir"]))
         print(f"resume={given}: {path or 'no checkpoint yet, from the beginning'}", flush=True)
-        if path is None:
-            return config | {"resume": None}
-    else:
-        path = found
+    if path is None:
+        return config | {"resume": None}
     checkpoint = read_checkpoint(path)
     if "export" in checkpoint:
         raise UserError(f"resume={given}: an exported model has no optimizers to go on with; give init_from={given}")
@@ -62,16 +55,17 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     check_value("the checkpoint's seed", stored.get("seed"), Seed)
     asked = {re.split(r"[=./@]", override.lstrip("+~"))[0] for override in typed}
     for part in ("model", "data", "seed"):
-        changed = differences(today[part], stored[part], part) if asked & {part, "experiment", "debug"} else []
-        if changed:
+        changed = ", ".join(differences(today[part], stored[part], part))
+        if changed and asked & {part, "experiment", "debug"}:
             raise UserError(
-                f"a resumed run keeps its model, data and seed, but {', '.join(changed)} would change; "
+                f"a resumed run keeps its model, data and seed, but {changed} would change; "
                 "leave it out, or begin another run without resume"
             )
     data = stored["data"] | local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
     check(data, "data")
     check_weights(checkpoint)
-    return config | {"model": stored["model"], "data": data, "seed": stored["seed"], "resume": str(path)}
+    kept = {"model": stored["model"], "data": data, "seed": stored["seed"]}
+    return config | kept | {"resume": str(path), "init_from": None}
 
 
 def differences(ours: Any, theirs: Any, path: str) -> list[str]:
@@ -102,21 +96,21 @@ def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any
     for number, path in reversed(run_folder.numbered_checkpoints(folder).items()):
         if number > images_seen:
             path.unlink()
-    milestones = Path(run_folder.CHECKPOINTS, run_folder.MILESTONES)
-    patterns = ("*.part", "*/*.part", f"{milestones}/*.part")  # what killed processes were writing
-    for path in [path for pattern in patterns for path in run_dir.glob(pattern)]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
+    for path in list(run_dir.rglob(".*.part")):  # what killed processes were writing
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    milestones = f"{run_folder.CHECKPOINTS}/{run_folder.MILESTONES}"
     restore_rows(source / run_folder.METRICS, run_dir / run_folder.METRICS, images_seen)
+    for name in (run_folder.IMAGES, milestones, "tensorboard"):
+        if (source / name).is_dir() and not (run_dir / name).exists():
+            copy_atomic(source / name, run_dir / name)
     (run_dir / run_folder.IMAGES / run_folder.FILM).unlink(missing_ok=True)  # of a run that had ended
-    restore_numbered(source / run_folder.IMAGES, run_dir / run_folder.IMAGES, "*.png", images_seen)
-    restore_numbered(source / milestones, run_dir / milestones, "*.safetensors", images_seen)
-    events = run_dir / "tensorboard"
+    for path in [*run_dir.glob(f"{run_folder.IMAGES}/*.png"), *run_dir.glob(f"{milestones}/*.safetensors")]:
+        written_at = re.search(r"_(\d+)\.\w+$", path.name)
+        if written_at and int(written_at[1]) > images_seen:
+            path.unlink()
     if not resume:
-        shutil.rmtree(events, ignore_errors=True)
+        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
         return
-    if (source / "tensorboard").is_dir() and not events.exists():
-        copy_atomic(source / "tensorboard", events)
     restore_best(Path(resume), folder, checkpoint)
     link_or_copy(Path(resume), numbered)
     link_or_copy(numbered, folder / run_folder.LAST)
@@ -146,14 +140,3 @@ def restore_rows(source: Path, target: Path, images_seen: int) -> None:
         write_atomic(target, run_folder.rows_text(columns, kept))
     else:
         target.unlink(missing_ok=True)
-
-
-def restore_numbered(source: Path, target: Path, pattern: str, images_seen: int) -> None:
-    """Copy image grids or milestones up to the images seen that the target lacks, and delete later ones there."""
-    for path in sorted([*target.glob(pattern), *source.glob(pattern)]):
-        written_at = re.search(r"_(\d+)\.\w+$", path.name)
-        is_later = written_at is not None and int(written_at[1]) > images_seen
-        if is_later and path.parent == target:
-            path.unlink(missing_ok=True)
-        elif not is_later and not (target / path.name).exists():
-            copy_atomic(path, target / path.name)

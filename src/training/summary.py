@@ -4,7 +4,6 @@ import json
 import platform
 import time
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from src.callbacks.checkpoints import Checkpoints
-from src.callbacks.image_grids import ImageGrids
 from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import printable
 from src.core.files import write_atomic
-from src.core.run_folder import BEST, SUMMARY
+from src.core.run_folder import BEST, CHECKPOINTS, IMAGES, SUMMARY
 from src.evaluation.evaluator import KL_SPECTRUM
 from src.models.base import GenerativeModel
 
@@ -32,30 +30,27 @@ def find_callback(trainer: Trainer, kind: type[Callback]) -> Any:
 def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, started_at: float) -> dict[str, Any]:
     """Write summary.json and return its content. started_at: time.time() of the run's beginning."""
     checkpoints, scalars = find_callback(trainer, Checkpoints), find_callback(trainer, TrainingScalars)
+    seconds = checkpoints.seconds if checkpoints else {"wall_seconds": time.time() - started_at}
     summary: dict[str, Any] = {
         "images_seen": model.images_seen,
         "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
-        "wall_time_seconds": round(checkpoints.wall_seconds if checkpoints else time.time() - started_at, 1),
-        "processor_seconds": round(checkpoints.processor_seconds, 1) if checkpoints else None,
-        "final": nan_to_none({name: value.item() for name, value in sorted(trainer.callback_metrics.items())}),
-        "best": nan_to_none({"monitor": checkpoints.monitor, **checkpoints.best}) if checkpoints else {},
+        "wall_time_seconds": round(seconds["wall_seconds"], 1),
+        "processor_seconds": round(seconds["processor_seconds"], 1) if checkpoints else None,
+        "final": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
+        "best": {"monitor": checkpoints.monitor, **checkpoints.best} if checkpoints else {},
         "parameters": {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()},
         "ranks": trainer.world_size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    write_atomic(run_dir / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    summary = json.loads(json.dumps(summary), parse_constant=lambda name: None)  # JSON has no NaN and no infinity
+    write_atomic(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
     for logger in trainer.loggers:
         if hasattr(logger, "log_summary"):
             logger.log_summary({f"best/{name}": value for name, value in summary["best"].items()})
     return summary
 
 
-def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinities, which JSON lacks, by None."""
-    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
-
-
-def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> None:
+def print_summary(summary: dict[str, Any], run_dir: Path) -> None:
     """Print the run's length, a table of its metrics (training scalars and spectra only in the file), its files."""
     console = Console(markup=False, emoji=False)
     console.print(f"{summary['images_seen']:,} images in {summary['wall_time_seconds']:.0f} s", highlight=False)
@@ -66,7 +61,6 @@ def print_summary(summary: dict[str, Any], run_dir: Path, trainer: Trainer) -> N
             table.add_row(printable(name), *("" if number is None else f"{number:,.4g}" for number in numbers))
     if table.rows:
         console.print(table)
-    grids, checkpoint = find_callback(trainer, ImageGrids), find_callback(trainer, Checkpoints)
-    best = [Path(checkpoint.folder, BEST)] if checkpoint else []
-    for path in [*(grids.written if grids else []), *best, run_dir / SUMMARY]:
+    grids = sorted((run_dir / IMAGES).glob(f"*_{summary['images_seen']:09d}.png"))
+    for path in [*grids, *(run_dir / CHECKPOINTS).glob(BEST), run_dir / SUMMARY]:
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,10 @@ from src.tuning.workers import best_trials, progress
 
 SHOWN = 3  # trials with their options and samples
 FIGURES: dict[str, Callable[..., Any]] = {
-    "Pareto front": visualization.plot_pareto_front,
     "Optimization history": visualization.plot_optimization_history,
     "Importance of the options": visualization.plot_param_importances,
     "Parallel coordinates": visualization.plot_parallel_coordinate,
     "Slices": visualization.plot_slice,
-    "Intermediate values": visualization.plot_intermediate_values,
 }
 
 
@@ -60,16 +59,15 @@ def figures(study: Study) -> list[tuple[str, Markup]]:
     """Return titles and Optuna's figures of a study, those that it can make; plotly's program is in the first."""
     found: list[tuple[str, Markup]] = []
     monitor, second = study.search.monitor, study.search.second_objective
-    for title, plot in FIGURES.items():
-        target = (lambda trial: trial.values[0]) if second else None
-        options: dict[str, Any] = {"target": target, "target_name": monitor}
-        if title == "Pareto front":
-            options = {"target_names": [monitor, second]}
-        elif title == "Intermediate values" and not second:  # two objectives report none
-            options = {}
-        # One objective has no front, and equal values have no importances.
-        with suppress(ValueError, RuntimeError, TypeError):
-            figure = plot(study.optuna, **options).to_html(full_html=False, include_plotlyjs=not found)
+    target = (lambda trial: trial.values[0]) if second else None
+    plots = [(title, partial(plot, target=target, target_name=monitor)) for title, plot in FIGURES.items()]
+    if second:
+        plots.insert(0, ("Pareto front", partial(visualization.plot_pareto_front, target_names=[monitor, second])))
+    else:
+        plots.append(("Intermediate values", partial(visualization.plot_intermediate_values)))
+    for title, plot in plots:
+        with suppress(ValueError, RuntimeError):  # equal values have no importances
+            figure = plot(study.optuna).to_html(full_html=False, include_plotlyjs=not found)
             found.append((title, Markup(figure)))
     return found
 

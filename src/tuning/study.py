@@ -54,10 +54,6 @@ class Journal(JournalFileBackend):
             super().append_logs(logs)
 
 
-def journal_of(folder: Path) -> JournalStorage:
-    return JournalStorage(Journal(str(folder / JOURNAL), FileLock(folder / LOCKS / "journal")))  # type: ignore[arg-type]
-
-
 class Study:
     """An opened study. settings: the content of study.yaml."""
 
@@ -65,9 +61,10 @@ class Study:
         self.folder, self.settings = folder, yaml.safe_load((folder / STUDY).read_text())
         self.search = as_search(self.settings["search"])
         self.options = [*self.search.options, *self.settings["options"]]
+        lock: Any = FileLock(folder / LOCKS / "journal")
         self.optuna = optuna.create_study(
             study_name=self.settings["name"],
-            storage=self.settings["storage"] or journal_of(folder),
+            storage=self.settings["storage"] or JournalStorage(Journal(str(folder / JOURNAL), lock)),
             directions=["minimize"] * (2 if self.search.second_objective else 1),
             pruner=self.search.pruner or optuna.pruners.NopPruner(),
             sampler=optuna.samplers.RandomSampler(),  # until `take` needs the study's
@@ -86,9 +83,10 @@ class Study:
     def take(self, limit: int) -> tuple[Trial, FileLock] | None:
         """Return an abandoned trial or a new one, and its lock, which ends with this process; None if none is left."""
         config = self.settings["sampler"]
+        values = grid(self.search.space) if config["_target_"].endswith(".GridSampler") else None
         with locked(self.folder / LOCKS / "study"):
-            if is_grid := config["_target_"].endswith(".GridSampler"):
-                limit = min(limit, math.prod(map(len, grid(self.search.space).values())))
+            if values:
+                limit = min(limit, math.prod(map(len, values.values())))
             trials = self.trials
             running = {trial.number: trial._trial_id for trial in trials if trial.state == TrialState.RUNNING}
             for number in [*running, *([len(trials)] if len(trials) < limit else [])]:
@@ -99,9 +97,8 @@ class Study:
                         lock.release()  # its worker told its end after it was listed
                         continue
                     # Workers that all began with one seed would sample the same; a grid is shuffled once.
-                    options: dict[str, Any] = {"seed": config["seed"] + number}
-                    if is_grid:
-                        options = {"_partial_": False, "search_space": grid(self.search.space)}
+                    seed = {"seed": config["seed"] + number}
+                    options = {"_partial_": False, "search_space": values} if values else seed
                     self.optuna.sampler = instantiate(config | options)
                     trial = Trial(self.optuna, running[number]) if number in running else self.optuna.ask()
                     suggest(trial, self.search.space)
@@ -158,16 +155,16 @@ def suggest(trial: BaseTrial, space: dict[str, Any]) -> list[str]:
 
 
 def grid(space: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return the values that a grid has of each option; of a range without a step GRID_POINTS."""
-    values: dict[str, list[Any]] = {}
-    for name, entry in space.items():
-        if isinstance(entry, list) or "choices" in entry:
-            values[name] = entry if isinstance(entry, list) else entry["choices"]
-            continue
-        low, high = entry["low"], entry["high"]
-        count = int((high - low) / entry["step"] + 1e-9) + 1 if "step" in entry else GRID_POINTS
-        last = low + entry["step"] * (count - 1) if "step" in entry else high
-        points = (np.geomspace if entry.get("log") else np.linspace)(low, last, count).clip(low, high).tolist()
-        is_whole = isinstance(low, int) and isinstance(high, int)
-        values[name] = sorted({round(point) for point in points}) if is_whole else points
-    return values
+    """Return the values that a grid has of each option."""
+    entries = {name: {"choices": entry} if isinstance(entry, list) else entry for name, entry in space.items()}
+    return {name: entry["choices"] if "choices" in entry else points(**entry) for name, entry in entries.items()}
+
+
+def points(low: float, high: float, step: float = 0, log: bool = False, when: Any = None) -> list[Any]:
+    """Return the values that a grid has of a range: every step, or GRID_POINTS."""
+    if step:
+        values = np.arange(low, high + 1e-9 * step, step)
+    else:
+        values = (np.geomspace if log else np.linspace)(low, high, GRID_POINTS)
+    is_whole = isinstance(low, int) and isinstance(high, int)
+    return sorted({round(value) for value in values}) if is_whole else values.clip(low, high).tolist()

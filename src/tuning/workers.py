@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from src.callbacks.periodic import PeriodicCallback
 from src.config.cli import composed
 from src.core.errors import STOPPED, RunFailed, UserError
-from src.core.ranks import get_rank_info
 from src.core.run_folder import SUMMARY
 from src.evaluation.from_checkpoint import load_run
 from src.models.base import GenerativeModel
@@ -37,10 +37,9 @@ class ReportToStudy(PeriodicCallback):
     study: str
     number: int
 
-    def __post_init__(self) -> None:
-        here = get_rank_info()
-        if not here or here.rank == 0:
-            self.opened = Study(Path(self.study))
+    @cached_property
+    def opened(self) -> Study:
+        return Study(Path(self.study))
 
     def run(self, trainer: Trainer, model: GenerativeModel) -> None:
         value = trainer.callback_metrics.get(self.opened.search.monitor) if trainer.is_global_zero else None
@@ -131,9 +130,8 @@ def progress(study: Study, limit: int) -> str:
     trials = study.trials
     states = Counter(trial.state.name.lower().replace("fail", "failed") for trial in trials)
     seconds = [trial.duration.total_seconds() for trial in trials if trial.duration]
-    line = f"{len(seconds)} of {max(limit, len(trials))} trials, " + ", ".join(
-        f"{n} {state}" for state, n in states.items()
-    )
+    counts = [f"{count} {state}" for state, count in states.items()]
+    line = f"{len(seconds)} of {max(limit, len(trials))} trials, {', '.join(counts)}"
     for trial in best_trials(study)[:1]:
         line += f", best {study.search.monitor} {trial.values[0]:.4g} (trial {trial.number})"
     if seconds and limit > len(seconds):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src.callbacks.evaluation import Evaluation
 from src.callbacks.image_grids import ImageGrids
-from src.callbacks.step_seeds import StepSeeds
+from src.callbacks.periodic import StepSeeds
 from src.core.images import from_uint8
 from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics

@@ -5,7 +5,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from src.callbacks.step_seeds import StepSeeds
+from src.callbacks.periodic import StepSeeds
 from src.core.seeds import mixed_seed
 from src.models.base import GenerativeModel
 from tests.helpers.tiny import ScriptedModel, tiny_data, train

@@ -1,12 +1,10 @@
 """Text of files is shown, not obeyed, wherever it goes."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from jinja2 import Environment
-from lightning import Trainer
 
 from src.core import progress
 from src.core.errors import UserError, printable
@@ -30,7 +28,7 @@ def test_tables_show_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     printed = "".join(capsys.readouterr().out.replace("│", "").split())
     assert r"\x1b[2J[red]a\n" in printed
     summary: dict[str, Any] = {"images_seen": 1, "wall_time_seconds": 1.0, "best": {}, "final": {HOSTILE: 1.0}}
-    print_summary(summary, tmp_path, cast(Trainer, SimpleNamespace(callbacks=[])))
+    print_summary(summary, tmp_path)
     assert SHOWN in capsys.readouterr().out
 
 

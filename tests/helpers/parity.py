@@ -14,7 +14,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from src.callbacks import step_seeds
+from src.callbacks import periodic
 from src.core.seeds import mixed_seed
 from src.models.base import GenerativeModel
 from src.training.fit import fit
@@ -68,7 +68,7 @@ def train_all(folder: Path, rank: int = 0, world_size: int = 1) -> None:
         patch.setattr(torch, "rand", for_the_whole_batch(torch.rand, rank, world_size))
         patch.setattr(torch, "randn_like", lambda like: randn(*like.shape, dtype=like.dtype))
         patch.setattr(torch, "randn", randn)
-        patch.setattr(step_seeds, "mixed_seed", lambda seed, rank, images_seen: mixed_seed(seed, 0, images_seen))
+        patch.setattr(periodic, "mixed_seed", lambda seed, rank, images_seen: mixed_seed(seed, 0, images_seen))
         for name, model in MODELS.items():
             options = [
                 "trainer.precision=64-true",

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -195,7 +196,7 @@ def test_of_a_row_that_was_sent_in_part_the_rest_follows(tmp_path: Path, monkeyp
     monkeypatch.setenv("WANDB_MODE", "offline")
     killed = WandbLogger(str(tmp_path / "0"), project="cats")
     killed.log_metrics({"images_seen": 16, "train/loss": 0.5})
-    run_id = killed.version
+    run_id = str(killed.version)
     killed.finish(1)
     goes_on = WandbLogger(str(tmp_path / "1"), project="cats")
     goes_on.resume(run_id, tmp_path / "0")
@@ -309,13 +310,16 @@ def test_runs_of_a_sweep_and_of_a_study_are_groups(tmp_path: Path, monkeypatch: 
     assert place(job)[0] == "theirs"
 
 
-def test_a_webp_film_becomes_a_video_of_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_film_of_a_run_is_a_video_of_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B does not play WebP: it is given a GIF."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     frames = [Image.new("RGB", (32, 32), (60 * index, 0, 0)) for index in range(4)]
-    film = tmp_path / "growing_up.webp"
-    frames[0].save(film, save_all=True, append_images=frames[1:], duration=[100, 100, 100, 900], lossless=True)
-    logger = WandbLogger(str(tmp_path), "cats")
-    logger.log_video("growing_up", [film], step=16)
+    for index, frame in enumerate(frames):
+        frame.save(tmp_path / f"samples_{index:09d}.png")
+    logger, model = WandbLogger(str(tmp_path), "cats"), ScriptedModel()
+    model.images_seen = 16
+    trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[logger])
+    ImageGrids(folder=str(tmp_path), every_images=8).on_train_end(trainer, model)
     logger.finish(0)
     (row,) = history(records(tmp_path))
     assert (row["growing_up._type"], row["images_seen"]) == ("videos", 16) or row["growing_up._type"] == "video-file"
@@ -324,7 +328,7 @@ def test_a_webp_film_becomes_a_video_of_the_same_frames(tmp_path: Path, monkeypa
         assert sent.n_frames == 4  # type: ignore[attr-defined]
         for index, frame in enumerate(frames):
             sent.seek(index)
-            assert sent.info["duration"] == (900 if index == 3 else 100)
+            assert (sent.info["duration"] > 1000) == (index == 3)  # it stays at the last one
             assert np.abs(np.array(sent.convert("RGB"), int) - np.array(frame)).max() <= 4
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.callbacks.step_seeds import StepSeeds
+from src.callbacks.periodic import StepSeeds
 from src.core.errors import UserError
 from src.core.images import from_uint8
 from src.core.schedules import Linear

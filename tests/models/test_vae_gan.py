@@ -3,7 +3,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from src.callbacks.step_seeds import StepSeeds
+from src.callbacks.periodic import StepSeeds
 from src.core.images import from_uint8
 from src.models.vae_gan import VAEGAN, ratio_of_root_mean_squares
 from src.networks.dcgan import DCGANDiscriminator

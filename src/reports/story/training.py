@@ -6,9 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hydra.core.global_hydra import GlobalHydra
-
-from src.config.cli import check_ahead
+from src.config.cli import composed
 from src.core.errors import UserError
 
 COMMAND = "command.txt"  # holds the command, as a user types it, in the folder of a run that is finished
@@ -25,8 +23,7 @@ def train(options: Mapping[Path, list[str]]) -> None:
         record = folder / COMMAND
         if not record.is_file():
             # A mistake in the options of the last run is found before the first one starts.
-            GlobalHydra.instance().clear()
-            check_ahead("train", overrides, [])
+            composed("train", overrides)
             missing[record] = command
         elif record.read_text().strip() != shlex.join(command):
             raise UserError(
