@@ -128,7 +128,7 @@ def explained(values: Tensor, factor: Tensor) -> Tensor:
     """Return the share of the variance of each of (N, K) that a factor (N,) explains, by its bins: the ratio eta^2."""
     edges = factor.quantile(torch.linspace(0, 1, BINS + 1)[1:-1]).unique()
     kinds = factor.unique()
-    bins = torch.bucketize(factor, edges if len(kinds) > BINS else kinds)
+    bins = torch.bucketize(factor.contiguous(), edges if len(kinds) > BINS else kinds)
     member = torch.nn.functional.one_hot(bins).to(values)
     centered = values - values.mean(dim=0)
     means = (member.T @ centered) / member.sum(dim=0)[:, None].clamp(min=1)

@@ -26,9 +26,9 @@ REACH, STEPS, FRAMES = 3.0, 101, 16
 WAYS: dict[str, Any] = {"spherical": spherical, "linear": linear}
 BESIDE = 6  # training images beside a sample
 # One listener for all that changes an image: while it answers, only the newest change is remembered, so that no answer
-# to an older one comes later. Outside the queue, so that sliders answer while they are moved; and nothing flickers.
-AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
-QUIET: dict[str, Any] = {"show_progress": "hidden"}
+# to an older one comes later. Sliders answer while they are moved, outside the queue (which alone sees states change).
+QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+AT_ONCE = QUIET | {"queue": False}
 Kept = list[dict[str, Any]]  # favorites: the model's number, the latent and the name of each
 Shown = list[tuple[Image.Image, str | None]]
 
@@ -168,7 +168,7 @@ def directions(opens: Any, models: list[Opened], kept: gr.State) -> None:
     start.click(lambda: int(torch.randint(2**31, ())), None, seed)
     for number, opened in in_columns(models):
         editor = Editor(number, opened, kept, "moved")
-        gr.on([opens, seed.change], lambda seed, opened=opened: opened.latents(seed)[0], seed, editor.latent, **AT_ONCE)
+        gr.on([opens, seed.change], lambda seed, opened=opened: opened.latents(seed)[0], seed, editor.latent, **QUIET)
         opens(editor.prepare, None, [editor.note, *editor.sliders], show_progress_on=editor.note)
 
 

@@ -87,7 +87,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as threads:
         folders = threads.map(
-            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], str(tmp_path / str(rank))), range(3)
+            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], str(tmp_path / str(rank))),
+            range(3),
         )
     assert list(folders) == [str(tmp_path / "0")] * 3
 
