@@ -78,23 +78,28 @@ class GAN(AdversarialModel):
         real = real.contiguous(memory_format=self.memory_format)
         scheduled = self.apply_schedules()
         step = self.images_seen // (len(real) * self.trainer.world_size)
-        scalars = self.discriminator_step(real, step)
-        if (step + 1) % self.discriminator_steps == 0:
-            scalars |= self.generator_step(real, step // self.discriminator_steps)
+        trains_generator = (step + 1) % self.discriminator_steps == 0
+        with torch.set_grad_enabled(trains_generator):
+            fake = self.generate(real)
+        scalars = self.discriminator_step(real, fake, step)
+        if trains_generator:
+            scalars |= self.generator_step(real, fake, step // self.discriminator_steps)
         self.count_images(real)
         return scalars | scheduled
 
-    def discriminator_step(self, real: Tensor, step: int) -> dict[str, Tensor | float]:
-        """Update the discriminator on real images (N, 3, H, W) and as many generated ones; return scalars to log."""
+    def discriminator_step(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor | float]:
+        """Update the discriminator on as many real as generated images, (N, 3, H, W) each; return scalars to log."""
         _, optimizer = self.optimizers()  # type: ignore[attr-defined]
-        with torch.no_grad():
-            fake = self.generate(real)
         return self.train_discriminator(optimizer, real, fake, step)
 
-    def generator_step(self, real: Tensor, step: int) -> dict[str, Tensor | float]:
-        """Update the generator and its average, with as many images as real (N, 3, H, W); return scalars to log."""
+    def generator_step(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor | float]:
+        """Update the generator and its average, with as many real as generated images; return scalars to log.
+
+        real, fake: (N, 3, H, W). The generated images are those that the discriminator was just trained on, since
+        generating others would cost a sixth of a step.
+        """
         optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
-        loss = self.generator_loss(real, self.generate(real)).mean()
+        loss = self.generator_loss(real, fake).mean()
         self.take_step(optimizer, loss)
 
         batch_images = len(real) * self.trainer.world_size

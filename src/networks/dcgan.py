@@ -1,9 +1,9 @@
 """The DCGAN pair (Radford, Metz & Chintala, 2016): transposed convolutions up, strided convolutions down."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from src.core.types import ImageSize, NonNegativeInt, Normalization, PositiveInt
-from src.networks.layers import channels_by_resolution, normalization_layer
+from src.networks.layers import BatchDeviation, Resample, SelfModulation, channels_by_resolution, normalization_layer
 
 
 def initialize(module: nn.Module) -> None:
@@ -28,25 +28,40 @@ class DCGANGenerator(nn.Sequential):
         max_width: PositiveInt,
         normalization: Normalization,
         smooth_layers: NonNegativeInt = 0,
+        self_modulation: bool = False,
     ) -> None:
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
         for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, 3], strict=True):
-            layers += [normalization_layer(normalization, channels), nn.ReLU()]
+            if self_modulation:
+                layers += [SelfModulation(normalization, channels, latent_dim), nn.ReLU()]
+            else:
+                layers += [normalization_layer(normalization, channels), nn.ReLU()]
             if left < smooth_layers:
-                layers += [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(channels, narrower, 3, padding=1)]
+                layers += [Resample(channels, up=True), nn.Conv2d(channels, narrower, 3, padding=1)]
             else:
                 layers += [nn.ConvTranspose2d(channels, narrower, 4, 2, 1)]
             channels = narrower
         super().__init__(*layers, nn.Tanh())
         self.apply(initialize)
 
+    def forward(self, latents: Tensor) -> Tensor:
+        features = latents
+        for layer in self:
+            features = layer(features, latents) if isinstance(layer, SelfModulation) else layer(features)
+        return features
+
 
 class DCGANDiscriminator(nn.Sequential):
     """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,); the generator mirrored."""
 
     def __init__(
-        self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, normalization: Normalization
+        self,
+        image_size: ImageSize,
+        width: PositiveInt,
+        max_width: PositiveInt,
+        normalization: Normalization,
+        batch_deviation: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
         channels = 3
@@ -58,5 +73,8 @@ class DCGANDiscriminator(nn.Sequential):
                 nn.LeakyReLU(0.2),
             ]
             channels = wider
+        if batch_deviation:
+            layers.append(BatchDeviation())
+            channels += 1
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels * 4 * 4, 1), nn.Flatten(0))
         self.apply(initialize)

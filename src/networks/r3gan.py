@@ -10,10 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d
 
 from src.core.types import ImageSize, PositiveInt
-from src.networks.layers import channels_by_resolution
+from src.networks.layers import Resample, channels_by_resolution
 
 SLOPE = 0.2
 
@@ -39,24 +38,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs + self.layers(inputs)
-
-
-class Resample(nn.Module):
-    """Bilinear resampling with the filter [1, 3, 3, 1]: (N, C, H, W) -> (N, C, 2H, 2W) or (N, C, H/2, W/2)."""
-
-    kernel: Tensor
-
-    def __init__(self, channels: int, up: bool) -> None:
-        super().__init__()
-        self.channels, self.up = channels, up
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / (4 if up else 8)
-        self.register_buffer("kernel", torch.outer(taps, taps)[None, None], persistent=False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        # A depthwise convolution: ten times as fast as interpolate() on CPUs, and equal to it except at the border.
-        resample = conv_transpose2d if self.up else conv2d
-        kernel = self.kernel.expand(self.channels, 1, 4, 4)
-        return resample(inputs, kernel, stride=2, padding=1, groups=self.channels)
 
 
 class R3GANGenerator(nn.Module):
