@@ -61,10 +61,9 @@ def bare_gan(model: GAN) -> Callable[[Tensor, int], None]:
     discriminator_optimizer = model.discriminator_optimizer(discriminator.parameters())
 
     def step(real: Tensor, images_seen: int) -> None:
-        with torch.no_grad():
-            fake = generator(torch.randn(len(real), model.latent_dim))
+        generated = generator(torch.randn(len(real), model.latent_dim))
         penalize = model.gradient_penalty.should_run(images_seen // len(real))
-        real, fake = real.detach().requires_grad_(penalize), fake.requires_grad_(penalize)
+        real, fake = real.detach().requires_grad_(penalize), generated.detach().requires_grad_(penalize)
         real_logits, fake_logits = discriminator(real), discriminator(fake)
         loss = model.adversarial_loss.discriminator(real_logits, fake_logits).mean()
         if penalize:
@@ -78,7 +77,7 @@ def bare_gan(model: GAN) -> Callable[[Tensor, int], None]:
         discriminator.requires_grad_(False)
         with torch.no_grad():
             real_logits = discriminator(real)
-        fake_logits = discriminator(generator(torch.randn(len(real), model.latent_dim)))
+        fake_logits = discriminator(generated)
         loss = model.adversarial_loss.generator(real_logits, fake_logits).mean()
         generator_optimizer.zero_grad()
         loss.backward()

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from src.core.types import ImageSize, NonNegativeInt, Normalization, PositiveInt
-from src.networks.layers import BatchDeviation, Resample, SelfModulation, channels_by_resolution, normalization_layer
+from src.networks.layers import Resample, SelfModulation, channels_by_resolution, normalization_layer
 
 
 def initialize(module: nn.Module) -> None:
@@ -18,6 +18,7 @@ class DCGANGenerator(nn.Sequential):
     It has `width` channels at half the image's size, doubling up to `max_width` at 4 pixels.
     smooth_layers: how many of the last layers enlarge by bilinear interpolation and a 3x3 convolution. Transposed
     convolutions, the others, leave a fine checkerboard (Odena, Dumoulin & Olah, 2016).
+    self_modulation: the latents also scale and shift the channels after each normalization (Chen et al., 2019).
     """
 
     def __init__(
@@ -33,10 +34,8 @@ class DCGANGenerator(nn.Sequential):
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
         for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, 3], strict=True):
-            if self_modulation:
-                layers += [SelfModulation(normalization, channels, latent_dim), nn.ReLU()]
-            else:
-                layers += [normalization_layer(normalization, channels), nn.ReLU()]
+            normalize = SelfModulation(normalization, channels, latent_dim) if self_modulation else None
+            layers += [normalize or normalization_layer(normalization, channels), nn.ReLU()]
             if left < smooth_layers:
                 layers += [Resample(channels, up=True), nn.Conv2d(channels, narrower, 3, padding=1)]
             else:
@@ -56,12 +55,7 @@ class DCGANDiscriminator(nn.Sequential):
     """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,); the generator mirrored."""
 
     def __init__(
-        self,
-        image_size: ImageSize,
-        width: PositiveInt,
-        max_width: PositiveInt,
-        normalization: Normalization,
-        batch_deviation: bool = False,
+        self, image_size: ImageSize, width: PositiveInt, max_width: PositiveInt, normalization: Normalization
     ) -> None:
         layers: list[nn.Module] = []
         channels = 3
@@ -73,8 +67,5 @@ class DCGANDiscriminator(nn.Sequential):
                 nn.LeakyReLU(0.2),
             ]
             channels = wider
-        if batch_deviation:
-            layers.append(BatchDeviation())
-            channels += 1
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels * 4 * 4, 1), nn.Flatten(0))
         self.apply(initialize)

@@ -30,7 +30,7 @@ def channels_by_resolution(image_size: int, width: int, max_width: int) -> list[
 class SelfModulation(nn.Module):
     """Normalizes features, then scales and shifts each channel by values computed from the latents (Chen et al., 2019).
 
-    features (N, C, H, W), latents (N, latent_dim) -> (N, C, H, W). It begins as the normalization alone.
+    features (N, C, H, W), latents (N, latent_dim) -> (N, C, H, W).
     """
 
     def __init__(self, kind: Normalization, channels: int, latent_dim: int) -> None:
@@ -41,21 +41,6 @@ class SelfModulation(nn.Module):
     def forward(self, features: Tensor, latents: Tensor) -> Tensor:
         scale, shift = self.modulation(latents)[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(shift, self.normalization(features), 1 + scale)
-
-
-class BatchDeviation(nn.Module):
-    """Appends a channel that tells how much a batch varies: (N, C, H, W) -> (N, C + 1, H, W) (Karras et al., 2018).
-
-    It is the standard deviation of every feature over groups of 4 images, or all if they don't divide, averaged over
-    the features. A discriminator that sees it notices generators that draw the same image again and again.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        count, _, height, width = features.shape
-        group = 4 if count % 4 == 0 else count
-        variance = features.reshape(group, count // group, -1).var(dim=0, correction=0)
-        deviation = (variance + 1e-8).sqrt().mean(dim=1).repeat(group)
-        return torch.cat([features, deviation[:, None, None, None].expand(-1, 1, height, width)], dim=1)
 
 
 class Resample(nn.Module):

@@ -44,7 +44,7 @@ def test_discriminator_step_leaves_generator_unchanged() -> None:
     gan = stepped_gan()
     generator, average = snapshot(gan.generator), snapshot(gan.generator_ema)
     discriminator = snapshot(gan.discriminator)
-    gan.discriminator_step(REAL, step=0)
+    gan.discriminator_step(REAL, gan.generate(REAL), step=0)
     assert identical(gan.generator, generator)
     assert identical(gan.generator_ema, average)
     assert not identical(gan.discriminator, discriminator)
@@ -53,10 +53,10 @@ def test_discriminator_step_leaves_generator_unchanged() -> None:
 
 def test_generator_step_leaves_discriminator_unchanged() -> None:
     gan = stepped_gan()
-    gan.discriminator_step(REAL, step=0)
+    gan.discriminator_step(REAL, gan.generate(REAL), step=0)
     generator, discriminator = snapshot(gan.generator), snapshot(gan.discriminator)
     left_behind = gradients(gan.discriminator)
-    gan.generator_step(REAL, 0)
+    gan.generator_step(REAL, gan.generate(REAL), 0)
     assert identical(gan.discriminator, discriminator)
     assert not identical(gan.generator, generator)
     torch.testing.assert_close(gradients(gan.discriminator), left_behind, rtol=0, atol=0)
@@ -82,7 +82,8 @@ def test_step_leaves_the_batch_unchanged() -> None:
 
 def step_by_hand(generator: nn.Module, discriminator: nn.Module, adams: list[torch.optim.Adam], real: Tensor) -> None:
     """Relativistic pairing with R1 and R2, gamma = 1, in plain PyTorch."""
-    both = [real.clone().requires_grad_(), generator(torch.randn(len(real), LATENT_DIM)).detach().requires_grad_()]
+    generated = generator(torch.randn(len(real), LATENT_DIM))
+    both = [real.clone().requires_grad_(), generated.detach().requires_grad_()]
     logits = [discriminator(images) for images in both]
     slopes = [torch.autograd.grad(y.sum(), x, create_graph=True)[0] for x, y in zip(both, logits, strict=True)]
     penalty = sum(slope.pow(2).flatten(1).sum(1) for slope in slopes) / 2
@@ -90,7 +91,7 @@ def step_by_hand(generator: nn.Module, discriminator: nn.Module, adams: list[tor
     ((1 + (logits[1] - logits[0]).exp()).log() + penalty).mean().backward()
     adams[1].step()
 
-    fake_logits = discriminator(generator(torch.randn(len(real), LATENT_DIM)))
+    fake_logits = discriminator(generated)
     adams[0].zero_grad()
     (1 + (discriminator(real) - fake_logits).exp()).log().mean().backward()
     adams[0].step()
@@ -311,7 +312,7 @@ def test_penalized_step_of_the_discriminator_is_exact_in_mixed_precision(
         gan.generate = lambda real: fake.clone()  # type: ignore[method-assign]
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            scalars.append(gan.discriminator_step(REAL, step=0))
+            scalars.append(gan.discriminator_step(REAL, gan.generate(REAL), step=0))
     torch.testing.assert_close(scalars[1], scalars[0], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(gradients(mixed.discriminator), gradients(exact.discriminator), rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,7 @@ from torch import nn
 from src.core.types import ImageSize, Normalization
 from src.networks.conv_vae import ConvDecoder, ConvEncoder
 from src.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from src.networks.layers import channels_by_resolution, normalization_layer
+from src.networks.layers import SelfModulation, channels_by_resolution, normalization_layer
 from src.networks.resnet_vae import ResidualBlock, ResNetDecoder, ResNetEncoder
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -72,10 +72,30 @@ def test_width_doubles_up_to_max_width() -> None:
 
 @pytest.mark.parametrize(("smooth_layers", "is_even"), [(0, False), (1, False), (4, True), (9, True)])
 def test_smooth_layers_draw_no_checkerboard_on_an_even_ground(smooth_layers: int, is_even: bool) -> None:
+    torch.manual_seed(0)  # some draws of so few channels are dead behind a ReLU
     generator = DCGANGenerator(64, 5, width=4, max_width=8, normalization="none", smooth_layers=smooth_layers)
     assert generator(torch.randn(2, 5)).shape == (2, 3, 64, 64)
     ground = nn.Sequential(*list(generator)[2:])(torch.ones(1, 8, 4, 4))[..., 28:36, 28:36].detach()
     assert (ground.std(dim=(-2, -1)) < 1e-6).all() == is_even
+
+
+def test_self_modulation_scales_and_shifts_each_channel_of_each_image() -> None:
+    layer = SelfModulation("group", 4, latent_dim=3)
+    features, latents = torch.randn(2, 4, 5, 5), torch.randn(2, 3)
+    normalized, numbers = layer.normalization(features), layer.modulation(latents)
+    for image in range(2):
+        for channel in range(4):
+            scale, shift = numbers[image, channel], numbers[image, 4 + channel]
+            expected = (1 + scale) * normalized[image, channel] + shift
+            torch.testing.assert_close(layer(features, latents)[image, channel], expected)
+
+
+def test_every_layer_of_a_self_modulated_generator_sees_the_latents() -> None:
+    generator = DCGANGenerator(32, 5, width=4, max_width=8, normalization="group", self_modulation=True)
+    modulated = [layer for layer in generator if isinstance(layer, SelfModulation)]
+    assert len(modulated) == 3
+    generator(torch.randn(2, 5)).square().sum().backward()
+    assert all(layer.modulation.weight.grad.abs().amax() > 0 for layer in modulated)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(8, 1), (16, 1), (32, 2), (256, 16)])
