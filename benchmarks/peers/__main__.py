@@ -11,6 +11,7 @@ they draw is compared with the held-out part by `src.evaluate samples=`. Rows th
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from src.config.cli import composed
 from src.config.validation import instantiate
 from src.core.images import to_pillow
 
-METRICS = ("fd_lite0", "fd_lite0_floor", "kd_lite0", "precision_lite0", "recall_lite0")
+METRICS = ("fd_lite0", "fd_lite0_floor", "kd_lite0", "prdc_lite0_precision", "prdc_lite0_recall")
 # pytorch/examples' DCGAN as it is, and with this project's batch, learning rates, first beta and average.
 DCGAN = {"DCGAN": ("0", []), "DCGAN, our settings": ("10000", ["--batchSize", "16", "--lr", "0.001", "--beta1", "0"])}
 PYTHAE = {"pythae's VAE, mixture": "VAE", "pythae's RAE, mixture": "RAE_L2"}
@@ -95,7 +96,8 @@ def train(name: str, seed: int, folder: Path, options: argparse.Namespace, image
 
 def measure(name: str, seed: int, options: argparse.Namespace, images: Path) -> dict[str, Any]:
     """Return a row's metrics, trained and compared with the held-out images unless that was done before."""
-    folder = options.folder.absolute() / f"{'_'.join(filter(str.isalnum, name.split()))}-{options.seconds}s-seed{seed}"
+    title = re.sub(r"\W+", "_", name)
+    folder = options.folder.absolute() / f"{title}-{options.seconds}s-seed{seed}"
     result = folder / "result.json"
     if not result.exists():
         folder.mkdir(parents=True, exist_ok=True)
