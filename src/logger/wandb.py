@@ -125,6 +125,13 @@ class WandbLogger(LightningWandbLogger):
         artifact.add_file(str(path.parents[1] / CONFIG), CONFIG)
         self.experiment.log_artifact(artifact, aliases=aliases)
 
+    def log_folder(self, folder: Path, names: list[str], metrics: dict[str, float]) -> None:
+        """Upload the named files of an exported folder as an artifact, which commands take as they take the folder."""
+        artifact = wandb.Artifact(f"export-{self.experiment.id}", "model", metadata=metrics)
+        for name in names:
+            artifact.add_file(str(folder / name), name)
+        self.experiment.log_artifact(artifact)
+
     def finish(self, exit_code: int) -> None:
         """End the W&B run with an exit code, so that the next job of a sweep begins one of its own."""
         if self._experiment is not None:

@@ -25,16 +25,19 @@ from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import UserError
 from src.core.run_folder import resolve_checkpoint
 from src.evaluation.evaluator import Evaluator
+from src.export import export
 from src.logger.wandb import WandbLogger, choose_mode, continue_run
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
+from src.models.checkpoint.format import to_bytes
+from src.models.checkpoint.loading import read_checkpoint
 from src.reports.evaluation import log_evaluation, write_evaluation
 from src.training.fit import fit
 from tests.helpers.commands import config_of
 from tests.helpers.feature_networks import PatchMeans
 from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF, PRETRAINED = (Path(__file__).parents[2] / name for name in ("conf", "pretrained/drawn_cats"))
 BLOCK, HEADER = 32768, 7
 
 
@@ -341,6 +344,22 @@ def test_arguments_of_the_sweep_agent_are_options_of_the_command_line() -> None:
     config = config_of("model=vae", *typed)
     assert (config["seed"], config["model"]["optimizer"]["lr"]) == (3, 1e-05)
     assert config["data"]["horizontal_flip"] is False
+
+
+def test_an_exported_folder_becomes_an_artifact_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_dir, output = tmp_path / "run", tmp_path / "cats"
+    content = read_checkpoint(resolve_checkpoint(PRETRAINED)) | {"logger_versions": {"cats": "an-id"}}
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "checkpoints" / "best.safetensors").write_bytes(to_bytes(content))
+    (run_dir / "config.yaml").write_text("logger: {wandb: {project: cats, entity: null}}\n")
+    export(**config_of(f"checkpoint={run_dir}", f"output={output}", "onnx=false", "wandb=true", name="export"))
+    (artifact,) = artifacts(records(run_dir))
+    assert artifact.name == "export-an-id"
+    assert json.loads(artifact.metadata)["images_seen"] == content["images_seen"]
+    contents = {entry.path: Path(entry.local_path).read_bytes() for entry in artifact.manifest.contents}
+    assert contents == {path.name: path.read_bytes() for path in output.iterdir()}
+    assert set(contents) == {"model.safetensors", "grid.png", "README.md"}
 
 
 def test_an_evaluation_continues_the_run_with_metrics_and_nearest_neighbors(
