@@ -13,6 +13,8 @@ from benchmarks.runs import summary_of
 
 ROWS = {
     "gan_cpu": "",
+    "latents enter below only": "model.generator.self_modulation=false",
+    "transposed convolutions only": "model.generator.smooth_layers=0",
     "non-saturating loss": "model/adversarial_loss=non_saturating",
     "hinge loss": "model/adversarial_loss=hinge",
     "RaLSGAN loss": "model/adversarial_loss=relativistic_average_least_squares",
