@@ -25,7 +25,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from src.config.explain import explain, group_hint, written_at
 from src.config.validation import Mismatch, check, listed
 from src.core.errors import RunFailed, UserError, printable
 from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
@@ -58,6 +57,10 @@ def run(job: Callable[..., None]) -> None:
                 raise
             # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
             raise UserError(failure.reason) from failure
+        except UserError as error:  # Hydra would print the overrides above it
+            if wants_traceback or is_sweep(overrides, flags):
+                raise
+            fail(str(error))
 
     try:
         overrides, flags = split_flags(sys.argv[1:])
@@ -74,11 +77,18 @@ def run(job: Callable[..., None]) -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback or isinstance(error, InstantiationException):
             raise
-        fail(explain(error, sys.argv[1:], partial(compose, name), CONF))
+        fail(sentence_of(error, sys.argv[1:], name))
     except OSError as error:
         if wants_traceback or has_folder or not error.filename:
             raise
         fail(f"can't make the folder {error.filename}: {error.strerror}; give another run_dir or hydra.sweep.dir")
+
+
+def sentence_of(error: Exception, overrides: list[str], name: str) -> str:
+    """Return an error of a command line in one sentence, by a module that correct command lines need not import."""
+    from src.config.explain import explain
+
+    return explain(error, overrides, partial(compose, name), CONF)
 
 
 def fail(sentence: str) -> NoReturn:
@@ -149,7 +159,7 @@ def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict
             for job in jobs:
                 config = checked(compose(name, job), name)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, overrides, partial(compose, name), CONF)) from error
+        raise UserError(sentence_of(error, overrides, name)) from error
     if len(jobs) > 1 and len({folder for job in jobs for folder in job if folder.startswith("run_dir=")}) == 1:
         raise UserError("run_dir: the jobs of a sweep need a folder each; give hydra.sweep.dir=... for all of them.")
     return config
@@ -202,6 +212,8 @@ def checked(config: DictConfig, name: str) -> dict[str, Any]:
     except Mismatch as mismatch:
         if not mismatch.complaint.startswith("="):
             raise
+        from src.config.explain import group_hint, written_at
+
         key = written_at(mismatch.key, OmegaConf.to_container(config, resolve=False))
         raise Mismatch(key, mismatch.complaint + group_hint(key, CONF)) from mismatch
     del accepted["_target_"]
