@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
 from src.core.types import ImageSize
+from src.networks.layers import Resample
 from src.networks.notebook import NotebookDiscriminator, NotebookGenerator
-from src.networks.r3gan import R3GANDiscriminator, R3GANGenerator, Resample, ResidualBlock
+from src.networks.r3gan import R3GANDiscriminator, R3GANGenerator, ResidualBlock
 
 SMALL: dict[str, Any] = {"width": 4, "max_width": 8, "blocks": 1, "group_size": 4}
 
