@@ -34,8 +34,11 @@ class DCGANGenerator(nn.Sequential):
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
         for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, 3], strict=True):
-            normalize = SelfModulation(normalization, channels, latent_dim) if self_modulation else None
-            layers += [normalize or normalization_layer(normalization, channels), nn.ReLU()]
+            if self_modulation:
+                layers.append(SelfModulation(normalization, channels, latent_dim))
+            else:
+                layers.append(normalization_layer(normalization, channels))
+            layers.append(nn.ReLU())
             if left < smooth_layers:
                 layers += [Resample(channels, up=True), nn.Conv2d(channels, narrower, 3, padding=1)]
             else:
