@@ -28,8 +28,6 @@ METRICS = ("fd_lite0", "fd_lite0_floor", "kd_lite0", "prdc_lite0_precision", "pr
 # pytorch/examples' DCGAN as it is, and with this project's batch, learning rates, first beta and average.
 DCGAN = {"DCGAN": ("0", []), "DCGAN, our settings": ("10000", ["--batchSize", "16", "--lr", "0.001", "--beta1", "0"])}
 PYTHAE = {"pythae's VAE, mixture": "VAE", "pythae's RAE, mixture": "RAE_L2"}
-# Enough held-out images for a low floor of the distances: 765 of cat-faces-64.zip.
-SPLIT = "data.val_fraction=0.09"
 OURS = {
     "gan_cpu": "experiment=gan_cpu",
     "vae_cpu, mixture": "experiment=vae_cpu",
@@ -37,13 +35,16 @@ OURS = {
 }
 
 
+def data_options(images: str) -> list[str]:
+    """Return the options of the images and their one split, which holds out enough for a low floor of the distances."""
+    return ["data=folder", f"data.root={images}", "data.val_fraction=0.09"]
+
+
 def prepare(folder: Path, images: str) -> Path:
     """Write the training images of the split as PNGs, and as one array, unless they are there."""
     target = folder / "images"
     if not (target / "train.npy").exists():
-        data = instantiate(
-            composed("train", ["experiment=gan_cpu", "data=folder", f"data.root={images}", SPLIT])["data"]
-        )
+        data = instantiate(composed("train", ["experiment=gan_cpu", *data_options(images)])["data"])
         data.setup()
         pixels = data.train[:]
         (target / "images").mkdir(parents=True, exist_ok=True)  # a class, to torchvision's ImageFolder
@@ -79,15 +80,7 @@ def train(name: str, seed: int, folder: Path, options: argparse.Namespace, image
         arguments = [PYTHAE[name], str(images / "train.npy"), str(samples), *amount]
         return images_seen(run([options.pythae, "-m", "benchmarks.peers.pythae_models", *arguments], log))
     python = [sys.executable, "-m"]
-    recipe = [
-        OURS[name],
-        "data=folder",
-        f"data.root={options.images}",
-        SPLIT,
-        "trainer=cpu",
-        f"seed={seed}",
-        "metrics=none",
-    ]
+    recipe = [OURS[name], *data_options(options.images), "trainer=cpu", f"seed={seed}", "metrics=none"]
     recipe += [f"budget_cpu_s={options.seconds}", f"run_dir={folder}/run", "resume=last", *options.overrides]
     run([*python, "src.train", *recipe], log)
     run([*python, "src.sample", f"checkpoint={folder}/run", f"num_images={count}", f"output={samples}"], log)
@@ -102,7 +95,7 @@ def measure(name: str, seed: int, options: argparse.Namespace, images: Path) -> 
     if not result.exists():
         folder.mkdir(parents=True, exist_ok=True)
         seen = train(name, seed, folder, options, images)
-        given = [f"samples={folder}/samples", "data=folder", f"data.root={options.images}", SPLIT, "reference=val"]
+        given = [f"samples={folder}/samples", *data_options(options.images), "reference=val"]
         given += ["metrics=[lite0,prdc_lite0]", f"output={folder}"]
         run([sys.executable, "-m", "src.evaluate", *given], folder / "evaluation.txt")
         metrics = json.loads((folder / "metrics.json").read_text())
