@@ -34,7 +34,7 @@ pretrained: .venv/.ready  ## the model in pretrained/drawn_cats, a quarter of an
 	@$(BIN)/python -m src.export checkpoint=outputs/pretrained output=pretrained/drawn_cats onnx=false
 
 .PHONY: test
-test: .venv/.ready  ## the tests, four to five minutes on two cores
+test: .venv/.ready  ## the tests, three to five minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
