@@ -2,8 +2,11 @@
 
     python -m pretrained.cat_heads.judge PHOTOS.zip PHOTOS.json FOLDER_OF_FOLDS
     python -m pretrained.cat_heads.judge PHOTOS.zip PHOTOS.json FOLDER_OF_FOLDS AFHQ_512.zip AFHQ_64.zip BACKGROUNDS
+    python -m pretrained.cat_heads.judge PHOTOS.zip PHOTOS.json COMPOSITES AFHQ_512.zip AFHQ_64.zip BACKGROUNDS write
 
 FOLDER_OF_FOLDS: what `train` wrote for each fold; every photo is judged by the weights that did not see it.
+The last one only writes composites of one head each into COMPOSITES/photos, to be cropped by data.crop=cat, and the
+squares that a perfect finder would cut of them into COMPOSITES/marked.
 """
 
 import io
@@ -22,8 +25,10 @@ from safetensors.torch import load_file
 from pretrained.cat_heads.train import CANVAS, FOLDS, Material, background, composite, degraded
 from src.data.cat_heads import HeadFinder, head_finder
 from src.data.decoding import MIN_SCORE, Box, Head
+from src.data.head_crops import square_around
 
 COMPOSITES = 200
+WRITTEN = 500
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -62,6 +67,8 @@ def report(title: str, found: list[list[Head]], marked: list[list[dict]], thresh
 def main() -> None:
     torch.set_num_threads(1)
     photos, marked_path, folds = map(Path, sys.argv[1:4])
+    if sys.argv[7:] == ["write"]:
+        return write_composites(Material(*map(Path, sys.argv[4:7]), photos, marked_path), folds)
     marked, archive, finder = json.loads(marked_path.read_text()), zipfile.ZipFile(photos), HeadFinder().eval()
     names, seconds = sorted(marked), list[float]()
     found: dict[str, list[Head]] = {}
@@ -91,6 +98,21 @@ def judge_composites(material: Material) -> None:
             [{"box": box, "face": "frontal"} for box in boxes if 0.1 * CANVAS < box[3] - box[1] < 0.8 * CANVAS]
         )
     report("composites", found, marked)
+
+
+def write_composites(material: Material, folder: Path) -> None:
+    """Write composites with one held-out head of 10% to 80% of the frame, and the same cropped where the head is."""
+    material.large, material.small = material.held_out, [head.resize((64, 64)) for head in material.held_out]
+    for part in ("photos", "marked"):
+        (folder / part).mkdir(parents=True)
+    index = written = 0
+    while written < WRITTEN:
+        index += 1
+        image, boxes, _, _ = composite(material, np.random.default_rng(2 * 10**6 + index))
+        if len(boxes) == 1 and 0.1 * CANVAS < boxes[0][3] - boxes[0][1] < 0.8 * CANVAS:
+            image.save(folder / "photos" / f"{written:04d}.png")
+            image.crop(square_around(boxes[0], image.size)).save(folder / "marked" / f"{written:04d}.png")
+            written += 1
 
 
 if __name__ == "__main__":
