@@ -68,7 +68,8 @@ def main() -> None:
     torch.set_num_threads(1)
     photos, marked_path, folds = map(Path, sys.argv[1:4])
     if sys.argv[7:] == ["write"]:
-        return write_composites(Material(*map(Path, sys.argv[4:7]), photos, marked_path), folds)
+        write_composites(Material(*map(Path, sys.argv[4:7]), photos, marked_path), folds)
+        return
     marked, archive, finder = json.loads(marked_path.read_text()), zipfile.ZipFile(photos), HeadFinder().eval()
     names, seconds = sorted(marked), list[float]()
     found: dict[str, list[Head]] = {}
