@@ -16,6 +16,8 @@ class DCGANGenerator(nn.Sequential):
     """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1].
 
     It has `width` channels at half the image's size, doubling up to `max_width` at 4 pixels.
+    full_width: channels of one more layer, at the full size; 0: the last layer that enlarges draws the colors, which
+    leaves out the finest details or, without smooth_layers, draws a checkerboard.
     smooth_layers: how many of the last layers enlarge by bilinear interpolation and a 3x3 convolution. Transposed
     convolutions, the others, leave a fine checkerboard (Odena, Dumoulin & Olah, 2016).
     self_modulation: the latents also scale and shift the channels after each normalization (Chen et al., 2019).
@@ -28,22 +30,30 @@ class DCGANGenerator(nn.Sequential):
         width: PositiveInt,
         max_width: PositiveInt,
         normalization: Normalization,
+        full_width: NonNegativeInt = 0,
         smooth_layers: NonNegativeInt = 0,
         self_modulation: bool = False,
     ) -> None:
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
-        for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, 3], strict=True):
+
+        def add_activation(channels: int) -> None:
             if self_modulation:
                 layers.append(SelfModulation(normalization, channels, latent_dim))
             else:
                 layers.append(normalization_layer(normalization, channels))
             layers.append(nn.ReLU())
+
+        for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, full_width or 3], strict=True):
+            add_activation(channels)
             if left < smooth_layers:
                 layers += [Resample(channels, up=True), nn.Conv2d(channels, narrower, 3, padding=1)]
             else:
                 layers += [nn.ConvTranspose2d(channels, narrower, 4, 2, 1)]
             channels = narrower
+        if full_width:
+            add_activation(channels)
+            layers.append(nn.Conv2d(channels, 3, 3, padding=1))
         super().__init__(*layers, nn.Tanh())
         self.apply(initialize)
 

@@ -67,6 +67,8 @@ def test_width_doubles_up_to_max_width() -> None:
     assert channels_of(ConvEncoder(64, width=8, max_width=20)) == [8, 16, 20, 20]
     assert channels_of(DCGANDiscriminator(64, width=8, max_width=20, normalization="none")) == [8, 16, 20, 20]
     assert channels_of(DCGANGenerator(64, 5, width=8, max_width=20, normalization="none")) == [20, 16, 8, 3]
+    fine = DCGANGenerator(64, 5, width=8, max_width=20, normalization="none", full_width=6)
+    assert channels_of(fine) == [20, 16, 8, 6, 3]
     assert channels_of(ConvDecoder(64, 5, width=8, max_width=20)) == [20, 16, 8, 8, 3]
 
 
@@ -91,9 +93,9 @@ def test_self_modulation_scales_and_shifts_each_channel_of_each_image() -> None:
 
 
 def test_every_layer_of_a_self_modulated_generator_sees_the_latents() -> None:
-    generator = DCGANGenerator(32, 5, width=4, max_width=8, normalization="group", self_modulation=True)
+    generator = DCGANGenerator(32, 5, 4, 8, normalization="group", full_width=3, self_modulation=True)
     modulated = [layer for layer in generator if isinstance(layer, SelfModulation)]
-    assert len(modulated) == 3
+    assert len(modulated) == 4
     generator(torch.randn(2, 5)).square().sum().backward()
     gradients = [layer.modulation.weight.grad for layer in modulated]
     assert all(gradient is not None and gradient.abs().amax() > 0 for gradient in gradients)
