@@ -15,14 +15,17 @@ ROWS = {
     "gan_cpu": "",
     "latents enter below only": "model.generator.self_modulation=false",
     "transposed convolutions only": "model.generator.smooth_layers=0",
+    "no layer at the full size": "model.generator.full_width=0",
     "non-saturating loss": "model/adversarial_loss=non_saturating",
     "hinge loss": "model/adversarial_loss=hinge",
     "RaLSGAN loss": "model/adversarial_loss=relativistic_average_least_squares",
+    "constant penalties": "model/gradient_penalty=r1_r2",
     "R1 only": "model.gradient_penalty.r2_gamma=0",
     "R2 only": "model.gradient_penalty.r1_gamma=0",
     "no penalty": "model/gradient_penalty=none",
     "augmentation, probability 0.3": "model/augmentation=fixed",
     "augmentation, adaptive": "model/augmentation=ada",
+    "a shorter average of the generator": "model.ema_rampup=0.05",
     "no average of the generator": "model.ema_halflife_images=0",
     "falling learning rate": (
         "model.learning_rate_factor={_target_:src.core.schedules.Cosine,start:1,end:0.1,over_images:${max_images}}"
