@@ -56,6 +56,8 @@ def test_samples_need_images_to_compare_them_with_and_no_checkpoint(tmp_path: Pa
     given = folder_of(tmp_path / "given", 3, 1)
     with pytest.raises(UserError, match=r"data=folder data\.root=PATH"):
         evaluate(**config_of(f"samples={given}", name="evaluate"))
+    with pytest.raises(UserError, match=r"neighbors=4 .* metrics=none"):
+        evaluate(**config_of(f"samples={given}", "neighbors=4", "metrics=none", name="evaluate"))
     with pytest.raises(UserError, match="either checkpoint=RUN, or samples=FOLDER"):
         evaluate(**config_of(name="evaluate"))
 
