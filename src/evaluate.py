@@ -37,7 +37,7 @@ def evaluate(
     if samples and wandb:
         raise UserError("wandb=true continues the W&B run of a checkpoint, and samples=... have none; leave one out")
     if neighbors and not metrics["feature_metrics"]:
-        raise UserError(f"neighbors={neighbors} are near by the features of a metric; leave out metrics=none")
+        raise UserError(f"neighbors={neighbors} are found by the features of a metric; leave out metrics=none")
     if data.get("root") and "_target_" not in data:
         check_value("data.root", data["root"], ImagesPath)
 

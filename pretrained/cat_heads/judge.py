@@ -87,30 +87,38 @@ def main() -> None:
         judge_composites(Material(*map(Path, sys.argv[4:7]), photos, marked_path))
 
 
+def use_held_out(material: Material) -> None:
+    """Let composites be made of the held-out heads only."""
+    material.large, material.small = material.held_out, [head.resize((64, 64)) for head in material.held_out]
+
+
+def judged(box: Box) -> bool:
+    """Return True for a head of 10% to 80% of the frame of a composite."""
+    return 0.1 * CANVAS < box[3] - box[1] < 0.8 * CANVAS
+
+
 def judge_composites(material: Material) -> None:
     """Judge the committed weights on composites of held-out heads of 10% to 80% of the frame."""
-    material.large, material.small = material.held_out, [head.resize((64, 64)) for head in material.held_out]
+    use_held_out(material)
     found, marked = [], []
     for index in range(COMPOSITES):
         rng = np.random.default_rng(10**6 + index)
         image, boxes, _, _ = composite(material, rng) if index % 5 else (background(material, rng)[0], [], [], -1)
         found.append(head_finder()(degraded(image, rng)))
-        marked.append(
-            [{"box": box, "face": "frontal"} for box in boxes if 0.1 * CANVAS < box[3] - box[1] < 0.8 * CANVAS]
-        )
+        marked.append([{"box": box, "face": "frontal"} for box in boxes if judged(box)])
     report("composites", found, marked)
 
 
 def write_composites(material: Material, folder: Path) -> None:
     """Write composites with one held-out head of 10% to 80% of the frame, and the same cropped where the head is."""
-    material.large, material.small = material.held_out, [head.resize((64, 64)) for head in material.held_out]
+    use_held_out(material)
     for part in ("photos", "marked"):
         (folder / part).mkdir(parents=True)
     index = written = 0
     while written < WRITTEN:
         index += 1
         image, boxes, _, _ = composite(material, np.random.default_rng(2 * 10**6 + index))
-        if len(boxes) == 1 and 0.1 * CANVAS < boxes[0][3] - boxes[0][1] < 0.8 * CANVAS:
+        if len(boxes) == 1 and judged(boxes[0]):
             image.save(folder / "photos" / f"{written:04d}.png")
             image.crop(square_around(boxes[0], image.size)).save(folder / "marked" / f"{written:04d}.png")
             written += 1
