@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import entropy
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from torch import Tensor
 
@@ -49,11 +50,11 @@ def mutual_information_gap(latents: Values, factors: Values) -> float:
     for factor in factors.T:
         classes = classes_of(factor)
         states = binned(factor) if classes is None else classes
-        entropy = mutual_information(states, states)
-        if entropy < SMALLEST:  # a factor that never changes
+        factor_entropy = mutual_information(states, states)
+        if factor_entropy < SMALLEST:  # a factor that never changes
             continue
         known = sorted(mutual_information(latent, states) for latent in binned_latents)
-        gaps.append((known[-1] - (known[-2] if len(known) > 1 else 0.0)) / entropy)
+        gaps.append((known[-1] - (known[-2] if len(known) > 1 else 0.0)) / factor_entropy)
     return float(np.mean(gaps)) if gaps else 0.0
 
 
@@ -105,7 +106,5 @@ def mutual_information(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
 
 def one_minus_entropy(rows: Values) -> Values:
     """Return 1 - entropy / log B of each row, scaled to a sum of 1: (A, B) -> (A,); a row of zeros gives 0."""
-    total = rows.sum(axis=1, keepdims=True)
-    fractions = np.where(total > 0, rows / np.maximum(total, SMALLEST), 1 / rows.shape[1])
-    entropy = -(fractions * np.log(np.maximum(fractions, SMALLEST))).sum(axis=1)
-    return 1 - entropy / max(np.log(rows.shape[1]), SMALLEST)
+    weights = np.where(rows.sum(axis=1, keepdims=True) > 0, rows, 1)
+    return 1 - entropy(weights, axis=1) / max(np.log(rows.shape[1]), SMALLEST)
