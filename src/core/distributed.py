@@ -1,5 +1,6 @@
 """Exchanges between the ranks of a run; with one rank, every function returns that rank's own values."""
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -39,6 +40,23 @@ def all_gather(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, values.contiguous())
     return torch.cat(parts)
+
+
+def gather_rows(batches: Iterable[Tensor], width: int, device: torch.device) -> Tensor:
+    """Return the rows of all ranks' batches (n, width) as one tensor (N, width), float32 on the CPU.
+
+    They come in turn, one from each rank: if rank r of R has the rows r, r + R, ..., in their order. Every rank must
+    call it; their numbers of rows may differ, and be 0. device: where the ranks exchange tensors.
+    """
+    # A rank without rows must still offer (0, width) to the others.
+    rows = torch.cat([torch.empty(0, width), *(batch.float().cpu() for batch in batches)])
+    if not is_distributed():
+        return rows
+    from torchmetrics.utilities.distributed import gather_all_tensors  # slow to import
+
+    parts = [part.cpu() for part in gather_all_tensors(rows.to(device))]
+    places = torch.cat([torch.arange(len(part)) for part in parts])
+    return torch.cat(parts)[places.argsort(stable=True)]
 
 
 def broadcast_object(value: T, device: torch.device) -> T:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from src.core.distributed import gather_rows
 from src.core.images import from_uint8
 from src.core.progress import track
 from src.core.seeds import mixed_seed
 from src.data.datamodule import ImageDataModule
-from src.metrics.feature_metrics import FeatureMetrics, Statistics
-from src.metrics.kernel import FeatureSample
+from src.metrics.feature_metrics import FeatureMetrics
+from src.metrics.frechet import Features
 from src.metrics.latents import active_units
 from src.models.autoencoder import EncodingModel
 from src.models.inference import LatentModel
@@ -43,7 +44,7 @@ class Evaluator:
     seed: int = 0  # of the samples; rank zero draws what src.sample draws
     batch_size: int = 64  # results don't depend on it
     max_reference_images: int = 50_000  # of a split; of more, every second, third, ... is taken
-    cache_dir: str | None = None  # the folder of the real images' statistics; None: the user's cache
+    cache_dir: str | None = None  # the folder of the real images' features; None: the user's cache
 
     @property
     def unseen(self) -> Split:
@@ -94,22 +95,21 @@ class Evaluator:
         seed = mixed_seed(self.seed, rank) if rank else self.seed
         values: dict[str, float] = {}
         for metrics in self.feature_metrics:
-            real = self.real_statistics(metrics)
+            real = self.real_features(metrics)
             for prior in self.model.priors():
                 samples = self.model.sample_uint8(part, seed, self.batch_size, prior)
-                tracked = track(samples, part, f"statistics of {self.num_images:,} samples")
+                tracked = track(samples, part, f"features of {self.num_images:,} samples")
                 suffix = "" if prior == "normal" else f"_{prior}"
-                values |= metrics.compare(real, metrics.summarize(tracked), suffix)
-            num_real = len(self.data.images(self.reference, self.max_reference_images))
-            values |= metrics.floors(real, num_real, self.num_images)
+                values |= metrics.compare(real, metrics.extract(tracked), suffix)
+            values |= metrics.floors(real, self.num_images)
         return values
 
-    def real_statistics(self, metrics: FeatureMetrics) -> Statistics:
-        """Return the statistics of the reference images, not augmented, which are computed once and cached."""
+    def real_features(self, metrics: FeatureMetrics) -> Features:
+        """Return the features of the reference images, not augmented, which are computed once and cached."""
         images = self.data.images(self.reference, self.max_reference_images)
-        batches = partial(self.batches, self.reference, "statistics of {} real images", batch_size=self.batch_size)
+        batches = partial(self.batches, self.reference, "features of {} real images", batch_size=self.batch_size)
         key = images.digest, self.data.image_size, len(images)
-        return metrics.to(self.model.device).cached_statistics(batches, *key, self.cache_dir)
+        return metrics.to(self.model.device).cached_features(batches, *key, self.cache_dir)
 
     def fit_prior(self) -> None:
         """Fit the mixture of a model that encodes to latents of training images, unless it is up to date."""
@@ -128,12 +128,8 @@ class Evaluator:
         self, encode: Callable[[Tensor], Tensor], width: int, split: Split, title: str, max_images: int | None = None
     ) -> Tensor:
         """Return what `encode` maps a split's images to, on all ranks together: (N, width) on the CPU."""
-        gathered = FeatureSample(max_images or self.max_reference_images).to(self.model.device)
-        # A rank without images must still offer (0, width) to the others.
-        gathered.update(torch.empty(0, width, device=self.model.device))
-        for images in self.batches(split, title, max_images):
-            gathered.update(encode(self.inputs(images)))
-        return gathered.compute().cpu()
+        rows = (encode(self.inputs(images)) for images in self.batches(split, title, max_images))
+        return gather_rows(rows, width, self.model.device)
 
     def batches(
         self, split: Split, title: str, max_images: int | None = None, batch_size: int = 64

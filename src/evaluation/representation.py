@@ -57,8 +57,8 @@ def reconstruction_metrics(evaluator: Evaluator, model: EncodingModel, max_image
     results = {name: float(value) for name, value in both.compute().items()}
     enough = len(evaluator.data.images(evaluator.unseen)) > 1
     for metrics in evaluator.feature_metrics if enough else ():
-        real = metrics.summarize(evaluator.batches(evaluator.unseen, "statistics of {} images", max_images))
-        found = metrics.summarize(images for _, images in pairs("statistics of {} reconstructions"))
+        real = metrics.extract(evaluator.batches(evaluator.unseen, "features of {} images", max_images))
+        found = metrics.extract(images for _, images in pairs("features of {} reconstructions"))
         results |= metrics.compare(real, found, "_reconstruction")
     return results
 

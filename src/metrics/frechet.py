@@ -1,10 +1,14 @@
-"""Metrics on the mean and covariance of features: Frechet distance (Heusel et al., 2017) and diversity."""
+"""Features of images, and metrics on their mean and covariance: Frechet distance and diversity."""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-import torchmetrics
 from torch import Tensor
 
 from src.core.errors import UserError
+
+CPU = torch.device("cpu")
 
 
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> Tensor:
@@ -36,48 +40,47 @@ def effective_dimension(covariance: Tensor) -> Tensor:
     return covariance.trace().square() / covariance.square().sum()
 
 
-class FeatureMoments(torchmetrics.Metric):
-    """Mean and unbiased covariance of features, summed in float64 over batches and ranks.
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of images, float32 (N, D) on the CPU, and their moments, computed once, float64 on `device`."""
 
-    Float64 sums of float32 features lose less than the features' own rounding, so nothing is shifted first.
-    """
+    values: Tensor
+    device: torch.device = CPU
 
-    full_state_update = False
-    count: Tensor
-    total: Tensor
-    products: Tensor
+    def __len__(self) -> int:
+        return len(self.values)
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("products", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean, (D,)."""
+        return self.values.to(self.device).mean(dim=0, dtype=torch.float64)
 
-    def update(self, features: Tensor) -> None:
-        """Add features (N, D)."""
-        # Move, then widen: MPS has no float64.
-        features = features.to(self.total.device).double()
-        self.count += len(features)
-        self.total += features.sum(dim=0)
-        self.products.addmm_(features.mT, features)
+    @cached_property
+    def covariance(self) -> Tensor:
+        """The unbiased covariance, (D, D). Raises UserError for fewer than two images."""
+        if len(self) < 2:
+            raise UserError(f"a covariance needs at least two images, not {len(self)}")
+        centered = self.values.to(self.device) - self.mean
+        return centered.mT @ centered / (len(self) - 1)
 
-    def compute(self) -> Tensor:
-        """Return the mean above the covariance, (1 + D, D). Raises UserError for fewer than two images."""
-        if self.count < 2:
-            raise UserError(f"a covariance needs at least two images, not {int(self.count)}")
-        mean = self.total / self.count
-        covariance = (self.products - self.count * mean.outer(mean)) / (self.count - 1)
-        return torch.cat([mean[None], covariance])
+    @cached_property
+    def distance_of_halves(self) -> float:
+        """The Frechet distance of every second image from the others."""
+        even, odd = (Features(self.values[start::2], self.device) for start in (0, 1))
+        return FrechetDistance()(even, odd)[""]
+
+    def thinned(self, max_images: int) -> Tensor:
+        """Return every k-th image's features on `device`, by the smallest k that leaves at most max_images: (M, D)."""
+        return self.values[:: max(-(-len(self) // max_images), 1)].to(self.device)
 
 
 class FrechetDistance:
-    """Frechet distance between real and generated images, from their FeatureMoments."""
+    """Frechet distance between real and generated images (Heusel et al., 2017)."""
 
-    max_samples = 0
-
-    def __call__(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+    def __call__(self, real: Features, generated: Features) -> dict[str, float]:
         """Return the distance under an empty suffix: it has the metric's own name."""
-        return {"": float(frechet_distance(real[0], real[1:], generated[0], generated[1:]))}
+        distance = frechet_distance(real.mean, real.covariance, generated.mean, generated.covariance)
+        return {"": float(distance)}
 
 
 class Diversity:
@@ -87,12 +90,10 @@ class Diversity:
     there are few kinds of images far from each other.
     """
 
-    max_samples = 0
-
-    def __call__(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+    def __call__(self, real: Features, generated: Features) -> dict[str, float]:
         """Return both values under the suffixes of their names."""
         ratios = {
-            suffix: measure(generated[1:]) / measure(real[1:])
+            suffix: measure(generated.covariance) / measure(real.covariance)
             for suffix, measure in {"": spread, "_dimension": effective_dimension}.items()
         }
         return {suffix: float(ratio.nan_to_num(0.0)) for suffix, ratio in ratios.items()}

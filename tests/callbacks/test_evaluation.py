@@ -60,7 +60,7 @@ def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     (metrics,) = patches().values()
     samples = model.eval().sample_uint8(20, seed=0, batch_size=20)
-    expected = metrics.compare(metrics.summarize([data.images("train")[:]]), metrics.summarize(samples))
+    expected = metrics.compare(metrics.extract([data.images("train")[:]]), metrics.extract(samples))
     found = {name: trainer.callback_metrics[name].item() for name in expected}
     assert found == pytest.approx(expected, rel=1e-4)
 

@@ -114,7 +114,7 @@ def run_of(capsys: pytest.CaptureFixture[str], model: Any, **options: Any) -> tu
     return capsys.readouterr().err, dict(reversed(logged))
 
 
-@pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")
+@pytest.mark.filterwarnings("ignore:the features of the real images are not cached")
 def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_image(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_discriminator_without_an_opponent_wins_and_its_opponent_makes_one_ima
         assert logged[f"warnings/{kind}"] == 1
 
 
-@pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")
+@pytest.mark.filterwarnings("ignore:the features of the real images are not cached")
 def test_a_discriminator_that_answers_the_same_for_every_image_is_at_chance(capsys: pytest.CaptureFixture[str]) -> None:
     gan = tiny_gan(discriminator_optimizer=partial(torch.optim.Adam, lr=0.0))
     *_, last = (layer for layer in gan.discriminator.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear))
@@ -142,6 +142,6 @@ def test_a_discriminator_that_answers_the_same_for_every_image_is_at_chance(caps
     assert logged["warnings/discriminator_at_chance"] == 1
 
 
-@pytest.mark.filterwarnings("ignore:the statistics of the real images are not kept")
+@pytest.mark.filterwarnings("ignore:the features of the real images are not cached")
 def test_a_model_without_a_discriminator_is_not_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_of(capsys, tiny_vae()) == ("", {})

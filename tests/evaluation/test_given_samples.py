@@ -42,7 +42,7 @@ def test_a_folder_is_evaluated_as_the_samples_it_holds(tmp_path: Path, capsys: p
         evaluator, tmp_path / "out", given, neighbors=2, importance_samples=1, max_bound_images=1, fresh_cats=1
     )
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    expected = metrics.compare(metrics.summarize([images.images("train")[:]]), metrics.summarize([model.images[:]]))
+    expected = metrics.compare(metrics.extract([images.images("train")[:]]), metrics.extract([model.images[:]]))
     assert written["fd"] == pytest.approx(expected["fd"], rel=1e-4)
     assert written["samples"] == given
     assert {"fd_floor", "copied_patches", "nearest_patches"} <= written.keys()

@@ -31,19 +31,32 @@ class Source:
 
 def test_second_call_reads_no_image(tmp_path: Path) -> None:
     source = Source()
-    results = [metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path)) for _ in range(2)]
+    results = [metrics_of().cached_features(source, "digest", 64, 20, str(tmp_path)) for _ in range(2)]
     assert source.reads == 1
-    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+    assert torch.equal(results[0].values, results[1].values)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_features_stay_in_memory_for_each_data_and_device(tmp_path: Path) -> None:
+    source, metrics = Source(), metrics_of()
+    first = metrics.cached_features(source, "digest", 64, 20, str(tmp_path))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert metrics.cached_features(source, "digest", 64, 20, str(tmp_path)) is first
+    assert source.reads == 1
+    metrics.cached_features(source, "other", 64, 20, str(tmp_path))
+    assert source.reads == 2
+    # It stands for a GPU.
+    assert metrics.to("meta").cached_features(lambda: [IMAGES], "other", 64, 20, str(tmp_path)).device.type == "meta"
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped", "other"])
 def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     source = Source()
-    first = metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path))
+    first = metrics_of().cached_features(source, "digest", 64, 20, str(tmp_path))
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    features = first["sample-10000"].numpy().tobytes()
+    features = first.values.numpy().tobytes()
     contents = {
         "empty": b"",
         "text": b"not an archive",
@@ -55,10 +68,10 @@ def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     if damage == "other":
         np.savez(path, other=np.zeros(3))
     with pytest.warns(UserWarning, match="damaged"):
-        again = metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path))
+        again = metrics_of().cached_features(source, "digest", 64, 20, str(tmp_path))
     assert source.reads == 2
-    torch.testing.assert_close(first, again)
-    metrics_of().cached_statistics(source, "digest", 64, 20, str(tmp_path))
+    assert torch.equal(first.values, again.values)
+    metrics_of().cached_features(source, "digest", 64, 20, str(tmp_path))
     assert source.reads == 2
 
 
@@ -76,22 +89,22 @@ def test_every_part_changes_the_key() -> None:
         metrics_of().cache_name("digest", 64, 21),
         metrics_of(OtherWeights()).cache_name("digest", 64, 20),
         metrics_of(OtherNetwork()).cache_name("digest", 64, 20),
-        metrics_of(fd=FrechetDistance()).cache_name("digest", 64, 20),
-        metrics_of(fd=FrechetDistance(), kd=KernelDistance(max_samples=5)).cache_name("digest", 64, 20),
     ]
     assert len(set(names)) == len(names)
+    # Every distance is of the same features.
+    assert metrics_of(kd=KernelDistance(max_samples=5)).cache_name("digest", 64, 20) == names[0]
 
 
 def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="not cached"):
-        statistics = metrics_of().cached_statistics(Source(), "digest", 64, 20, str(tmp_path / "file" / "folder"))
-    assert set(statistics) == {"moments", "sample-10000", "bias"}
+        features = metrics_of().cached_features(Source(), "digest", 64, 20, str(tmp_path / "file" / "folder"))
+    assert len(features) == 20
 
 
 def test_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert user_cache_dir() == Path.home() / ".cache/cat-faces"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    metrics_of().cached_statistics(Source(), "digest", 64, 20)
-    assert len(list((tmp_path / "cat-faces" / "statistics").glob("*.npz"))) == 1
+    metrics_of().cached_features(Source(), "digest", 64, 20)
+    assert len(list((tmp_path / "cat-faces" / "features").glob("*.npz"))) == 1

@@ -2,15 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.frechet import Diversity, FrechetDistance, effective_dimension, spread
+from src.metrics.frechet import Diversity, Features, effective_dimension, spread
 from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
-
-
-def moments(sample: Tensor) -> Tensor:
-    return torch.cat([sample.mean(dim=0)[None], sample.T.cov()])
 
 
 def test_spread_is_the_root_mean_squared_distance_of_pairs() -> None:
@@ -33,20 +28,15 @@ def test_of_few_images_it_is_at_most_one_less(kinds: int) -> None:
 
 def test_diversity_of_the_same_half_as_wide_and_all_alike() -> None:
     sample = gaussian_sample(400, 5, seed=0)
-    real = moments(sample)
+    real = Features(sample)
     assert Diversity()(real, real) == {"": pytest.approx(1), "_dimension": pytest.approx(1)}
-    assert Diversity()(real, moments(7 - sample / 2)) == {"": pytest.approx(0.5), "_dimension": pytest.approx(1)}
-    assert Diversity()(real, moments(torch.ones_like(sample))) == {"": 0, "_dimension": 0}
+    assert Diversity()(real, Features(7 - sample / 2)) == {"": pytest.approx(0.5), "_dimension": pytest.approx(1)}
+    assert Diversity()(real, Features(torch.ones_like(sample))) == {"": 0, "_dimension": 0}
 
 
 def test_few_kinds_of_images_far_from_each_other_show_in_the_dimension() -> None:
     metrics = FeatureMetrics(PatchMeans(), {"diversity": Diversity()})
     real, collapsed = smooth_images(300, seed=0), smooth_images(3, seed=1).repeat(100, 1, 1, 1)
-    values = metrics.compare(metrics.summarize([real]), metrics.summarize([collapsed]))
+    values = metrics.compare(metrics.extract([real]), metrics.extract([collapsed]))
     assert values["diversity_dimension"] < 0.35
     assert values["diversity"] > values["diversity_dimension"] + 0.2
-
-
-def test_distances_on_the_same_statistics_share_them() -> None:
-    metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance(), "diversity": Diversity()})
-    assert metrics.summarize([smooth_images(20, seed=0)]).keys() == {"moments"}

@@ -81,7 +81,7 @@ def frechet_of_samples(a: np.ndarray, b: np.ndarray) -> float:
 
 def distance(features: FeatureNetwork, real: Tensor, generated: Tensor) -> float:
     metrics = FeatureMetrics(features, {"distance": FrechetDistance()})
-    return metrics.compare(metrics.summarize(real.split(32)), metrics.summarize([generated]))["distance"]
+    return metrics.compare(metrics.extract(real.split(32)), metrics.extract([generated]))["distance"]
 
 
 def images_of(archive: Path, count: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from src.core.errors import UserError
-from src.metrics.frechet import FeatureMoments, frechet_distance
+from src.metrics.frechet import Features, FrechetDistance, frechet_distance
 from tests.helpers.feature_networks import gaussian_sample
 
 
@@ -63,27 +63,32 @@ def test_of_constant_images_is_the_squared_distance_of_their_means() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_moments_match_numpy(offset: float) -> None:
-    features = (gaussian_sample(200, 10, 1) + offset).float()
-    moments = FeatureMoments(10)
-    for batch in features.split([1, 99, 0, 100]):
-        moments.update(batch)
-    mean, covariance = moments.compute().split([1, 10])
-    exact = features.double().numpy()
-    np.testing.assert_allclose(mean[0].numpy(), exact.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(covariance.numpy(), np.cov(exact, rowvar=False), rtol=1e-7, atol=1e-7)
+    features = Features((gaussian_sample(200, 10, 1) + offset).float())
+    exact = features.values.double().numpy()
+    np.testing.assert_allclose(features.mean.numpy(), exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(features.covariance.numpy(), np.cov(exact, rowvar=False), rtol=1e-12, atol=1e-12)
 
 
-def test_moments_ignore_order_and_batches() -> None:
-    features = gaussian_sample(64, 8, 1).float()
-    whole, pieces = FeatureMoments(8), FeatureMoments(8)
-    whole.update(features)
-    for batch in features.flip(0).split(5):
-        pieces.update(batch)
-    torch.testing.assert_close(whole.compute(), pieces.compute(), rtol=1e-10, atol=1e-12)
+def test_distance_of_halves_is_that_of_every_second_image_from_the_others() -> None:
+    values = gaussian_sample(101, 6, 1).float()
+    even, odd = values[::2].double(), values[1::2].double()
+    expected = frechet_distance(even.mean(dim=0), even.T.cov(), odd.mean(dim=0), odd.T.cov()).item()
+    assert Features(values).distance_of_halves == pytest.approx(expected, rel=1e-6)
+
+
+def test_moments_are_computed_once() -> None:
+    real, generated = (Features(gaussian_sample(9, 4, seed).float()) for seed in (1, 2))
+    first = FrechetDistance()(real, generated), real.distance_of_halves
+    real.values.zero_()
+    assert (FrechetDistance()(real, generated), real.distance_of_halves) == first
 
 
 def test_one_image_has_no_covariance() -> None:
-    moments = FeatureMoments(4)
-    moments.update(torch.ones(1, 4))
-    with pytest.raises(UserError, match="at least two images"):
-        moments.compute()
+    with pytest.raises(UserError, match="at least two images, not 1"):
+        FrechetDistance()(Features(torch.ones(1, 4)), Features(torch.ones(9, 4)))
+
+
+@pytest.mark.parametrize(("max_images", "step"), [(20, 1), (7, 3), (10, 2), (1, 20), (100, 1)])
+def test_thinned_takes_every_kth_image(max_images: int, step: int) -> None:
+    values = torch.arange(40.0).reshape(20, 2)
+    assert torch.equal(Features(values).thinned(max_images), values[::step])

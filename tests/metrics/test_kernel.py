@@ -3,7 +3,8 @@ import torch
 from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
 from src.core.errors import UserError
-from src.metrics.kernel import FeatureSample, KernelDistance, polynomial_mmd
+from src.metrics.frechet import Features
+from src.metrics.kernel import KernelDistance, polynomial_mmd
 from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
 
 
@@ -31,36 +32,32 @@ def test_matches_torchmetrics_kid_where_a_subset_is_everything() -> None:
     theirs.update(real, real=True)
     theirs.update(generated, real=False)
     features = PatchMeans()
-    ours = KernelDistance(subset_size=1000)(features(real), features(generated))
+    ours = KernelDistance(subset_size=1000)(Features(features(real)), Features(features(generated)))
     assert ours[""] == pytest.approx(theirs.compute()[0].item(), rel=1e-3)
     assert ours["_std"] == 0
 
 
 def test_mean_over_subsets_is_near_the_whole() -> None:
     real, generated = gaussian_sample(400, 4, 1), gaussian_sample(300, 4, 1) * 1.2
-    values = KernelDistance(subsets=200, subset_size=100)(real, generated)
+    values = KernelDistance(subsets=200, subset_size=100)(Features(real), Features(generated))
     error = values["_std"] / 200**0.5
     assert values["_std"] > 0
     assert values[""] == pytest.approx(polynomial_mmd(real, generated).item(), abs=5 * error)
 
 
 def test_seed_decides_the_subsets() -> None:
-    real, generated = gaussian_sample(50, 4, 1), gaussian_sample(50, 4, 2)
+    real, generated = Features(gaussian_sample(50, 4, 1)), Features(gaussian_sample(50, 4, 2))
     first, again, other = (KernelDistance(subsets=2, subset_size=10, seed=seed)(real, generated) for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
-@pytest.mark.parametrize(("max_samples", "step"), [(20, 1), (7, 4), (10, 2), (1, 32)])
-def test_sample_takes_every_kth_feature_in_whatever_batches(max_samples: int, step: int) -> None:
-    features = torch.arange(40.0).reshape(20, 2)
-    for size in (1, 3, 4, 20):
-        sample = FeatureSample(max_samples)
-        for batch in features.split(size):
-            sample.update(batch)
-        torch.testing.assert_close(sample.compute(), features[::step])
+def test_of_many_features_every_kth_is_compared() -> None:
+    real, generated = gaussian_sample(50, 4, 1), gaussian_sample(30, 4, 2)
+    thinned = KernelDistance()(Features(real[::3]), Features(generated[::2]))
+    assert KernelDistance(max_samples=20)(Features(real), Features(generated)) == thinned
 
 
 def test_one_image_is_too_few() -> None:
     with pytest.raises(UserError, match="at least two images"):
-        KernelDistance()(torch.ones(1, 4), torch.ones(9, 4))
+        KernelDistance()(Features(torch.ones(1, 4)), Features(torch.ones(9, 4)))

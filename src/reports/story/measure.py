@@ -8,9 +8,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from src.core.images import from_uint8
 from src.evaluation.latent_space import decode, encode
-from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.features import FeatureNetwork
-from src.metrics.frechet import FrechetDistance
+from src.metrics.frechet import Features, FrechetDistance
 from src.models.autoencoder import EncodingModel
 from src.models.base import GenerativeModel
 
@@ -38,19 +37,16 @@ class FeatureDistance:
     """The distance of images from training images, uint8, in the features of a network trained on neither."""
 
     def __init__(self, network: FeatureNetwork, training: Tensor) -> None:
-        self.metrics = FeatureMetrics(network, {"frechet": FrechetDistance()})
+        self.network = network
         self.training = self.features(training)
-        self.statistics = self.metrics.summarize_features([self.training])
 
-    def features(self, images: Tensor) -> Tensor:
-        return torch.cat([self.metrics.features(batch) for batch in images.split(BATCH_SIZE)])
+    def features(self, images: Tensor) -> Features:
+        return Features(torch.cat([self.network(batch) for batch in images.split(BATCH_SIZE)]))
 
     def measure(self, images: Tensor) -> MeasuredImages:
         features = self.features(images)
-        nearest = torch.cdist(features, self.training).amin(dim=1)
-        return MeasuredImages(
-            images, nearest, **self.metrics.compare(self.statistics, self.metrics.summarize_features([features]))
-        )
+        nearest = torch.cdist(features.values, self.training.values).amin(dim=1)
+        return MeasuredImages(images, nearest, FrechetDistance()(self.training, features)[""])
 
 
 @dataclass(frozen=True)
