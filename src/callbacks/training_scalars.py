@@ -63,12 +63,14 @@ class TrainingScalars(Callback):
         self.cpu_seconds += time.process_time() - model.training_cpu_since
         if not is_due:
             return
-        cpu_seconds, ranks = all_reduce_mean(torch.tensor([self.cpu_seconds], device=model.device))
-        self.total_seconds += self.seconds
+        times = torch.tensor([[self.seconds, self.cpu_seconds, self.wait_seconds]], device=model.device)
+        times_of_all, ranks = all_reduce_mean(times)
+        seconds, cpu_seconds, wait_seconds = times_of_all.tolist()
+        self.total_seconds += seconds
         self.total_images += self.images
-        means["images_per_second"] = self.images / self.seconds
-        means["images_per_cpu_second"] = self.images / (cpu_seconds.item() * ranks)
-        means["data_wait_fraction"] = self.wait_seconds / self.seconds
+        means["images_per_second"] = self.images / seconds
+        means["images_per_cpu_second"] = self.images / (cpu_seconds * ranks)
+        means["data_wait_fraction"] = wait_seconds / seconds
         log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
         self._clear()
 

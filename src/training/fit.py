@@ -25,7 +25,7 @@ from src.models.base import GenerativeModel
 from src.models.checkpoint.config import portable_config
 from src.models.checkpoint.loading import initialize_from, read_checkpoint
 from src.models.checkpoint.states import check_loops
-from src.training.budget import MeasureSpeed, set_max_images
+from src.training.budget import MeasureSpeed, images_within, set_max_images
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
@@ -98,13 +98,15 @@ def fit(config: dict[str, Any]) -> None:
 
 def measured(config: dict[str, Any]) -> dict[str, Any]:
     """Return the config with the max_images that its budget in seconds allows, by the speed of some steps."""
-    model, speed = instantiate(config["model"]), MeasureSpeed()
-    callbacks = [StepSeeds(config["seed"]), speed]
-    trainer = build_trainer(config, model, callbacks, logger=False)
+    model = instantiate(config["model"])
+    trainer = build_trainer(config, model, [StepSeeds(config["seed"]), MeasureSpeed()], logger=False)
     trainer.fit(model, instantiate(config["data"]))
-    max_images = speed.max_images(config["budget_s"], config["budget_cpu_s"])
+    speed, cpu_speed = (
+        trainer.callback_metrics[f"train/images_per_{unit}"].item() for unit in ("second", "cpu_second")
+    )
+    max_images = images_within(config, speed, cpu_speed)
     if trainer.is_global_zero:
-        per_second = f"{speed.images_per_second:,.1f} images/s, {speed.images_per_cpu_second:,.1f} per processor second"
+        per_second = f"{speed:,.1f} images/s, {cpu_speed:,.1f} per processor second"
         print(f"measured {per_second}: max_images={max_images}", flush=True)
     return set_max_images(config, max_images)
 

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from src.core.types import UNMEASURED
 from src.models.checkpoint.loading import read_checkpoint
-from src.training.budget import MeasureSpeed, set_max_images
+from src.training.budget import PERIOD_STEPS, WARM_UP_STEPS, MeasureSpeed, images_within, set_max_images
 from src.training.launcher import start
 from tests.helpers.commands import config_of, succeeded, tiny
+from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 LENGTH = (
     "model.learning_rate_factor={_target_: src.core.schedules.Linear, start: 1, end: 0, over_images: '${max_images}'}"
@@ -47,11 +49,13 @@ def test_run_with_a_budget_is_the_run_with_the_images_that_it_measured(
 
 
 def test_images_follow_from_the_slower_of_two_budgets() -> None:
-    speed = MeasureSpeed(images_per_second=100.0, images_per_cpu_second=40.0)
-    assert speed.max_images(budget_s=10, budget_cpu_s=None) == 1000
-    assert speed.max_images(budget_s=None, budget_cpu_s=10) == 400
-    assert speed.max_images(budget_s=2, budget_cpu_s=10) == 200
-    assert speed.max_images(budget_s=1e-9, budget_cpu_s=None) == 1
+    def found(budget_s: float | None, budget_cpu_s: float | None) -> int:
+        return images_within({"budget_s": budget_s, "budget_cpu_s": budget_cpu_s}, 100.0, 40.0)
+
+    assert found(budget_s=10, budget_cpu_s=None) == 1000
+    assert found(budget_s=None, budget_cpu_s=10) == 400
+    assert found(budget_s=2, budget_cpu_s=10) == 200
+    assert found(budget_s=1e-9, budget_cpu_s=None) == 1
 
 
 def test_length_is_set_wherever_it_is_referred_to() -> None:
@@ -59,33 +63,33 @@ def test_length_is_set_wherever_it_is_referred_to() -> None:
     assert set_max_images(config, 7) == {"max_images": 7, "a": [{"over": 7}, 3], "b": None}
 
 
-def test_processor_seconds_are_those_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Scripted(ScriptedModel):
+    """A model whose steps take 10 ms, those to warm up a second, on a clock that it moves."""
+
+    def __init__(self, computes: bool) -> None:
+        super().__init__()
+        self.computes, self.seconds, self.cpu_seconds = computes, 0.0, 0.0
+
+    def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        seconds = 1.0 if batch_idx < WARM_UP_STEPS else 0.01
+        self.seconds += seconds
+        self.cpu_seconds += seconds if self.computes else seconds / 10
+        return super().training_step(images, batch_idx)
+
+
+@pytest.mark.parametrize(("computes", "cpu_speed"), [(True, 1000), (False, 10_000)])
+def test_speed_is_of_whole_periods_after_the_warm_up(
+    computes: bool, cpu_speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step that waits costs time by the clock only, one that computes costs both."""
-
-    class Trainer:
-        should_stop = False
-
-    class Model:
-        device, images_seen = torch.device("cpu"), 0
-
-    def measured(step: Any) -> MeasureSpeed:
-        monkeypatch.setattr("src.training.budget.AT_LEAST_S", 0.0)
-        speed, trainer, model = MeasureSpeed(), Trainer(), Model()
-        while not trainer.should_stop:
-            model.images_seen += 10
-            step()
-            speed.on_train_batch_end(trainer, model)  # type: ignore[arg-type]
-        return speed
-
-    def compute() -> None:
-        end = time.process_time() + 0.01
-        while time.process_time() < end:
-            pass
-
-    waiting, computing = measured(lambda: time.sleep(0.01)), measured(compute)
-    assert waiting.images_per_second <= 1000
-    assert waiting.images_per_cpu_second > 5 * waiting.images_per_second
-    assert computing.images_per_cpu_second == pytest.approx(1000, rel=0.1)
+    model = Scripted(computes)
+    monkeypatch.setattr(time, "perf_counter", lambda: model.seconds)
+    monkeypatch.setattr(time, "process_time", lambda: model.cpu_seconds)
+    monkeypatch.setattr("src.training.budget.AT_LEAST_S", 0.2)
+    metrics = train(model, tiny_data(batch_size=10), UNMEASURED, [MeasureSpeed()]).callback_metrics
+    assert model.images_seen == 10 * (WARM_UP_STEPS + 2 * PERIOD_STEPS)
+    assert metrics["train/images_per_second"].item() == pytest.approx(1000)
+    assert metrics["train/images_per_cpu_second"].item() == pytest.approx(cpu_speed)
 
 
 @pytest.mark.slow
