@@ -196,25 +196,12 @@ class CatFacesDataModule(ImageDataModule):
     clean: 9,251 tight faces, the smoothest of each image that is there more than once; False: all 29,843.
     """
 
-    def __init__(
-        self,
-        root: FolderPath | None = None,
-        clean: bool = True,
-        url: str = CatFaces.URL,
-        digest: str | None = CatFaces.DIGEST,
-        **options: Any,
-    ) -> None:
-        super().__init__(CatFaces(root, url, digest, clean), **options)
+    def __init__(self, root: FolderPath | None = None, clean: bool = True, **options: Any) -> None:
+        super().__init__(CatFaces(root, clean), **options)
 
 
 class AFHQCatDataModule(ImageDataModule):
     """The cats of AFHQ, downloaded to the folder `root` (None: the user's cache)."""
 
-    def __init__(
-        self,
-        root: FolderPath | None = None,
-        url: str = AFHQCat.URL,
-        digest: str | None = AFHQCat.DIGEST,
-        **options: Any,
-    ) -> None:
-        super().__init__(AFHQCat(root, url, digest), **options)
+    def __init__(self, root: FolderPath | None = None, **options: Any) -> None:
+        super().__init__(AFHQCat(root), **options)

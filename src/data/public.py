@@ -22,19 +22,21 @@ CAT_DATASET_COMMIT = "c463f7f29d538bf46e5972f040ba16ddddfba533"
 
 
 class PublicSet(Folder):
-    """A subfolder of an archive that is kept in `folder` (None: the user's cache), downloaded from url if absent.
+    """Images inside an archive that is kept in `folder` (None: the user's cache), downloaded from url if absent.
 
-    digest: the SHA-256 of what `sha256sum *` prints inside the subfolder; None accepts any contents. Loading raises
-    UserError without network, for other contents, and for images that can't be read.
+    digest: the SHA-256 of what `sha256sum *` prints inside the folder `inside` of the archive. Loading raises UserError
+    without network, for other contents, and for images that can't be read.
     """
 
     name: str
-    file_name: str
     licence: str
+    url: str
+    file_name: str
+    inside: str
+    digest: str
 
-    def __init__(self, folder: str | Path | None, subfolder: str, url: str, digest: str | None) -> None:
-        super().__init__(Path(folder or user_cache_dir()) / self.file_name, subfolder)
-        self.url, self.digest = url, digest
+    def __init__(self, folder: str | Path | None = None) -> None:
+        super().__init__(Path(folder or user_cache_dir()) / self.file_name, self.inside)
 
     @property
     def description(self) -> str:
@@ -50,7 +52,7 @@ class PublicSet(Folder):
         """Compare the contents with the digest, once for each state of the file."""
         stat, marker = archive.stat(), archive.with_name(f".{archive.name}.cat-faces")
         state = f"{self.digest} {stat.st_size} {stat.st_mtime_ns}\n"
-        if self.digest is None or (marker.exists() and marker.read_text() == state):
+        if marker.exists() and marker.read_text() == state:
             return
         try:
             found = listing_digest(archive, self.subfolder)
@@ -73,18 +75,16 @@ class CatFaces(PublicSet):
     once is mostly a bad one or a whole cat. They are selected among the images as published, at any image_size.
     """
 
-    URL = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
-    DIGEST = "cc0bcca5aa27709282ff58b26b0d3379c751349590d738e44f49f991810e79df"
-    CLEAN_DIGEST = "e529fb7c83df2425a5956fac19edf414f93e9267c4a749c5fbd83ca039f7ea7c"
-
     name = "cat faces 64x64"
-    file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
     licence = "licence mixed or unclear: collected from older public sets"  # the repository says MIT
+    url = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
+    file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
+    inside = "cats"
+    digest = "cc0bcca5aa27709282ff58b26b0d3379c751349590d738e44f49f991810e79df"
+    clean_digest = "e529fb7c83df2425a5956fac19edf414f93e9267c4a749c5fbd83ca039f7ea7c"
 
-    def __init__(
-        self, folder: str | Path | None = None, url: str = URL, digest: str | None = DIGEST, clean: bool = True
-    ) -> None:
-        super().__init__(folder, "cats", url, digest)
+    def __init__(self, folder: str | Path | None = None, clean: bool = True) -> None:
+        super().__init__(folder)
         self.clean = clean
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
@@ -94,7 +94,7 @@ class CatFaces(PublicSet):
         published = images if image_size == PUBLISHED_SIZE else super().load(PUBLISHED_SIZE, cache_dir)
         in_company = torch.bincount(published.groups)[published.groups] > 1
         clean = published.select(published.columns["smoothest"].bool() & in_company).names
-        if self.digest == self.DIGEST and lines_digest(clean) != self.CLEAN_DIGEST:
+        if lines_digest(clean) != self.clean_digest:
             logger.warning("the clean list of %d names is not the published one", len(clean))
         names = set(clean)
         return images.select([position for position, name in enumerate(images.names) if name in names])
@@ -103,15 +103,12 @@ class CatFaces(PublicSet):
 class AFHQCat(PublicSet):
     """5,153 whole heads of 512x512: the training cats of AFHQ v1 (clovaai/stargan-v2)."""
 
-    URL = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"
-    DIGEST = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
-
     name = "AFHQ cats"
-    file_name = "afhq.zip"
     licence = "CC BY-NC 4.0: non-commercial, with attribution to Choi et al. (2020)"
-
-    def __init__(self, folder: str | Path | None = None, url: str = URL, digest: str | None = DIGEST) -> None:
-        super().__init__(folder, "train/cat", url, digest)
+    url = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"
+    file_name = "afhq.zip"
+    inside = "train/cat"
+    digest = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
 
 
 def listing_digest(archive: Path, subfolder: str) -> str:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.data.archives import image_files
-from src.data.public import AFHQCat, CatFaces, lines_digest, listing_digest
+from src.data.public import AFHQCat, CatFaces, PublicSet, lines_digest, listing_digest
 from tests.conftest import FileServer
 from tests.data.test_duplicates import clean_by_brute_force
+
+Set = TypeVar("Set", bound=PublicSet)
 
 
 def small_archive(seed: int = 0) -> bytes:
@@ -40,12 +43,18 @@ def digest_by_sha256sum(archive: Path, inside: str, folder: Path) -> str:
     return output.decode().split()[0]
 
 
+def served(public: Set, url: str, digest: str = "") -> Set:
+    """Return a set as if it were published at another address and with other contents."""
+    public.url, public.digest = url, digest or public.digest
+    return public
+
+
 @pytest.fixture
 def set_of_three(file_server: FileServer, tmp_path: Path) -> CatFaces:
     file_server.content = small_archive()
     (tmp_path / "truth.tar.gz").write_bytes(file_server.content)
     digest = digest_by_sha256sum(tmp_path / "truth.tar.gz", "cat-dataset-123/cats", tmp_path / "truth")
-    return CatFaces(tmp_path / "cache", url=file_server.url, digest=digest, clean=False)
+    return served(CatFaces(tmp_path / "cache", clean=False), file_server.url, digest)
 
 
 def test_set_is_downloaded_once_checked_and_read_in_order(set_of_three: CatFaces, file_server: FileServer) -> None:
@@ -88,7 +97,7 @@ def test_wrong_contents_are_told_and_set_aside(set_of_three: CatFaces, file_serv
 
 def test_a_web_page_in_place_of_the_archive_is_told(file_server: FileServer, tmp_path: Path) -> None:
     file_server.content = b"<html>log in</html>"
-    afhq = AFHQCat(tmp_path, url=file_server.url)
+    afhq = served(AFHQCat(tmp_path), file_server.url)
     with pytest.raises(UserError, match=r"AFHQ cats .* is not the published set.*not a zip file"):
         afhq.load(64)
     assert not afhq.root.exists()
@@ -96,7 +105,7 @@ def test_a_web_page_in_place_of_the_archive_is_told(file_server: FileServer, tmp
 
 def test_no_network_names_the_set_and_both_alternatives(tmp_path: Path, closed_url: str) -> None:
     with pytest.raises(UserError, match=f"cat faces 64x64 from {closed_url} .*data=folder .*data=drawn_cats"):
-        CatFaces(tmp_path, url=closed_url).load(64)
+        served(CatFaces(tmp_path), closed_url).load(64)
 
 
 def test_licence_is_logged_at_the_first_download(set_of_three: CatFaces, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +130,7 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
     file_server.cut_after = 5_000_000
     (top,) = {file.name.split("/")[0] for file in image_files(sample)}
     digest = digest_by_sha256sum(sample, f"{top}/cats", tmp_path / "truth")
-    images = CatFaces(tmp_path / "cache", file_server.url, digest, clean=False).load(64)
+    images = served(CatFaces(tmp_path / "cache", clean=False), file_server.url, digest).load(64)
     assert images[:].shape == (1501, 3, 64, 64)
     assert file_server.requests[1]["Range"] == "bytes=5000000-"
     for index in (0, 1500):
@@ -132,11 +141,12 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
 def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for(
     shared_cats: Path, file_server: FileServer, tmp_path: Path
 ) -> None:
-    file_server.content = (shared_cats / "cat-faces-raw-sample.tar.gz").read_bytes()
-    raw = CatFaces(tmp_path, file_server.url, digest=None, clean=False).load(64)
+    sample = shared_cats / "cat-faces-raw-sample.tar.gz"
+    file_server.content, digest = sample.read_bytes(), listing_digest(sample, "cats")
+    raw = served(CatFaces(tmp_path, clean=False), file_server.url, digest).load(64)
     images = raw[:].numpy()
     expected = clean_by_brute_force(images)
-    clean = CatFaces(tmp_path, file_server.url, digest=None)
+    clean = served(CatFaces(tmp_path), file_server.url, digest)
     for image_size in (64, 32):
         assert clean.load(image_size).names == [raw.names[index] for index in expected]
     assert len(expected) == 458
@@ -146,11 +156,10 @@ def test_a_clean_list_that_is_not_the_published_one_is_reported(
     set_of_three: CatFaces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_of_three.clean = True
-    monkeypatch.setattr(CatFaces, "DIGEST", set_of_three.digest)
     assert len(set_of_three.load(64)) == 0  # each of the three is there only once
     assert "the clean list of 0 names is not the published one" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(CatFaces, "CLEAN_DIGEST", lines_digest([]))
+    monkeypatch.setattr(CatFaces, "clean_digest", lines_digest([]))
     set_of_three.load(64)
     assert caplog.text == ""
 
@@ -159,7 +168,7 @@ def test_afhq_sample_as_published(shared_cats: Path, file_server: FileServer, tm
     sample = shared_cats / "afhq-sample-512.zip"
     file_server.content = sample.read_bytes()
     digest = digest_by_sha256sum(sample, "afhq/train/cat", tmp_path / "truth")
-    images = AFHQCat(tmp_path / "cache", file_server.url, digest).load(64)
+    images = served(AFHQCat(tmp_path / "cache"), file_server.url, digest).load(64)
     assert images[:].shape == (150, 3, 64, 64)
     assert images.names[0] == "flickr_cat_000021.jpg"
     image = Image.open(tmp_path / "truth" / "afhq" / "train" / "cat" / images.names[0])
