@@ -1,17 +1,10 @@
 """`python -m src.inspect_data data=folder data.root=PATH`: writes a page that describes a set of images."""
 
 from src.config.cli import run
-from src.core.types import NonNegativeFloat, ObjectConfig, OutputPath, PositiveInt
+from src.core.types import ObjectConfig, OutputPath
 
 
-def inspect_data(
-    data: ObjectConfig,
-    output: OutputPath,
-    too_dark: NonNegativeFloat,
-    low_contrast: NonNegativeFloat,
-    examples: PositiveInt,
-    contact_sheet: PositiveInt,
-) -> None:
+def inspect_data(data: ObjectConfig, output: OutputPath) -> None:
     """Write index.html, which needs no other file, to the folder output."""
     from pathlib import Path
 
@@ -20,7 +13,7 @@ def inspect_data(
 
     images = instantiate(data)
     print(f"data: {images.source.description}", flush=True)
-    numbers = write_page(images, data, Path(output), too_dark, low_contrast, examples, contact_sheet)
+    numbers = write_page(images, data, Path(output))
     for name, number in numbers.items():
         print(f"{number:10,.0f}  {name}")
     print(f"the page: {Path(output) / 'index.html'}")

@@ -21,29 +21,24 @@ from src.reports.inspect_data.heads import write_heads
 MAX_PIXELS = 128  # of an image's side on the page
 MAX_MEMBERS = 8  # images of one group of near-duplicates
 MAX_NAMES = 200  # of files that could not be read
+EXAMPLES = 24  # images of what is worth a look
+CONTACT_SHEET = 96  # images of training and of validation
+TOO_DARK = 40  # a mean of luma, 0 to 255
+LOW_CONTRAST = 20  # its standard deviation
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
 
-def write_page(
-    data: ImageDataModule,
-    config: dict[str, Any],
-    folder: Path,
-    too_dark: float,
-    low_contrast: float,
-    examples: int,
-    contact_sheet: int,
-) -> dict[str, int]:
+def write_page(data: ImageDataModule, config: dict[str, Any], folder: Path) -> dict[str, int]:
     """Write index.html, which needs no other file, and for photos heads.csv to the folder; return the numbers by name.
 
-    config: that of the data. too_dark, low_contrast: limits of the mean and the deviation of luma (0 to 255).
-    examples, contact_sheet: the most images that are shown of each kind, and of training or validation.
+    config: that of the data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     images = data.source.load(data.image_size, data.cache_dir)  # all that could be read
     train, val = data.images("train"), data.val
     brightness, contrast, mean = pixel_statistics(images)
     dark, flat = (values.argsort(stable=True) for values in (brightness, contrast))
-    dark, flat = dark[: (brightness < too_dark).sum()], flat[: (contrast < low_contrast).sum()]
+    dark, flat = dark[: (brightness < TOO_DARK).sum()], flat[: (contrast < LOW_CONTRAST).sum()]
     order = images.groups.argsort(stable=True)
     group_sizes = torch.unique_consecutive(images.groups[order], return_counts=True)[1].tolist()
     members = sorted((part.tolist() for part in order.split(group_sizes)), key=lambda part: (-len(part), part))
@@ -59,17 +54,17 @@ def write_page(
         "too dark": len(dark),
         "low contrast": len(flat),
     }
-    heads = write_heads(data.source, images, folder, examples)
+    heads = write_heads(data.source, images, folder, EXAMPLES)
     if heads:
         numbers |= {name: heads[name] for name in ("photos", "heads found", "heads kept", "photos without a cat")}
         numbers |= {f"heads {name}": len(where) for name, where in heads["faults"].items()}
         heads["faults"] = {
-            name: (len(where), cells(images.select(where[:examples]), set(images.names)))
+            name: (len(where), cells(images.select(where[:EXAMPLES]), set(images.names)))
             for name, where in heads["faults"].items()
         }
-    sheets = {"too_dark": images.select(dark[:examples]), "low_contrast": images.select(flat[:examples])}
+    sheets = {"too_dark": images.select(dark[:EXAMPLES]), "low_contrast": images.select(flat[:EXAMPLES])}
     for name, part in {"train": train, "validation": val}.items():
-        count = min(contact_sheet, len(part))
+        count = min(CONTACT_SHEET, len(part))
         sheets[name] = part.select(np.linspace(0, len(part), count, endpoint=False, dtype=int))
     used, sizes = set(train.names) | set(val.names), images.columns["size"]
     shorter = sizes.amin(dim=1).numpy()
@@ -77,20 +72,20 @@ def write_page(
         title=getattr(data.source, "title", data.source.description),
         description=data.source.description,
         config=yaml.safe_dump({"data": config}, sort_keys=False, allow_unicode=True),
-        limits={"too_dark": too_dark, "low_contrast": low_contrast},
+        limits={"too_dark": TOO_DARK, "low_contrast": LOW_CONTRAST},
         numbers=numbers,
         heads=heads,
         root=config.get("root", ""),
         unread=listed(images.unread),
         has_groups="smoothest" in images.columns,
         group_sizes=sorted(Counter(group_sizes).items()),
-        groups=[(len(part), cells(images.select(part[:MAX_MEMBERS]), used)) for part in groups[: examples // 2]],
-        more_groups=len(groups[examples // 2 :]),
+        groups=[(len(part), cells(images.select(part[:MAX_MEMBERS]), used)) for part in groups[: EXAMPLES // 2]],
+        more_groups=len(groups[EXAMPLES // 2 :]),
         unused=len(images) - len(used),
         sheets={name: cells(sheet, used) for name, sheet in sheets.items()},
         mean=thumbnail_uri(mean),
-        brightness=histogram(brightness.numpy(), 0, 256, too_dark),
-        contrast=histogram(contrast.numpy(), 0, 128, low_contrast),
+        brightness=histogram(brightness.numpy(), 0, 256, TOO_DARK),
+        contrast=histogram(contrast.numpy(), 0, 128, LOW_CONTRAST),
         sizes=Counter(map(tuple, sizes.tolist())).most_common(),
         shortest=shorter.min(),
         not_square=(sizes[:, 0] != sizes[:, 1]).sum().item(),
