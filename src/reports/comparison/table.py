@@ -36,21 +36,17 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        """A short name for each run, the same for a group's: the first options that tell the groups apart.
+        """A short name for each run, the same for a group's: three options that differ, or as many as there are.
 
-        Where three are too few for that, the folder of the group's first run is added.
+        Where they do not tell the groups apart, the folder of the group's first run is added.
         """
-        names = [name for name in self.differing if name != "seed"] or ["model"]
-        told: list[str] = []
-        for count in range(1, 4):
-            parts = [
-                [f"{last(name)}={shown(run.options.get(name, ABSENT))}" for name in names[:count]] for run in self.runs
-            ]
-            told = [", ".join(part) for part in parts]
-            if len(set(told)) == len(self.groups):
-                return told
+        options = [name for name in self.differing if name != "seed"][:3] or ["model"]
+        values = [[f"{last(name)}={shown(run.options.get(name, ABSENT))}" for name in options] for run in self.runs]
+        labels = [", ".join(each) for each in values]
+        if len(set(labels)) == len(self.groups):
+            return labels
         first = {at: self.runs[group[0]].name for group in self.groups for at in group}
-        return [f"{label} ({first[at]})" for at, label in enumerate(told)]
+        return [f"{label} ({first[at]})" for at, label in enumerate(labels)]
 
     @cached_property
     def names(self) -> list[str]:
