@@ -92,6 +92,7 @@ def test_run_folder_holds_what_was_promised(vae_run: Path) -> None:
     images |= {f"images/samples_mixture_{seen:09d}.png" for seen in (128, 256)}  # fitted at evaluations
     assert images == {name for name in files if name.endswith(".png")}
     assert yaml.safe_load((vae_run / "config.yaml").read_text())["max_images"] == 250
+    assert not (vae_run / ".hydra").exists()
 
 
 def test_summary_tells_what_the_run_came_to(vae_run: Path) -> None:

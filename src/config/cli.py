@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -27,8 +26,8 @@ from yaml import YAMLError
 
 from src.config.validation import Mismatch, check, listed
 from src.core.errors import RunFailed, UserError, printable
-from src.core.ranks import agree_on_run_dir, for_life, get_rank_info
-from src.core.run_folder import full_disk_explained, owned
+from src.core.ranks import agree_on_run_dir, get_rank_info
+from src.core.run_folder import full_disk_explained
 from src.core.types import UNMEASURED
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -43,45 +42,60 @@ def run(job: Callable[..., None]) -> None:
     """
     name = job.__name__
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    # Hydra then lets errors through to here instead of printing them its own way.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    has_folder = False
-
-    def task(config: DictConfig) -> None:
-        nonlocal has_folder
-        has_folder = True
-        try:
-            job(**checked(config, name))
-        except RunFailed as failure:
-            if failure.requested or not is_sweep(overrides, flags):
-                raise
-            # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
-            raise UserError(failure.reason) from failure
-        except UserError as error:  # Hydra would print the overrides above it
-            if wants_traceback or is_sweep(overrides, flags):
-                raise
-            fail(str(error))
-
     try:
         overrides, flags = split_flags(sys.argv[1:])
         overrides = stored_choices(overrides)
         if PATHS in inspect.signature(job).parameters:
             overrides = name_paths(overrides)
         config = composed(name, overrides, flags)
-        # Hydra itself reads no overrides on both sides of a flag.
-        sys.argv[1:] = [*overrides, *run_dir_overrides(config, overrides, flags), *flags]
-        with full_disk_explained(Path(config["run_dir"])) if "run_dir" in config else nullcontext():
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+        if config and not is_sweep(overrides, flags):
+            job(**in_one_run_dir(config, name, overrides))
+        else:
+            run_by_hydra(job, overrides, flags)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback or isinstance(error, InstantiationException):
             raise
         fail(sentence_of(error, sys.argv[1:], name))
+
+
+def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the config of a single run, with one run folder for all ranks that torchrun or SLURM started."""
+    info = get_rank_info()
+    if not info or "run_dir" not in config:
+        return config
+    with full_disk_explained(Path(config["run_dir"])):
+        escaped = agree_on_run_dir(info, overrides, config["run_dir"]).replace("'", "\\'")
+    return composed(name, [*overrides, f"run_dir='{escaped}'"])
+
+
+def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str]) -> None:
+    """Let Hydra run the jobs of a sweep, or do what a flag such as --help asks for."""
+    name, info, sweeps = job.__name__, get_rank_info(), is_sweep(overrides, flags)
+    if info and sweeps:
+        raise UserError(f"a sweep starts the ranks of its jobs itself; don't start it by {info.launcher}")
+
+    def task(config: DictConfig) -> None:
+        try:
+            job(**checked(config, name))
+        except RunFailed as failure:
+            if failure.requested or not sweeps:
+                raise
+            # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
+            raise UserError(failure.reason) from failure
+
+    # Hydra then lets errors through to here instead of printing them its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Hydra itself reads no overrides on both sides of a flag.
+    sys.argv[1:] = [*overrides, *flags]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except OSError as error:
-        if wants_traceback or has_folder or not error.filename:
+        if not sweeps or not error.filename:
             raise
-        fail(f"can't make the folder {error.filename}: {error.strerror}; give another run_dir or hydra.sweep.dir")
+        reason = f"can't make the folder {error.filename}: {error.strerror}"
+        raise UserError(f"{reason}; give another hydra.sweep.dir") from error
 
 
 def sentence_of(error: Exception, overrides: list[str], name: str) -> str:
@@ -101,24 +115,6 @@ def fail(sentence: str) -> NoReturn:
 def is_sweep(overrides: list[str], flags: Sequence[str]) -> bool:
     """Tell whether a command line asks for several jobs."""
     return bool({"-m", "--multirun"} & set(flags)) or "hydra.mode=MULTIRUN" in overrides
-
-
-def run_dir_overrides(config: dict[str, Any], overrides: list[str], flags: list[str]) -> list[str]:
-    """Return what makes Hydra's folder the run folder, and one for all ranks that torchrun or SLURM started."""
-    info, sweeps = get_rank_info(), is_sweep(overrides, flags)
-    if info and sweeps:
-        raise UserError(f"a sweep starts the ranks of its jobs itself; don't start it by {info.launcher}")
-    is_given = any(override.startswith("run_dir=") for override in overrides)
-    if "run_dir" not in config or sweeps or not (info or is_given):
-        return []
-    run_dir = config["run_dir"]
-    with full_disk_explained(Path(run_dir)):
-        if info:
-            run_dir = agree_on_run_dir(info, overrides, run_dir)
-        else:  # before Hydra writes there
-            for_life.enter_context(owned(Path(run_dir), config["resume"]))
-    escaped = run_dir.replace("'", "\\'")
-    return [f"hydra.run.dir='{escaped}'", *(["hydra.output_subdir=null"] if info and info.rank else [])]
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -45,7 +45,10 @@ def owned(run_dir: Path, resume: str | None, rank: int | None = None) -> Iterato
     if key in held:
         yield
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"can't make the folder {error.filename}: {error.strerror}; give another run_dir") from error
     for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
         for path in run_dir.glob(pattern):
             no_link(path)

@@ -24,7 +24,7 @@ FAILING = ["+callbacks.failing._target_=tests.helpers.probe.FailingRank", "metri
 
 
 def run_folders(folder: Path) -> list[str]:
-    return sorted(path.parent.name for path in folder.rglob("config.yaml") if path.parent.name != ".hydra")
+    return sorted(path.parent.name for path in folder.rglob("config.yaml"))
 
 
 def summary_of(run: Path) -> dict[str, Any]:
