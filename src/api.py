@@ -22,8 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.config.cli import composed
-from src.config.explain import quoted
+from src.config.cli import as_text, composed
 from src.core.errors import RunFailed, RunStopped, UserError
 from src.core.films import enlarged
 from src.core.images import save_grid, tile, to_pillow
@@ -133,8 +132,7 @@ class Run:
         """Evaluate as `python -m src.evaluate checkpoint=... OVERRIDES` does; return the content of metrics.json."""
         from src.evaluate import evaluate
 
-        path = quoted("checkpoint", str(self.loaded.path.absolute())).strip('"')
-        config = composed("evaluate", [path, *overrides])
+        config = composed("evaluate", [f"checkpoint={as_text(str(self.loaded.path.absolute()))}", *overrides])
         evaluate(**config)
         return json.loads(Path(config["output"] or self.folder, "metrics.json").read_text())
 

@@ -66,8 +66,8 @@ def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> d
     if not info or "run_dir" not in config:
         return config
     with full_disk_explained(Path(config["run_dir"])):
-        escaped = agree_on_run_dir(info, overrides, config["run_dir"]).replace("'", "\\'")
-    return composed(name, [*overrides, f"run_dir='{escaped}'"])
+        run_dir = agree_on_run_dir(info, overrides, config["run_dir"])
+    return composed(name, [*overrides, f"run_dir={as_text(run_dir)}"])
 
 
 def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str]) -> None:
@@ -133,8 +133,14 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 def name_paths(overrides: list[str]) -> list[str]:
     """Return a command line with its paths, which are typed without a name and an =, as the option `runs`."""
     paths = [item for item in overrides if not re.match(r"[+~]*[\w./@]+=", item) or glob(item)]
-    escaped = ["'" + path.replace("'", "\\'") + "'" for path in paths]
-    return [f"{PATHS}=[{','.join(escaped)}]"] * bool(paths) + [item for item in overrides if item not in paths]
+    return [f"{PATHS}=[{','.join(map(as_text, paths))}]"] * bool(paths) + [
+        item for item in overrides if item not in paths
+    ]
+
+
+def as_text(value: str) -> str:
+    """Return a text as Hydra reads it in a command line, whatever characters are in it."""
+    return "'" + value.replace("'", "\\'").replace("${", "\\${") + "'"
 
 
 def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.config.cli import CONF, composed, name_paths, split_flags
+from src.config.cli import CONF, as_text, composed, name_paths, split_flags
 from src.core.errors import UserError
+from src.core.run_folder import CONFIG
 from src.training.launcher import start
 from tests.helpers.commands import command, config_of
 
@@ -205,6 +206,14 @@ def test_what_to_type_for_a_special_value_is_told(value: str) -> None:
     (typed,) = shlex.split(sentence.partition("is quoted: ")[2].removesuffix("."))
     override = OverridesParser.create().parse_override(typed)
     assert (override.key_or_group, override.value()) == ("data.root", value.strip("'"))
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "x$y", 'q"r', "a=b,c", "t\\u", "a${b}", "[c]"])
+def test_as_text_keeps_every_character(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name / CONFIG
+    path.parent.mkdir()
+    path.touch()
+    assert composed("sample", [f"checkpoint={as_text(str(path.parent))}"])["checkpoint"] == str(path.parent)
 
 
 def test_unquoted_space_is_noticed() -> None:
