@@ -64,8 +64,8 @@ class TrainingScalars(Callback):
         if not is_due:
             return
         times = torch.tensor([[self.seconds, self.cpu_seconds, self.wait_seconds]], device=model.device)
-        times_of_all, ranks = all_reduce_mean(times)
-        seconds, cpu_seconds, wait_seconds = times_of_all.tolist()
+        mean_times, ranks = all_reduce_mean(times)
+        seconds, cpu_seconds, wait_seconds = mean_times.tolist()
         self.total_seconds += seconds
         self.total_images += self.images
         means["images_per_second"] = self.images / seconds

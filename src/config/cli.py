@@ -41,7 +41,7 @@ def run(job: Callable[..., None]) -> None:
     shows the traceback.
     """
     name = job.__name__
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    wants_traceback = asks_for_traceback()
     try:
         overrides, flags = split_flags(sys.argv[1:])
         overrides = stored_choices(overrides)
@@ -60,6 +60,11 @@ def run(job: Callable[..., None]) -> None:
         fail(sentence_of(error, sys.argv[1:], name))
 
 
+def asks_for_traceback() -> bool:
+    """Tell whether the user wants a traceback in place of a sentence. Hydra is given the same variable later."""
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+
+
 def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> dict[str, Any]:
     """Return the config of a single run, with one run folder for all ranks that torchrun or SLURM started."""
     info = get_rank_info()
@@ -67,12 +72,14 @@ def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> d
         return config
     with full_disk_explained(Path(config["run_dir"])):
         run_dir = agree_on_run_dir(info, overrides, config["run_dir"])
+    # Composed again, as other options refer to it.
     return composed(name, [*overrides, f"run_dir={as_text(run_dir)}"])
 
 
 def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str]) -> None:
     """Let Hydra run the jobs of a sweep, or do what a flag such as --help asks for."""
     name, info, sweeps = job.__name__, get_rank_info(), is_sweep(overrides, flags)
+    wants_traceback = asks_for_traceback()
     if info and sweeps:
         raise UserError(f"a sweep starts the ranks of its jobs itself; don't start it by {info.launcher}")
 
@@ -84,6 +91,10 @@ def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str
                 raise
             # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
             raise UserError(failure.reason) from failure
+        except UserError as error:  # Hydra would print the overrides above it
+            if sweeps or wants_traceback:
+                raise
+            fail(str(error))
 
     # Hydra then lets errors through to here instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -140,6 +151,8 @@ def name_paths(overrides: list[str]) -> list[str]:
 
 def as_text(value: str) -> str:
     """Return a text as Hydra reads it in a command line, whatever characters are in it."""
+    # A backslash means itself but before a quote, a reference or the end.
+    value = re.sub(r"\\+(?='|\$\{|\Z)", r"\g<0>\g<0>", value)
     return "'" + value.replace("'", "\\'").replace("${", "\\${") + "'"
 
 

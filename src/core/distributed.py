@@ -45,8 +45,9 @@ def all_gather(values: Tensor) -> Tensor:
 def gather_rows(batches: Iterable[Tensor], width: int, device: torch.device) -> Tensor:
     """Return the rows of all ranks' batches (n, width) as one tensor (N, width), float32 on the CPU.
 
-    They come in turn, one from each rank: if rank r of R has the rows r, r + R, ..., in their order. Every rank must
-    call it; their numbers of rows may differ, and be 0. device: where the ranks exchange tensors.
+    The rows of the ranks are interleaved: where rank r of R holds images r, r + R, ..., the result is in the order of
+    the images. Every rank must call it, and may have fewer rows than others, or none. device: where ranks exchange
+    tensors.
     """
     # A rank without rows must still offer (0, width) to the others.
     rows = torch.cat([torch.empty(0, width), *(batch.float().cpu() for batch in batches)])

@@ -24,7 +24,7 @@ CAT_DATASET_COMMIT = "c463f7f29d538bf46e5972f040ba16ddddfba533"
 class PublicSet(Folder):
     """Images inside an archive that is kept in `folder` (None: the user's cache), downloaded from url if absent.
 
-    digest: the SHA-256 of what `sha256sum *` prints inside the folder `inside` of the archive. Loading raises UserError
+    digest: the SHA-256 of what `sha256sum *` prints in the folder `subfolder` of the archive. Loading raises UserError
     without network, for other contents, and for images that can't be read.
     """
 
@@ -32,11 +32,11 @@ class PublicSet(Folder):
     licence: str
     url: str
     file_name: str
-    inside: str
+    subfolder: str
     digest: str
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        super().__init__(Path(folder or user_cache_dir()) / self.file_name, self.inside)
+        super().__init__(Path(folder or user_cache_dir()) / self.file_name, self.subfolder)
 
     @property
     def description(self) -> str:
@@ -79,7 +79,7 @@ class CatFaces(PublicSet):
     licence = "licence mixed or unclear: collected from older public sets"  # the repository says MIT
     url = f"https://codeload.github.com/AnnikaV9/cat-dataset/tar.gz/{CAT_DATASET_COMMIT}"
     file_name = f"cat-dataset-{CAT_DATASET_COMMIT}.tar.gz"
-    inside = "cats"
+    subfolder = "cats"
     digest = "cc0bcca5aa27709282ff58b26b0d3379c751349590d738e44f49f991810e79df"
     clean_digest = "e529fb7c83df2425a5956fac19edf414f93e9267c4a749c5fbd83ca039f7ea7c"
 
@@ -107,7 +107,7 @@ class AFHQCat(PublicSet):
     licence = "CC BY-NC 4.0: non-commercial, with attribution to Choi et al. (2020)"
     url = "https://www.dropbox.com/s/t9l9o3vsx2jai3z/afhq.zip?dl=1"
     file_name = "afhq.zip"
-    inside = "train/cat"
+    subfolder = "train/cat"
     digest = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
 
 

@@ -86,9 +86,9 @@ class Evaluator:
 
     @torch.no_grad()
     def sample_metrics(self) -> dict[str, float]:
-        """Return every distance of samples of each prior, in whose name those of another than N(0, I) end, and floors.
+        """Return every distance of samples, once for each prior, and <name>_floor: about that of as many real images.
 
-        <name>_floor: what as many real images would have.
+        Names end in the prior (fd_lite0_mixture), but for N(0, I).
         """
         rank, world_size = self.data.rank_and_world_size()
         part = self.num_images // world_size + (rank < self.num_images % world_size)

@@ -37,7 +37,7 @@ class FeatureMetrics:
 
     def __init__(self, features: FeatureNetwork, distances: dict[str, Distance]) -> None:
         self.features, self.distances = features, dict(distances)
-        self.kept: dict[tuple[str, torch.device], Features] = {}
+        self.kept: dict[tuple[str, torch.device], Features] = {}  # of real images, so that moments are computed once
         self.to("cpu")
         for name in distances:
             if name in INCEPTION_NAMES and features.name != "inception":
@@ -62,9 +62,10 @@ class FeatureMetrics:
         return Features(gather_rows(rows, self.features.num_features, self.device), self.float64_device)
 
     def floors(self, real: Features, num_generated: int) -> dict[str, float]:
-        """Return <name>_floor of each Frechet distance: about what num_generated real images would have; none of few.
+        """Return <name>_floor of each Frechet distance, an estimate for num_generated real images; {} for too few.
 
-        The distance's bias is nearly proportional to 1/M + 1/N (after Chong & Forsyth, 2020), so two halves tell it.
+        The bias for M and N images is nearly proportional to 1/M + 1/N (after Chong & Forsyth, 2020), and the distance
+        of the real images' two halves gives the factor. Too low where there are fewer of them than features.
         """
         names = [name for name, distance in self.distances.items() if isinstance(distance, FrechetDistance)]
         if not names or len(real) < MIN_IMAGES_OF_FLOOR:

@@ -42,7 +42,7 @@ def effective_dimension(covariance: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of images, float32 (N, D) on the CPU, and their moments, computed once, float64 on `device`."""
+    """Features of images, float32 (N, D) on the CPU; mean and covariance are float64 on `device`, computed once."""
 
     values: Tensor
     device: torch.device = CPU

@@ -18,8 +18,8 @@ class PrecisionRecall:
     ball of a generated one. Density: in how many real balls a generated feature lies, divided by density_neighbors;
     1 for real images, higher for typical ones. Coverage: the fraction of real balls in which a generated one lies.
 
-    All fall or rise with the number of features, so both sides are cut to equally many, at most max_samples. Memory is
-    8 bytes for each pair of them: at 10,000, all in all 1.2 GB with EfficientNet-Lite0 and 1.5 GB with Inception-v3.
+    All fall or rise with the number of features, so both sides are cut to equally many, at most max_samples. The
+    distances of all pairs are in memory: at 10,000, 1.2 GB with EfficientNet-Lite0 and 1.5 GB with Inception-v3.
     """
 
     neighbors: PositiveInt = 3
@@ -41,7 +41,7 @@ class PrecisionRecall:
         return {
             "_precision": float((distances <= radii[:, None]).any(dim=0).double().mean()),
             "_recall": float((distances <= generated_radii).any(dim=1).double().mean()),
-            # Not `sum`, which would make eight bytes of each bit.
+            # Not `sum`, which would first make an int64 of each boolean.
             "_density": int(in_density_balls.count_nonzero()) / size / self.density_neighbors,
             "_coverage": float(in_density_balls.any(dim=1).double().mean()),
         }

@@ -25,9 +25,9 @@ def set_max_images(config: Any, max_images: int) -> Any:
 
 @dataclass(eq=False)
 class MeasureSpeed(TrainingScalars):
-    """Ends the run after some steps and logs their scalars, the speed among them, without those to warm up."""
+    """Logs the training scalars, the speed among them, of some steps after WARM_UP_STEPS others; then ends the run."""
 
-    every_images: PositiveInt = UNMEASURED
+    every_images: PositiveInt = UNMEASURED  # more than any run sees: it logs at the end only
     steps: int = -WARM_UP_STEPS
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:

@@ -208,7 +208,9 @@ def test_what_to_type_for_a_special_value_is_told(value: str) -> None:
     assert (override.key_or_group, override.value()) == ("data.root", value.strip("'"))
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", "x$y", 'q"r', "a=b,c", "t\\u", "a${b}", "[c]"])
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "x$y", 'q"r', "a=b,c", "t\\u", "ab\\", "a\\'b", "a\\${b}", "a${b}", "[c]"]
+)
 def test_as_text_keeps_every_character(name: str, tmp_path: Path) -> None:
     path = tmp_path / name / CONFIG
     path.parent.mkdir()
