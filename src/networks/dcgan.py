@@ -37,23 +37,20 @@ class DCGANGenerator(nn.Sequential):
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
 
-        def add_activation(channels: int) -> None:
+        def activation(channels: int) -> list[nn.Module]:
             if self_modulation:
-                layers.append(SelfModulation(normalization, channels, latent_dim))
-            else:
-                layers.append(normalization_layer(normalization, channels))
-            layers.append(nn.ReLU())
+                return [SelfModulation(normalization, channels, latent_dim), nn.ReLU()]
+            return [normalization_layer(normalization, channels), nn.ReLU()]
 
         for left, narrower in zip(range(len(narrowing), -1, -1), [*narrowing, full_width or 3], strict=True):
-            add_activation(channels)
+            layers += activation(channels)
             if left < smooth_layers:
                 layers += [Resample(channels, up=True), nn.Conv2d(channels, narrower, 3, padding=1)]
             else:
                 layers += [nn.ConvTranspose2d(channels, narrower, 4, 2, 1)]
             channels = narrower
         if full_width:
-            add_activation(channels)
-            layers.append(nn.Conv2d(channels, 3, 3, padding=1))
+            layers += [*activation(channels), nn.Conv2d(channels, 3, 3, padding=1)]
         super().__init__(*layers, nn.Tanh())
         self.apply(initialize)
 
