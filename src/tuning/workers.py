@@ -19,7 +19,7 @@ from lightning import Trainer
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from src.callbacks.periodic import PeriodicCallback
-from src.config.cli import composed
+from src.config.cli import as_text, composed
 from src.core.errors import STOPPED, RunFailed, UserError
 from src.core.run_folder import SUMMARY
 from src.evaluation.from_checkpoint import load_run
@@ -92,10 +92,9 @@ def run_trial(study: Study, trial: Trial) -> None:
 def run_seed(study: Study, trial: Trial, seed: int) -> list[float]:
     """Train one run of a trial, or go on with it, and return its objectives. Raises UserError if one is missing."""
     search, folder = study.search, study.run_dir(trial.number, seed)
-    escaped = str(folder).replace("'", "\\'")
     own = [*suggest(trial, search.space), f"seed={seed}"]
     print(f"trial {trial.number}: {' '.join(own)}", flush=True)
-    typed = [*study.options, *own, f"run_dir='{escaped}'", "resume=last"]
+    typed = [*study.options, *own, f"run_dir={as_text(str(folder))}", "resume=last"]
     config = composed("train", typed)
     if seed == search.seeds[0] and not search.second_objective:
         report = {"study": str(study.folder), "number": trial.number, "_target_": f"{__name__}.ReportToStudy"}
