@@ -95,31 +95,30 @@ def draw(opens: Any, models: list[Opened], kept: gr.State) -> None:
         ]
     for number, opened in in_columns(models):
         gallery, chosen = cats(opened.name, 8 if len(models) == 1 else 4), gr.State()
-        keep = gr.Button("Keep the chosen image (click one)", size="sm")
+        keep = gr.Button("Keep the chosen image (click one)", size="sm", interactive=False)
         save = gr.DownloadButton("Save PNG", size="sm")
         command: Any = gr.Textbox(label="The command line that draws the same", lines=2, buttons=["copy"])
         changes = [opens, *(option.change for option in options)]
-        gr.on(changes, partial(drawn, opened), options, [gallery, command, save, chosen], **AT_ONCE)
-        gallery.select(position, None, chosen)
+        gr.on(changes, partial(drawn, opened), options, [gallery, command, save, keep], **AT_ONCE)
+        gallery.select(position, None, [chosen, keep])
         keep.click(partial(keep_drawn, opened, number), [kept, chosen, *options], kept)
 
 
-def drawn(opened: Opened, seed: int, count: int, prior: str, temperature: float) -> tuple[Shown, str, str, None]:
-    """Return samples, the command line that draws them, a file of them, and that none is chosen."""
+def drawn(opened: Opened, seed: int, count: int, prior: str, temperature: float) -> tuple[Shown, str, str, Any]:
+    """Return samples, the command line that draws them, a file of them, and that none is chosen to be kept."""
     images, path = opened.draw(seed, count, prior, temperature), temporary(".png")
     save_grid(images, Path(path), columns=min(8, count))
-    return [(to_pillow(image), None) for image in images], opened.command(seed, count, prior, temperature), path, None
+    shown, command = [(to_pillow(image), None) for image in images], opened.command(seed, count, prior, temperature)
+    return shown, command, path, gr.update(interactive=False)
 
 
-def position(event: gr.SelectData) -> int:
-    """Return which image of a gallery was clicked."""
-    return event.index
+def position(event: gr.SelectData) -> tuple[int, Any]:
+    """Return which image of a gallery was clicked, and that it can be kept."""
+    return event.index, gr.update(interactive=True)
 
 
-def keep_drawn(opened: Opened, number: int, kept: Kept, index: int | None, seed: int, *options: Any) -> Kept:
+def keep_drawn(opened: Opened, number: int, kept: Kept, index: int, seed: int, *options: Any) -> Kept:
     """Return the favorites with the chosen sample."""
-    if index is None:
-        raise gr.Error("Click an image first.", print_exception=False)
     return with_favorite(kept, number, opened.latents(seed, *options)[index], f"seed {seed}, image {index + 1}")
 
 
