@@ -108,8 +108,8 @@ def drawn(opened: Opened, seed: int, count: int, prior: str, temperature: float)
     """Return samples, the command line that draws them, a file of them, and that none is chosen to be kept."""
     images, path = opened.draw(seed, count, prior, temperature), temporary(".png")
     save_grid(images, Path(path), columns=min(8, count))
-    shown, command = [(to_pillow(image), None) for image in images], opened.command(seed, count, prior, temperature)
-    return shown, command, path, gr.update(interactive=False)
+    command = opened.command(seed, count, prior, temperature)
+    return [(to_pillow(image), None) for image in images], command, path, gr.update(interactive=False)
 
 
 def position(event: gr.SelectData) -> tuple[int, Any]:

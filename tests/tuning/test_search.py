@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -106,12 +108,14 @@ def test_after_random_kills_of_real_runs_every_trial_is_told_once(tmp_path: Path
 
 
 def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> None:
-    study = begin(tmp_path, options=[*TINY, "max_images=20_000"])
+    study = begin(tmp_path, options=[*TINY, "max_images=10_000_000"])
     worker = start_worker(tmp_path, 1)
     wait_for_run(study.run_dir(0, 0))
+    outliving = psutil.Process(worker.pid).children(recursive=True)
+    assert outliving
     worker.kill()
     finish([worker])
-    # The run ends by itself soon; meanwhile nobody else trains in its folder.
+    # The run goes on; meanwhile nobody else trains in its folder.
     second = start_worker(tmp_path, 1)
     time.sleep(40)
     second.terminate()
@@ -119,6 +123,9 @@ def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> 
     rows = rows_of(study, 0)
     assert rows == sorted(set(rows))
     assert study.trials[0].state == TrialState.RUNNING
+    for process in outliving:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def wait_for_run(run_dir: Path) -> None:
