@@ -74,7 +74,7 @@ def main() -> None:
     names, seconds = sorted(marked), list[float]()
     found: dict[str, list[Head]] = {}
     for fold in range(FOLDS):
-        finder.head.load_state_dict(load_file(folds / f"fold{fold}.safetensors"))
+        finder.heads.load_state_dict(load_file(folds / f"fold{fold}.safetensors"))
         for name in names[fold::FOLDS]:
             image, begun = Image.open(io.BytesIO(archive.read(name))).convert("RGB"), time.process_time()
             found[name] = finder(image)

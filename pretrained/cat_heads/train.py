@@ -1,4 +1,4 @@
-"""Train the head finder of src/data/cat_heads.py: composites are made, their features computed once, the head trained.
+"""Train the head finder of src/data/cat_heads.py: composites are made, their features computed once, the heads trained.
 
     python -m pretrained.cat_heads.train AFHQ_512.zip AFHQ_64.zip BACKGROUNDS PHOTOS.zip PHOTOS.json WORK_FOLDER
 
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from src.data.cat_heads import REFERENCE, STRIDE, HeadFinder, HeadNetwork
+from src.data.cat_heads import NETWORKS, REFERENCE, STRIDE, HeadFinder, HeadNetwork
 from src.data.decoding import HEAD_WEIGHTS
 
 CANVAS = 256
@@ -335,7 +335,7 @@ def compute_features(material: Material, folder: Path, count: int) -> None:
     np.save(folder / "photos.npy", photos)
 
 
-def train(head: HeadNetwork, folder: Path, rows: np.ndarray, epochs: float, lr: float, seed: int = 0) -> None:
+def train(head: HeadNetwork, folder: Path, rows: np.ndarray, epochs: float, lr: float, seed: int) -> None:
     """Train with AdamW and a one-cycle learning rate on some of the cached examples."""
     fine, coarse, target = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("fine", "coarse", "target"))
     head.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -378,18 +378,20 @@ def train(head: HeadNetwork, folder: Path, rows: np.ndarray, epochs: float, lr: 
 def main() -> None:
     torch.set_num_threads(1)
     *paths, folder = map(Path, sys.argv[1:7])
-    count = int(sys.argv[7]) if len(sys.argv) > 7 else 8000
+    count = int(sys.argv[7]) if len(sys.argv) > 7 else 3100
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "photos.npy").exists():
         compute_features(Material(*paths), folder, count)
     photos = np.load(folder / "photos.npy")
     fold = None if len(sys.argv) < 9 else int(sys.argv[8])  # of the photos that are held out for cross-validation
-    torch.manual_seed(0)
-    head = HeadNetwork()
-    torch.nn.init.constant_(head.output.bias[:1], -4.0)
     rows = np.flatnonzero((photos < 0) | (photos % FOLDS != fold)) if fold is not None else np.arange(len(photos))
-    train(head, folder, rows, 5, 3e-3)
-    state = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    heads = torch.nn.ModuleList()
+    for seed in range(NETWORKS):
+        torch.manual_seed(seed)
+        heads.append(HeadNetwork())
+        torch.nn.init.constant_(heads[seed].output.bias[:1], -4.0)
+        train(heads[seed], folder, rows, 5, 3e-3, seed)
+    state = {name: tensor.contiguous() for name, tensor in heads.state_dict().items()}
     save_file(state, HEAD_WEIGHTS if fold is None else folder / f"fold{fold}.safetensors")
 
 

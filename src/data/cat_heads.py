@@ -1,6 +1,6 @@
-"""Find cats' heads in a photo: a small network on the feature maps of EfficientNet-Lite0, trained by this project.
+"""Find cats' heads in a photo: small networks on the feature maps of EfficientNet-Lite0, trained by this project.
 
-pretrained/cat_heads holds its weights, the command that made them and how good they are.
+pretrained/cat_heads holds their weights, the command that made them and how good they are.
 """
 
 import threading
@@ -17,6 +17,7 @@ from src.data.decoding import HEAD_WEIGHTS, Box, Head
 from src.metrics.features import EfficientNetLite0
 
 SIDES = (256, 512)  # pixels of the longer side of the copies that are searched
+NETWORKS = 2  # of different seeds, whose outputs are averaged
 STRIDE, REFERENCE = 16, 64  # pixels between the cells of a feature map; of a box of size exp(0)
 LOADING = threading.Lock()  # photos are searched in threads
 CAT_CLASSES = slice(281, 286)  # of ImageNet
@@ -48,8 +49,8 @@ class HeadFinder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lite0, self.head = EfficientNetLite0().network, HeadNetwork()
-        self.head.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.lite0, self.heads = EfficientNetLite0().network, nn.ModuleList(HeadNetwork() for _ in range(NETWORKS))
+        self.heads.to(memory_format=torch.channels_last).requires_grad_(False)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return Lite0's maps of strides 16 and 32: uint8 (N, 3, H, W), H and W multiples of 32."""
@@ -100,7 +101,7 @@ class HeadFinder(nn.Module):
         size = max(2 * STRIDE, round(width * scale / 32) * 32), max(2 * STRIDE, round(height * scale / 32) * 32)
         copy = photo.resize(size, Image.Resampling.BILINEAR, region, reducing_gap=2.0)
         fine, coarse = self.features(torch.from_numpy(np.array(copy)).permute(2, 0, 1)[None])
-        found = self.boxes(self.head(fine, coarse))[0]
+        found = self.boxes(torch.stack([head(fine, coarse) for head in self.heads]).mean(dim=0))[0]
         to_photo = torch.tensor([width / size[0], height / size[1]] * 2)
         found[:, 1:] = found[:, 1:] * to_photo + torch.tensor([region[0], region[1]] * 2)
         return found, coarse
@@ -137,7 +138,7 @@ def without_overlaps(found: Tensor, of_smaller: bool = False) -> Tensor:
 def head_finder() -> HeadFinder:
     """Return the trained finder."""
     finder = HeadFinder()
-    finder.head.load_state_dict(load_file(HEAD_WEIGHTS))
+    finder.heads.load_state_dict(load_file(HEAD_WEIGHTS))
     return finder.eval()
 
 
