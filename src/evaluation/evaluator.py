@@ -94,20 +94,21 @@ class Evaluator:
         part = self.num_images // world_size + (rank < self.num_images % world_size)
         seed = mixed_seed(self.seed, rank) if rank else self.seed
         values: dict[str, float] = {}
+        larger: Split = "train" if len(self.data.images("train")) >= len(self.data.val) else "val"
         for metrics in self.feature_metrics:
-            real = self.real_features(metrics)
+            real = self.real_features(metrics, self.reference)
             for prior in self.model.priors():
                 samples = self.model.sample_uint8(part, seed, self.batch_size, prior)
                 tracked = track(samples, part, f"features of {self.num_images:,} samples")
                 suffix = "" if prior == "normal" else f"_{prior}"
                 values |= metrics.compare(real, metrics.extract(tracked), suffix)
-            values |= metrics.floors(real, self.num_images)
+            values |= metrics.floors(self.real_features(metrics, larger), len(real), self.num_images)
         return values
 
-    def real_features(self, metrics: FeatureMetrics) -> Features:
-        """Return the features of the reference images, not augmented, which are computed once and cached."""
-        images = self.data.images(self.reference, self.max_reference_images)
-        batches = partial(self.batches, self.reference, "features of {} real images", batch_size=self.batch_size)
+    def real_features(self, metrics: FeatureMetrics, split: Split) -> Features:
+        """Return the features of a split's images, not augmented, which are computed once and cached."""
+        images = self.data.images(split, self.max_reference_images)
+        batches = partial(self.batches, split, "features of {} real images", batch_size=self.batch_size)
         key = images.digest, self.data.image_size, len(images)
         return metrics.to(self.model.device).cached_features(batches, *key, self.cache_dir)
 

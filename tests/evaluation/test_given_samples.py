@@ -62,6 +62,14 @@ def test_samples_need_images_to_compare_them_with_and_no_checkpoint(tmp_path: Pa
         evaluate(**config_of(name="evaluate"))
 
 
+def test_floor_of_few_held_out_images_follows_from_the_many_training_images(tmp_path: Path) -> None:
+    data, metrics = tiny_data(60, val_fraction=0.2), FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
+    evaluator = Evaluator(tiny_autoencoder().eval(), data, [metrics], 40, reference="val", cache_dir=str(tmp_path))
+    values, train = evaluator.sample_metrics(), metrics.extract([data.images("train")[:]])
+    assert (len(data.images("val")), len(train)) == (12, 48)
+    assert values["fd_floor"] == pytest.approx(train.distance_of_halves * 48 / 4 * (1 / 12 + 1 / 40), rel=1e-4)
+
+
 def test_losses_and_reconstructions_are_of_held_out_images_and_perfect_ones_have_no_distance(tmp_path: Path) -> None:
     model, data = tiny_autoencoder().eval(), tiny_data(40, val_fraction=0.25)
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
