@@ -31,7 +31,7 @@ PYTHAE = {"pythae's VAE, mixture": "VAE", "pythae's RAE, mixture": "RAE_L2"}
 OURS = {
     "gan_cpu": "experiment=gan_cpu",
     "vae_cpu, mixture": "experiment=vae_cpu",
-    "vae_gan_cat_faces, mixture": "experiment=vae_gan_cat_faces",
+    "vae_gan_cpu, mixture": "experiment=vae_gan_cpu",
 }
 
 

@@ -21,6 +21,7 @@ class DCGANGenerator(nn.Sequential):
     smooth_layers: how many of the last layers enlarge by bilinear interpolation and a 3x3 convolution. Transposed
     convolutions, the others, leave a fine checkerboard (Odena, Dumoulin & Olah, 2016).
     self_modulation: the latents also scale and shift the channels after each normalization (Chen et al., 2019).
+    unbounded: return logits, for a likelihood to turn into images: the generator as the decoder of a VAE.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class DCGANGenerator(nn.Sequential):
         full_width: NonNegativeInt = 0,
         smooth_layers: NonNegativeInt = 0,
         self_modulation: bool = False,
+        unbounded: bool = False,
     ) -> None:
         channels, *narrowing = reversed(channels_by_resolution(image_size, width, max_width))
         layers: list[nn.Module] = [nn.Linear(latent_dim, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4))]
@@ -51,7 +53,7 @@ class DCGANGenerator(nn.Sequential):
             channels = narrower
         if full_width:
             layers += [*activation(channels), nn.Conv2d(channels, 3, 3, padding=1)]
-        super().__init__(*layers, nn.Tanh())
+        super().__init__(*layers, *([] if unbounded else [nn.Tanh()]))
         self.apply(initialize)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ def test_generator_returns_images_and_discriminator_a_logit_each(size: ImageSize
     images = generator(100 * torch.randn(2, 5))
     assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
+    torch.manual_seed(0)
+    unbounded = DCGANGenerator(size, 5, width=4, max_width=8, normalization=normalization, unbounded=True)
+    unbounded.load_state_dict(generator.state_dict())
+    latents = torch.randn(2, 5)
+    torch.testing.assert_close(unbounded(latents).tanh(), generator(latents))
     logits = DCGANDiscriminator(size, width=4, max_width=8, normalization=normalization)(images)
     assert logits.shape == (2,)
     assert logits.isfinite().all()
