@@ -1,4 +1,4 @@
-"""This project and others at equal processor seconds on the same images: `make bench-peers ARGS="images=... ..."`.
+"""This project and others at equal processor seconds on the same images: `make bench-peers ARGS="--images ..."`.
 
     make bench-peers ARGS="--images cats.zip --dcgan CHECKOUT/dcgan/main.py --pythae ENVIRONMENT/bin/python"
 

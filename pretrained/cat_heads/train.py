@@ -1,9 +1,12 @@
 """Train the head finder of src/data/cat_heads.py: composites are made, their features computed once, the heads trained.
 
-    python -m pretrained.cat_heads.train AFHQ_512.zip AFHQ_64.zip BACKGROUNDS PHOTOS.zip PHOTOS.json WORK_FOLDER
+    python -m pretrained.cat_heads.train AFHQ_512.zip AFHQ_64.zip BACKGROUNDS PHOTOS.zip PHOTOS.json WORK_FOLDER \
+        [COUNT [FOLD]]
 
 AFHQ_512, AFHQ_64: archives of aligned cat heads, the second small ones. BACKGROUNDS: a folder of images without cats.
-PHOTOS: snapshots, with the boxes of heads that were marked by eye. WORK_FOLDER keeps the features.
+PHOTOS: snapshots, with the boxes of heads that were marked by eye. WORK_FOLDER keeps the features of COUNT squares, so
+another COUNT needs another folder. FOLD: 0, 1 or 2, the third of the photos that is left out; its weights go to
+WORK_FOLDER. Without it the weights in this folder are replaced.
 """
 
 import io
@@ -383,6 +386,8 @@ def main() -> None:
     if not (folder / "photos.npy").exists():
         compute_features(Material(*paths), folder, count)
     photos = np.load(folder / "photos.npy")
+    if len(photos) != count:
+        raise SystemExit(f"{folder} holds {len(photos)} squares, not {count}: give another folder")
     fold = None if len(sys.argv) < 9 else int(sys.argv[8])  # of the photos that are held out for cross-validation
     rows = np.flatnonzero((photos < 0) | (photos % FOLDS != fold)) if fold is not None else np.arange(len(photos))
     heads = torch.nn.ModuleList()

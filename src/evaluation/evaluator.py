@@ -25,6 +25,7 @@ from src.models.vae import VAE
 from src.objectives.kl import kl_per_dimension
 
 Split = Literal["train", "val"]
+IMAGES_OF_FLOOR = 2_560  # twice the features of EfficientNet-Lite0
 MIXTURE_LATENTS = 8_000  # latents that a mixture is fitted on, at most
 KL_SPECTRUM = "kl_nats_of_dimension/"
 
@@ -94,21 +95,28 @@ class Evaluator:
         part = self.num_images // world_size + (rank < self.num_images % world_size)
         seed = mixed_seed(self.seed, rank) if rank else self.seed
         values: dict[str, float] = {}
-        larger: Split = "train" if len(self.data.images("train")) >= len(self.data.val) else "val"
         for metrics in self.feature_metrics:
-            real = self.real_features(metrics, self.reference)
+            real = self.real_features(metrics, self.reference, self.max_reference_images)
             for prior in self.model.priors():
                 samples = self.model.sample_uint8(part, seed, self.batch_size, prior)
                 tracked = track(samples, part, f"features of {self.num_images:,} samples")
                 suffix = "" if prior == "normal" else f"_{prior}"
                 values |= metrics.compare(real, metrics.extract(tracked), suffix)
-            values |= metrics.floors(self.real_features(metrics, larger), len(real), self.num_images)
+            values |= metrics.floors(partial(self.many_real_features, metrics, real), len(real), self.num_images)
         return values
 
-    def real_features(self, metrics: FeatureMetrics, split: Split) -> Features:
+    def many_real_features(self, metrics: FeatureMetrics, real: Features) -> Features:
+        """Return the reference images' features, or where those are few, those of more training images."""
+        if len(real) >= min(IMAGES_OF_FLOOR, len(self.data.images("train"))):
+            return real
+        return self.real_features(metrics, "train", IMAGES_OF_FLOOR)
+
+    def real_features(self, metrics: FeatureMetrics, split: Split, max_images: int) -> Features:
         """Return the features of a split's images, not augmented, which are computed once and cached."""
-        images = self.data.images(split, self.max_reference_images)
-        batches = partial(self.batches, split, "features of {} real images", batch_size=self.batch_size)
+        images = self.data.images(split, max_images)
+        batches = partial(
+            self.batches, split, "features of {} real images", max_images=max_images, batch_size=self.batch_size
+        )
         key = images.digest, self.data.image_size, len(images)
         return metrics.to(self.model.device).cached_features(batches, *key, self.cache_dir)
 

@@ -61,18 +61,18 @@ class FeatureMetrics:
         rows = (self.features(images.to(self.device)) for images in batches)
         return Features(gather_rows(rows, self.features.num_features, self.device), self.float64_device)
 
-    def floors(self, like: Features, num_real: int, num_generated: int) -> dict[str, float]:
-        """Return <name>_floor of each Frechet distance: an estimate for num_generated real images; {} for too few.
+    def floors(self, more_real: Callable[[], Features], num_real: int, num_generated: int) -> dict[str, float]:
+        """Return <name>_floor of each Frechet distance: about that of num_generated real images; {} if that is unknown.
 
-        The bias for M and N images is nearly proportional to 1/M + 1/N (after Chong & Forsyth, 2020), and the distance
-        of the two halves of `like`, as many real images as there are, gives the factor. Too low where there are fewer
-        of them than features.
+        The bias for M and N images is nearly proportional to 1/M + 1/N (after Chong & Forsyth, 2020). more_real() gives
+        features of real images, at least 8 and better more than there are features: the distance of their two halves
+        says how large the bias is. num_real: images that the distance compares with.
         """
         names = [name for name, distance in self.distances.items() if isinstance(distance, FrechetDistance)]
-        if not names or len(like) < MIN_IMAGES_OF_FLOOR:
+        if not names or len(real := more_real()) < MIN_IMAGES_OF_FLOOR:
             return {}
         # Each half has N/2 images, so 1/M + 1/N is 4/N.
-        bias = like.distance_of_halves * len(like) / 4
+        bias = real.distance_of_halves * len(real) / 4
         return {f"{name}_floor": bias * (1 / num_real + 1 / num_generated) for name in names}
 
     def compare(self, real: Features, generated: Features, suffix: str = "") -> dict[str, float]:

@@ -13,7 +13,7 @@ def initialize(module: nn.Module) -> None:
 
 
 class DCGANGenerator(nn.Sequential):
-    """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1].
+    """A generator: latents (N, latent_dim) -> images (N, 3, H, W) in [-1, 1], or logits (N, 3, H, W).
 
     It has `width` channels at half the image's size, doubling up to `max_width` at 4 pixels.
     full_width: channels of one more layer, at the full size; 0: the last layer that enlarges draws the colors, which
@@ -21,7 +21,7 @@ class DCGANGenerator(nn.Sequential):
     smooth_layers: how many of the last layers enlarge by bilinear interpolation and a 3x3 convolution. Transposed
     convolutions, the others, leave a fine checkerboard (Odena, Dumoulin & Olah, 2016).
     self_modulation: the latents also scale and shift the channels after each normalization (Chen et al., 2019).
-    unbounded: return logits, for a likelihood to turn into images: the generator as the decoder of a VAE.
+    unbounded: leave out the tanh and return logits, for the likelihood of a VAE whose decoder this is.
     """
 
     def __init__(

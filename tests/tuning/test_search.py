@@ -115,17 +115,19 @@ def test_a_worker_waits_for_the_run_that_outlives_its_worker(tmp_path: Path) -> 
     assert outliving
     worker.kill()
     finish([worker])
-    # The run goes on; meanwhile nobody else trains in its folder.
-    second = start_worker(tmp_path, 1)
-    time.sleep(40)
-    second.terminate()
-    assert finish([second])[0] not in (0, 2)
-    rows = rows_of(study, 0)
-    assert rows == sorted(set(rows))
-    assert study.trials[0].state == TrialState.RUNNING
-    for process in outliving:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    try:
+        # The run goes on; meanwhile nobody else trains in its folder.
+        second = start_worker(tmp_path, 1)
+        time.sleep(40)
+        second.terminate()
+        assert finish([second])[0] not in (0, 2)
+        rows = rows_of(study, 0)
+        assert rows == sorted(set(rows))
+        assert study.trials[0].state == TrialState.RUNNING
+    finally:
+        for process in outliving:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def wait_for_run(run_dir: Path) -> None:
