@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from src.core.run_folder import owned
 from src.training.launcher import launch
 from src.tuning import workers
 from src.tuning.study import LOCKS, Study, open_study
@@ -50,7 +51,8 @@ def search_file(path: Path, **options: Any) -> Path:
 
 
 def start_light_run(config: dict[str, Any], typed: list[str], always_apart: bool) -> None:
-    launch("tests.helpers.light_run.fit", config, always_apart)
+    with owned(Path(config["run_dir"]), "last"):
+        launch("tests.helpers.light_run.fit", config, always_apart)
 
 
 def run_worker(folder: Path, trials: int, is_light: bool) -> None:

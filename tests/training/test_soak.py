@@ -32,5 +32,6 @@ def test_evaluations_checkpoints_and_grids_leave_nothing_behind(steps: int, tmp_
     assert len(readings) == steps // 40
     megabytes, descriptors = zip(*readings[len(readings) // 5 :], strict=True)
     print(f"{steps} steps: {megabytes[0]} to {megabytes[-1]} MB, {descriptors[0]} to {descriptors[-1]} descriptors")
-    assert max(descriptors) == min(descriptors)
-    assert max(megabytes[len(megabytes) // 2 :]) - max(megabytes[: len(megabytes) // 2]) < 30
+    half = len(megabytes) // 2  # what tests before this one left open may close meanwhile
+    assert max(descriptors[half:]) <= max(descriptors[:half])
+    assert max(megabytes[half:]) - max(megabytes[:half]) < 30
