@@ -48,8 +48,9 @@ class ProgressBar(PeriodicCallback):
         metrics = "  ".join(shown)
         self.bar.update(self.task, metrics=metrics)
         if trainer.is_global_zero and not CONSOLE.is_terminal:
-            left = self.bar.tasks[self.task].time_remaining or 0
-            line = f"{model.images_seen:,}/{self.max_images:,} images  {left:.0f} s left  {metrics}"
+            seconds = self.bar.tasks[self.task].time_remaining  # None right after a long evaluation
+            left = "" if seconds is None else f"  {seconds:.0f} s left"
+            line = f"{model.images_seen:,}/{self.max_images:,} images{left}  {metrics}"
             CONSOLE.print(line, soft_wrap=True, highlight=False)
 
     def on_exception(self, *args: Any) -> None:
