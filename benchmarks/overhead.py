@@ -17,28 +17,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import hydra
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from src.config.cli import CONF
-from src.config.validation import check
+from src.config.cli import composed
 from src.core.images import from_uint8
 from src.models.base import GenerativeModel
 from src.models.ema import update_ema
 from src.models.gan import GAN
 from src.models.vae import VAE
 from src.training.fit import fit
-
-
-def compose(overrides: list[str]) -> dict[str, Any]:
-    """Return the checked config of src.train with some overrides."""
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = hydra.compose("train", overrides)
-    return check(OmegaConf.to_container(config, resolve=True))
 
 
 def bare_vae(model: VAE) -> Callable[[Tensor, int], None]:
@@ -134,14 +124,15 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for model in ("vae", "gan"):
-        config = compose(
+        config = composed(
+            "train",
             [
                 f"model={model}",
                 "data.num_images=1000",
                 "metrics=none",
                 f"max_images={arguments.images}",
                 "run_dir=/run-dir",
-            ]
+            ],
         )
         ratios, speeds = [], []
         for pair in range(arguments.pairs + 1):

@@ -12,6 +12,7 @@ WARM_UP_STEPS = 8
 # Penalties and the like that are computed every few steps are measured in their proportion.
 PERIOD_STEPS = 16
 AT_LEAST_S = 3.0
+SHARE_OF_BUDGET = 0.01
 
 
 def set_max_images(config: Any, max_images: int) -> Any:
@@ -28,16 +29,22 @@ class MeasureSpeed(TrainingScalars):
     """Logs the training scalars, the speed among them, of some steps after WARM_UP_STEPS others; then ends the run."""
 
     every_images: PositiveInt = UNMEASURED  # more than any run sees: it logs at the end only
+    at_least_s: float = AT_LEAST_S
     steps: int = -WARM_UP_STEPS
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
         self.steps += 1
         if self.steps > 0 and self.steps % PERIOD_STEPS == 0:
-            trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.seconds >= AT_LEAST_S)
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.seconds >= self.at_least_s)
         super().on_train_batch_end(trainer, model, *args)
         if self.steps == 0:
             self.finite_means(trainer, model.images_seen)  # waits for the device
             self._clear()
+
+
+def seconds_to_measure(config: dict[str, Any]) -> float:
+    """Return how many seconds of steps are measured for the config's budget, the smaller one if it gives two."""
+    return max(AT_LEAST_S, SHARE_OF_BUDGET * min(filter(None, (config["budget_s"], config["budget_cpu_s"]))))
 
 
 def images_within(config: dict[str, Any], images_per_second: float, images_per_cpu_second: float) -> int:

@@ -25,7 +25,7 @@ from src.models.base import GenerativeModel
 from src.models.checkpoint.config import portable_config
 from src.models.checkpoint.loading import initialize_from, read_checkpoint
 from src.models.checkpoint.states import check_loops
-from src.training.budget import MeasureSpeed, images_within, set_max_images
+from src.training.budget import MeasureSpeed, images_within, seconds_to_measure, set_max_images
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
 from src.training.summary import find_callback, print_summary, write_summary
@@ -99,7 +99,8 @@ def fit(config: dict[str, Any]) -> None:
 def measured(config: dict[str, Any]) -> dict[str, Any]:
     """Return the config with the max_images that its budget in seconds allows, by the speed of some steps."""
     model = instantiate(config["model"])
-    trainer = build_trainer(config, model, [StepSeeds(config["seed"]), MeasureSpeed()], logger=False)
+    callbacks = [StepSeeds(config["seed"]), MeasureSpeed(at_least_s=seconds_to_measure(config))]
+    trainer = build_trainer(config, model, callbacks, logger=False)
     trainer.fit(model, instantiate(config["data"]))
     speed, cpu_speed = (
         trainer.callback_metrics[f"train/images_per_{unit}"].item() for unit in ("second", "cpu_second")

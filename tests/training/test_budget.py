@@ -11,7 +11,14 @@ from torch import Tensor
 
 from src.core.types import UNMEASURED
 from src.models.checkpoint.loading import read_checkpoint
-from src.training.budget import PERIOD_STEPS, WARM_UP_STEPS, MeasureSpeed, images_within, set_max_images
+from src.training.budget import (
+    PERIOD_STEPS,
+    WARM_UP_STEPS,
+    MeasureSpeed,
+    images_within,
+    seconds_to_measure,
+    set_max_images,
+)
 from src.training.launcher import start
 from tests.helpers.commands import config_of, succeeded, tiny
 from tests.helpers.tiny import ScriptedModel, tiny_data, train
@@ -58,6 +65,12 @@ def test_images_follow_from_the_slower_of_two_budgets() -> None:
     assert found(budget_s=1e-9, budget_cpu_s=None) == 1
 
 
+def test_a_longer_budget_is_measured_for_longer() -> None:
+    assert seconds_to_measure({"budget_s": 60, "budget_cpu_s": None}) == 3
+    assert seconds_to_measure({"budget_s": None, "budget_cpu_s": 900}) == 9
+    assert seconds_to_measure({"budget_s": 3_000, "budget_cpu_s": 900}) == 9
+
+
 def test_length_is_set_wherever_it_is_referred_to() -> None:
     config = {"max_images": UNMEASURED, "a": [{"over": UNMEASURED}, 3], "b": None}
     assert set_max_images(config, 7) == {"max_images": 7, "a": [{"over": 7}, 3], "b": None}
@@ -85,8 +98,7 @@ def test_speed_is_of_whole_periods_after_the_warm_up(
     model = Scripted(computes)
     monkeypatch.setattr(time, "perf_counter", lambda: model.seconds)
     monkeypatch.setattr(time, "process_time", lambda: model.cpu_seconds)
-    monkeypatch.setattr("src.training.budget.AT_LEAST_S", 0.2)
-    metrics = train(model, tiny_data(batch_size=10), UNMEASURED, [MeasureSpeed()]).callback_metrics
+    metrics = train(model, tiny_data(batch_size=10), UNMEASURED, [MeasureSpeed(at_least_s=0.2)]).callback_metrics
     assert model.images_seen == 10 * (WARM_UP_STEPS + 2 * PERIOD_STEPS)
     assert metrics["train/images_per_second"].item() == pytest.approx(1000)
     assert metrics["train/images_per_cpu_second"].item() == pytest.approx(cpu_speed)
