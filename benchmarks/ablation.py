@@ -13,7 +13,7 @@ from benchmarks.runs import summary_of
 
 ROWS = {
     "gan_cpu": "",
-    "latents enter below only": "model.generator.self_modulation=false",
+    "no self-modulation": "model.generator.self_modulation=false",
     "transposed convolutions only": "model.generator.smooth_layers=0",
     "no layer at the full size": "model.generator.full_width=0",
     "non-saturating loss": "model/adversarial_loss=non_saturating",
