@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.clock import measured, watched_card
-from benchmarks.overhead import compose
+from src.config.cli import composed
 from src.training.fit import fit
 
 BASELINE = "float32, eager"
@@ -47,7 +47,7 @@ def run(overrides: list[str], seconds: float, after_warm_up: bool) -> dict[str, 
     gc.collect()
     torch.compiler.reset()
     with tempfile.TemporaryDirectory() as folder:
-        config = compose([*overrides, "callbacks.evaluation.every_images=1_000_000_000", f"run_dir={folder}"])
+        config = composed("train", [*overrides, "callbacks.evaluation.every_images=1_000_000_000", f"run_dir={folder}"])
         run_length, *others = config["callbacks"].items()
         clock = {"_target_": "benchmarks.clock.Clock", "seconds": seconds, "after_warm_up": after_warm_up}
         config["callbacks"] = dict([run_length, ("clock", clock), *others])

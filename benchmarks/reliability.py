@@ -16,8 +16,8 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from benchmarks.overhead import compose
 from src.callbacks.checkpoints import Checkpoints
+from src.config.cli import composed
 from src.models.base import GenerativeModel
 from src.training.fit import fit
 
@@ -59,7 +59,8 @@ def measure(model: str, seconds: float) -> str:
     """Train for so many seconds and return a row of the table."""
     TimedCheckpoints.looking = TimedCheckpoints.writing = 0.0
     TimedCheckpoints.written = 0
-    config = compose(
+    config = composed(
+        "train",
         [
             f"model={model}",
             "trainer=cpu",
@@ -74,7 +75,7 @@ def measure(model: str, seconds: float) -> str:
             "+callbacks.time_limit._target_=benchmarks.reliability.TimeLimit",
             f"+callbacks.time_limit.seconds={seconds}",
             "run_dir=/run-dir",
-        ]
+        ],
     )
     with tempfile.TemporaryDirectory() as run_dir:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablation, gpu
-from benchmarks.overhead import compose
+from src.config.cli import composed
 
 TINY = [
     "data=drawn_cats",
@@ -43,16 +43,16 @@ def test_gpu_benchmark_fills_its_table_on_a_cpu(
 
 def test_every_switch_is_one_of_the_recipe() -> None:
     """All on is what gan_cat_faces is; all off changes nothing else."""
-    recipe = compose(["experiment=gan_cat_faces", "run_dir=/r"])
+    recipe = composed("train", ["experiment=gan_cat_faces", "run_dir=/r"])
     switches = [switch for names in gpu.SWITCHES.values() for switch in names.split()]
-    assert compose(["experiment=gan_cat_faces", "run_dir=/r", *gpu.ALL_OFF, *switches]) == recipe
+    assert composed("train", ["experiment=gan_cat_faces", "run_dir=/r", *gpu.ALL_OFF, *switches]) == recipe
     assert sorted(s.split("=")[0] for s in switches) == sorted(s.split("=")[0] for s in gpu.ALL_OFF)
 
 
 def test_every_row_of_the_ablation_is_one_override_that_changes_the_recipe() -> None:
-    recipe = compose(["experiment=gan_cpu", "run_dir=/r"])
+    recipe = composed("train", ["experiment=gan_cpu", "run_dir=/r"])
     for name, override in ablation.ROWS.items():
-        config = compose(["experiment=gan_cpu", "run_dir=/r", *override.split()])
+        config = composed("train", ["experiment=gan_cpu", "run_dir=/r", *override.split()])
         assert (config != recipe) == (name != "gan_cpu")
         assert len(override.split()) <= 1
 
