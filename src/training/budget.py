@@ -1,6 +1,6 @@
 """The length of a run whose budget is given in seconds: some steps are measured and thrown away, then images count."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning import Trainer
@@ -26,10 +26,10 @@ def set_max_images(config: Any, max_images: int) -> Any:
 
 @dataclass(eq=False)
 class MeasureSpeed(TrainingScalars):
-    """Logs the training scalars, the speed among them, of some steps after WARM_UP_STEPS others; then ends the run."""
+    """Logs the training scalars, the speed among them, of some seconds after WARM_UP_STEPS steps; then ends the run."""
 
     every_images: PositiveInt = UNMEASURED  # more than any run sees: it logs at the end only
-    at_least_s: float = AT_LEAST_S
+    at_least_s: float = field(kw_only=True)
     steps: int = -WARM_UP_STEPS
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
