@@ -21,7 +21,7 @@ help:  ## list the targets
 setup: .venv/.ready  ## install everything into .venv/ (both commands below do it themselves)
 
 .PHONY: train
-train: .venv/.ready  ## the quickstart: a VAE on drawn cats, two to three minutes on a CPU
+train: .venv/.ready  ## the quickstart: a VAE on drawn cats, two to five minutes on a CPU
 	@$(BIN)/python -m src.train experiment=quickstart
 
 .PHONY: story
@@ -38,7 +38,7 @@ test: .venv/.ready  ## the tests, three to five minutes on two cores
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
-test-all: .venv/.ready  ## the slow tests too, about an hour on two cores
+test-all: .venv/.ready  ## the slow tests too, half an hour to an hour on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: check

@@ -6,10 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src.config.cli import run
-from src.core.errors import UserError
 from src.core.types import CheckpointPath, ObjectConfig, OutputPath, PositiveFloat, PositiveInt, Seed
-
-RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def train(
@@ -28,12 +25,10 @@ def train(
     logger: dict[str, Any],
 ) -> None:
     """Train until all ranks together have seen max_images; see conf/train.yaml."""
-    config, overrides = locals(), HydraConfig.get().overrides
-    if resume == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in [*overrides.task, *overrides.hydra]):
-        raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
+    config = locals()
     from src.training.launcher import start
 
-    start(config, list(overrides.task), always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
+    start(config, list(HydraConfig.get().overrides.task), always_apart=HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":

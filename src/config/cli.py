@@ -32,6 +32,7 @@ from src.core.types import UNMEASURED
 
 CONF = Path(__file__).parents[2] / "conf"
 PATHS = "runs"  # the parameter of a command that takes paths without an option's name
+RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def run(job: Callable[..., None]) -> None:
@@ -175,6 +176,8 @@ def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict
                 config = checked(compose(name, job), name)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(sentence_of(error, overrides, name)) from error
+    if config.get("resume") == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in overrides):
+        raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
     if len(jobs) > 1 and len({folder for job in jobs for folder in job if folder.startswith("run_dir=")}) == 1:
         raise UserError("run_dir: the jobs of a sweep need a folder each; give hydra.sweep.dir=... for all of them.")
     return config

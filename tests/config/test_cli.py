@@ -95,6 +95,8 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
         (f"run_dir={'x' * 300}", f"run_dir={'x' * 300}: File name too long; give the path of a folder to write to."),
         ("data=folder data.root='~nobody-here/cats'", "data.root=~nobody-here/cats: Could not determine home"),
         ("run_dir=", "run_dir=: not allowed here; give the path of a folder to write to."),
+        ("resume=last", "resume=last goes on in the folder of a run; add run_dir=RUN"),
+        ("--multirun seed=1,2 resume=last", "resume=last goes on in the folder of a run; add run_dir=RUN"),
         ("--multirun seed=1,2 run_dir=/tmp/one", "run_dir: the jobs of a sweep need a folder each; "),
         # What can't be read.
         ("max_images", "can't read 'max_images': options look like model=gan or seed=1; "),

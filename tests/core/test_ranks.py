@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from src.config.cli import run
 from src.core.errors import UserError
 from src.core.ranks import RankInfo, agree_on_run_dir, get_rank_info
+from src.train import train
 from src.training.launcher import launch, rank_environments
 from tests.helpers.commands import REPOSITORY, config_of, tiny
 
@@ -110,6 +112,15 @@ def test_number_of_processes_must_be_what_the_config_says(tmp_path: Path, monkey
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="are 2 processes, but torchrun started 4"):
         launch("src.training.fit.fit", config_of("trainer.devices=2", f"run_dir={tmp_path}"))
+
+
+def test_ranks_that_go_on_need_a_run_dir(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["train", "resume=last"])
+    with pytest.raises(SystemExit):
+        run(train)
+    assert capsys.readouterr().err == "error: resume=last goes on in the folder of a run; add run_dir=RUN\n"
 
 
 def run_together(folder: Path, commands: list[list[str]], environments: list[dict[str, str]]) -> dict[str, Any]:
