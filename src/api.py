@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from src.config.cli import as_text, composed
@@ -148,7 +148,7 @@ def as_pixels(image: Any, image_size: int) -> Tensor:
     decoding = Decoding(image_size)
     try:
         if isinstance(image, Image.Image):
-            photo = decoding.rgb(image)
+            photo = decoding.rgb(ImageOps.exif_transpose(image))
         else:
             with opened(Path(image).expanduser().read_bytes()) as file:
                 photo = decoding.rgb(file)

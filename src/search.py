@@ -21,7 +21,7 @@ def search(
     sampler: ObjectConfig,
     storage: str | None,
     cluster: Literal["slurm", "local"] | None,
-    cluster_options: dict[str, Any],
+    cluster_options: dict[str, Any] | None,
     report: bool,
     search: ObjectConfig | None = None,
 ) -> None:
@@ -36,7 +36,7 @@ def search(
     given = {"search": search, "sampler": typed_sampler, "storage": storage, "options": trial_options or None}
     opened = open_study(Path(study).expanduser().absolute(), given, sampler)
     if cluster and not report:
-        submit_workers(opened, trials, workers, cluster, cluster_options)
+        submit_workers(opened, trials, workers, cluster, cluster_options or {})
     elif workers > 1 and not report:
         start_workers(opened, trials, workers)
     elif not report:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from src.api import Images, Run, open_run, train
 from src.core.errors import UserError
@@ -60,6 +60,12 @@ def test_an_image_has_the_same_latent_in_every_form(vae: Run, tmp_path: Path) ->
     latents = [vae.encode(form) for form in forms(image, tmp_path / "cat.png")]  # type: ignore[arg-type]
     assert all(torch.equal(latent, latents[0]) for latent in latents)
     assert latents[0].shape == (1, vae.model.latent_dim)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a telephone that was held upright
+    image.save(tmp_path / "turned.png", exif=exif)
+    turned = vae.encode(tmp_path / "turned.png")
+    assert torch.equal(vae.encode(Image.open(tmp_path / "turned.png")), turned)
+    assert not torch.allclose(turned, latents[0], atol=1e-3)
     torch.testing.assert_close(vae.encode([image, image]), latents[0].repeat(2, 1))
     assert torch.equal(vae.reconstruct(image).pixels, vae.decode(latents[0]).pixels)
 

@@ -164,6 +164,7 @@ def test_evaluation_needs_only_the_checkpoint_and_no_batch_size(
     one, other = load(tmp_path / "one" / "metrics.json"), load(tmp_path / "other" / "metrics.json")
     assert one["fd_lite0"] == pytest.approx(other["fd_lite0"], rel=1e-6)
     assert one["elbo_nats"] == other["elbo_nats"]
+    assert one["own_data"]
     assert one["num_reference_images"] == 61  # 64 without the twentieth part held out
     judged = {"fd_lite0_mixture", "fd_lite0_reconstruction", "psnr", "ssim", "mmd", "active_units"}
     judged |= {"bound/importance_weighted_bits_per_dim", "kl_nats_of_dimensions", "mig", "dci_completeness"}
@@ -187,6 +188,7 @@ def test_evaluation_takes_other_images(lone_checkpoint: Path, cache: str, tmp_pa
     options = [f"checkpoint={lone_checkpoint}", f"data.root={tmp_path}/cats", "num_images=16"]
     evaluate(**config_of(*options, cache, name="evaluate"))
     report = load(lone_checkpoint.parent / "metrics.json")
+    assert not report["own_data"]
     assert report["num_reference_images"] == 16
     assert report["fd_lite0"] == pytest.approx(0, abs=1e-2)  # its own samples
 

@@ -178,6 +178,9 @@ def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict
         raise UserError(sentence_of(error, overrides, name)) from error
     if config.get("resume") == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in overrides):
         raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
+    budget = next((option for option in ("budget_cpu_s", "budget_s") if config.get(option)), None)
+    if budget and {item.partition("=")[0] for item in overrides} & {"max_images", budget} == {"max_images"}:
+        raise UserError(f"max_images follows from {budget}={config[budget]:g}: leave it out, or add {budget}=null")
     if len(jobs) > 1 and len({folder for job in jobs for folder in job if folder.startswith("run_dir=")}) == 1:
         raise UserError("run_dir: the jobs of a sweep need a folder each; give hydra.sweep.dir=... for all of them.")
     return config

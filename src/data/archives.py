@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 
 from src.core.errors import UserError
@@ -123,7 +124,9 @@ def _files(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
             yield path, stat.st_size, (root / path).read_bytes
     elif root.name.lower().endswith(".zip"):
         archive = zipfile.ZipFile(root)  # closed with the last file that holds it
-        for info in (info for info in archive.infolist() if not info.is_dir()):
+        for info in archive.infolist():
+            if info.is_dir() or S_ISLNK(info.external_attr >> 16):
+                continue
             yield info.filename, info.file_size, partial(archive.read, info)
     else:
         with _Tar.open(root) as tar:

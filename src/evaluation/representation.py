@@ -84,7 +84,12 @@ def likelihood_bounds(
 
 
 def latent_metrics(evaluator: Evaluator, model: EncodingModel, max_images: int) -> dict[str, Any]:
-    """Return the distance of latents from N(0, I), and a VAE's active units and KL of each dimension."""
+    """Return the distance of latents from N(0, I), and a VAE's active units and KL of each dimension.
+
+    Nothing of a single image, which has no variance.
+    """
+    if len(evaluator.data.images(evaluator.unseen)) < 2:
+        return {}
     title = "posterior samples of {} images"
     drawn = evaluator.gather(model.sample_posterior, model.latent_dim, evaluator.unseen, title, COMPARED_LATENTS)
     results: dict[str, Any] = {"mmd": inverse_multiquadric_mmd(drawn, torch.randn(drawn.shape)).item()}

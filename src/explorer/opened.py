@@ -11,6 +11,7 @@ from torch import Tensor
 from src.config.explain import quoted
 from src.core.errors import UserError
 from src.core.run_folder import CHECKPOINTS, MILESTONES, numbered_checkpoints
+from src.data.dataset import ImageDataset
 from src.data.drawn_cats.factors import FACTORS
 from src.evaluation.from_checkpoint import load_run
 from src.evaluation.latent_space import Directions, decode, encode, most_active, steepest_directions
@@ -91,11 +92,15 @@ class Opened:
         return decode(self.model, latent[None])[0]
 
     @cached_property
+    def searched(self) -> ImageDataset:
+        """The training images among which the nearest are found: of more than MAX_TRAIN every second, third, ..."""
+        return self.data.images("train", MAX_TRAIN)
+
+    @cached_property
     def search(self) -> TrainingImages:
-        """The training images, among which the nearest ones are looked up."""
+        """What looks up the nearest of them."""
         with self.lock:
-            train = self.data.images("train", MAX_TRAIN)
-            return TrainingImages(train, lite0(self.model.device), self.data.horizontal_flip)
+            return TrainingImages(self.searched, lite0(self.model.device), self.data.horizontal_flip)
 
     @cached_property
     def times(self) -> dict[int, Path]:

@@ -282,11 +282,11 @@ def neighbors(opened: Opened, seed: int, count: int) -> tuple[Shown, str]:
     if opened.data is None:
         return [], f"The training images are not here: {opened.missing}"
     samples = opened.draw(seed, count, opened.model.default_prior, 1.0)
-    found, train, shown = opened.search.nearest(samples), opened.data.images("train"), Shown()
+    found, shown = opened.search.nearest(samples), Shown()
     for index, sample in enumerate(samples):
         distances = found.distances[index, :BESIDE].tolist()
         captions = [f"sample {index + 1}", *(f"{distance:.2f}" for distance in distances)]
-        images = [sample, *train[found.positions[index, :BESIDE]]]
+        images = [sample, *opened.searched[found.positions[index, :BESIDE]]]
         shown += zip(map(to_pillow, images), captions, strict=True)
     copies = [str(index + 1) for index in found.are_copies.nonzero()[:, 0].tolist()]
     return shown, f"Copies of a training image: {', '.join(copies) or 'none of these'}."

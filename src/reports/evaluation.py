@@ -14,7 +14,7 @@ from src.core.files import write_atomic
 from src.core.images import save_grid, to_pillow
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.from_checkpoint import load_run
-from src.evaluation.given_samples import GivenSamples, LoadedSamples
+from src.evaluation.given_samples import LoadedSamples
 from src.evaluation.memorization import MAX_SAMPLES, memorization
 from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
@@ -42,23 +42,23 @@ def run_evaluation(config: dict[str, Any]) -> None:
     networks = [instantiate(network) for network in config["metrics"]["feature_metrics"].values()]
     settings = ("num_images", "reference", "seed", "batch_size", "max_reference_images", "cache_dir")
     evaluator = Evaluator(loaded.model, images, networks, *(config[name] for name in settings))
-    if not any(value is not None for value in data.values()):
-        evaluator.fit_prior()  # to the run's own training images
+    own_data = not any(value is not None for value in data.values())
+    if own_data:
+        evaluator.fit_prior()
     folder = Path(config["output"] or loaded.folder)
     options = {name: config[name] for name in ("importance_samples", "max_bound_images", "fresh_cats")}
-    evaluated = checkpoint or config["samples"]
-    written = write_evaluation(evaluator, folder, evaluated, config["neighbors"], **options)
+    facts = {"checkpoint": str(checkpoint)} if checkpoint else {"samples": str(config["samples"])}
+    written = write_evaluation(evaluator, folder, facts | {"own_data": own_data}, config["neighbors"], **options)
     if config["wandb"]:
         log_evaluation(logger, evaluator, *written)
 
 
 def write_evaluation(
-    evaluator: Evaluator, folder: Path, evaluated: Any, neighbors: int, **options: int
+    evaluator: Evaluator, folder: Path, facts: dict[str, Any], neighbors: int, **options: int
 ) -> tuple[dict[str, Any], Nearest]:
     """Write metrics.json and neighbors_<network>.png, and print each number with what it is of. For one process only.
 
-    evaluated: the checkpoint, or where the samples are from. neighbors: rows of a grid, 0 for none.
-    options: of representation.
+    facts: what else to record, as the checkpoint. neighbors: rows of a grid, 0 for none. options: of representation.
     """
     torch.manual_seed(evaluator.seed)
     parts: list[tuple[str, dict[str, Any]]] = [
@@ -75,14 +75,13 @@ def write_evaluation(
         parts.append((f"{min(evaluator.num_images, MAX_SAMPLES):,} samples, or held-out images", values))
     if isinstance(evaluator.model, EncodingModel):
         parts += representation(evaluator, evaluator.model, **options)
-    facts = {
+    facts = facts | {
         "num_images": evaluator.num_images,
         "seed": evaluator.seed,
         "reference": evaluator.reference,
         "num_reference_images": len(evaluator.data.images(evaluator.reference, evaluator.max_reference_images)),
         "losses_of": evaluator.number_of(evaluator.unseen),
         "data": evaluator.data.source.description,
-        "samples" if isinstance(evaluator.model, GivenSamples) else "checkpoint": str(evaluated),
         "images_seen": evaluator.model.images_seen,
     }
     results = {name: value for _, values in parts for name, value in values.items()}

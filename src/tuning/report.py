@@ -74,9 +74,10 @@ def figures(study: Study) -> list[tuple[str, Markup]]:
 
 def as_experiment(options: list[str]) -> dict[str, Any]:
     """Return options of the command line in the form of a file of conf/experiment."""
-    pairs = [option.split("=", 1) for option in options]
+    pairs = [option.lstrip("+").split("=", 1) for option in options]
     whole = [f"/{key}/{value}" for key, value in pairs if key in ("experiment", "debug")]
     groups = {key: value for key, value in pairs if Path(CONF, key).is_dir() and key not in ("experiment", "debug")}
     values = OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs if not Path(CONF, key).is_dir()])
-    overrides = [{f"override /{key}": value} for key, value in groups.items()]
+    # A group takes one choice, or several in brackets.
+    overrides = [{f"override /{key}": yaml.safe_load(value)} for key, value in groups.items()]
     return {"defaults": [*whole, *overrides, "_self_"], **OmegaConf.to_container(values)}  # type: ignore[dict-item]

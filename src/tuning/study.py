@@ -127,7 +127,10 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any]) -> 
                 raise UserError(
                     f"search.space: {error}; give [choices], or {{low: ..., high: ..., log: ...}}"
                 ) from error
-            composed("train", [*search.options, *settings["options"], *example])
+            options = [*search.options, *settings["options"]]
+            if removed := [option for option in options if option.startswith("~")]:
+                raise UserError(f"{removed[0]}: best.yaml could not remove it again; set it to null instead")
+            composed("train", [*options, *example])
             write_atomic(path, yaml.safe_dump(settings, sort_keys=False))
         study = Study(folder)
     if changed := [name for name, value in given.items() if study.settings[name] != value]:

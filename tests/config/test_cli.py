@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from src.config.cli import CONF, as_text, composed, name_paths, split_flags
 from src.core.errors import UserError
 from src.core.run_folder import CONFIG
+from src.core.types import UNMEASURED
 from src.training.launcher import start
 from tests.helpers.commands import command, config_of
 
@@ -97,6 +98,10 @@ def answer_to(arguments: list[str], name: str = "train") -> str:
         ("run_dir=", "run_dir=: not allowed here; give the path of a folder to write to."),
         ("resume=last", "resume=last goes on in the folder of a run; add run_dir=RUN"),
         ("--multirun seed=1,2 resume=last", "resume=last goes on in the folder of a run; add run_dir=RUN"),
+        (
+            "experiment=minutes_5 max_images=1_000",
+            "max_images follows from budget_s=265: leave it out, or add budget_s=null",
+        ),
         ("--multirun seed=1,2 run_dir=/tmp/one", "run_dir: the jobs of a sweep need a folder each; "),
         # What can't be read.
         ("max_images", "can't read 'max_images': options look like model=gan or seed=1; "),
@@ -312,6 +317,21 @@ def test_an_experiment_may_be_a_file(tmp_path: Path) -> None:
     assert (config["model"]["latent_dim"], config["max_images"]) == (48, 200_000)
     swept = composed("train", [f"experiment={base},gan_cat_faces,{base}"], ["--multirun"])
     assert swept["model"]["latent_dim"] == 32
+
+
+def test_length_given_by_images_takes_the_place_of_a_budget() -> None:
+    for override in ("debug=fast", "debug=overfit", "debug=profile", "budget_s=null"):
+        config = composed("train", ["experiment=minutes_5", override, "run_dir=/tmp/run"])
+        assert config["max_images"] <= 200_000
+    assert composed("train", ["experiment=minutes_5", "run_dir=/tmp/run"])["max_images"] == UNMEASURED
+
+
+def test_options_of_a_search_that_its_file_leaves_open_can_be_typed() -> None:
+    for name in ("gan_cpu", "vae_cpu"):
+        typed = ["search.seeds=[0,1,2]", "search.second_objective=parameters", "cluster_options={timeout_min: 10}"]
+        config = composed("search", [f"search={name}", "study=/tmp/study", *typed])
+        assert config["search"]["seeds"] == [0, 1, 2]
+        assert config["cluster_options"] == {"timeout_min": 10}
 
 
 def test_an_experiment_that_is_no_file_is_named(tmp_path: Path) -> None:

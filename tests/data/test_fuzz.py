@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 import struct
 import tarfile
 import time
@@ -306,6 +307,13 @@ def test_links_and_devices_of_an_archive_are_ignored(tmp_path: Path) -> None:
         for info in special_members():
             tar.addfile(info)
     assert loaded(root, tmp_path).names == ["cat.png"]
+    link = zipfile.ZipInfo("link.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16  # as `zip --symlinks` writes it
+    root = packed({"cat.png": image()}, tmp_path / "cats.zip")
+    with zipfile.ZipFile(root, "a") as archive:
+        archive.writestr(link, "cat.png")
+    assert loaded(root, tmp_path).names == ["cat.png"]
+    assert not loaded(root, tmp_path).left_out
 
 
 def test_special_files_of_a_folder_are_ignored(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import logging
@@ -14,6 +15,8 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.data.archives import image_files
+from src.data.cache.builder import ImageCache
+from src.data.dataset import ImageDataset
 from src.data.public import AFHQCat, CatFaces, PublicSet, lines_digest, listing_digest
 from tests.conftest import FileServer
 from tests.data.test_duplicates import clean_by_brute_force
@@ -139,7 +142,7 @@ def test_cat_faces_sample_as_published(shared_cats: Path, file_server: FileServe
 
 
 def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for(
-    shared_cats: Path, file_server: FileServer, tmp_path: Path
+    shared_cats: Path, file_server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = shared_cats / "cat-faces-raw-sample.tar.gz"
     file_server.content, digest = sample.read_bytes(), listing_digest(sample, "cats")
@@ -150,6 +153,18 @@ def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for
     for image_size in (64, 32):
         assert clean.load(image_size).names == [raw.names[index] for index in expected]
     assert len(expected) == 458
+
+    # Where the decoded images can't be kept, they are selected once all the same.
+    find_or_build = ImageCache.find_or_build
+
+    def elsewhere(cache: ImageCache) -> ImageDataset:
+        if cache.root == tmp_path / "shared":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return find_or_build(cache)
+
+    monkeypatch.setattr(ImageCache, "find_or_build", elsewhere)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert len(clean.load(64, tmp_path / "shared")) == 458
 
 
 def test_a_clean_list_that_is_not_the_published_one_is_reported(

@@ -1,6 +1,7 @@
 """Folders of images are evaluated like samples of a model; reconstructions are of held-out images."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from src.metrics.frechet import FrechetDistance
 from src.reports.evaluation import write_evaluation
 from tests.helpers.commands import config_of
 from tests.helpers.feature_networks import PatchMeans, smooth_images
-from tests.helpers.tiny import tiny_autoencoder, tiny_data
+from tests.helpers.tiny import tiny_autoencoder, tiny_data, tiny_vae
 
 
 def folder_of(path: Path, count: int, seed: int, size: int = 64) -> str:
@@ -39,7 +40,13 @@ def test_a_folder_is_evaluated_as_the_samples_it_holds(tmp_path: Path, capsys: p
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     evaluator = Evaluator(model, images, [metrics], len(model.images), cache_dir=str(tmp_path))
     write_evaluation(
-        evaluator, tmp_path / "out", given, neighbors=2, importance_samples=1, max_bound_images=1, fresh_cats=1
+        evaluator,
+        tmp_path / "out",
+        {"samples": given},
+        neighbors=2,
+        importance_samples=1,
+        max_bound_images=1,
+        fresh_cats=1,
     )
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     expected = metrics.compare(metrics.extract([images.images("train")[:]]), metrics.extract([model.images[:]]))
@@ -84,3 +91,10 @@ def test_losses_and_reconstructions_are_of_held_out_images_and_perfect_ones_have
     data = tiny_data(40, val_fraction=0.0)
     (of, _), *_ = representation(Evaluator(model, data, (), num_images=40), model, 5, 1, 0)
     assert of == "40 training images"
+
+
+def test_a_single_held_out_image_has_reconstructions_and_no_variance() -> None:
+    model, data = tiny_vae().eval(), tiny_data(20, val_fraction=0.05)
+    (of, values), (_, bounds), (_, latents), _ = representation(Evaluator(model, data, num_images=20), model, 5, 1, 0)
+    assert (of, latents) == ("1 held-out images", {})
+    assert math.isfinite(values["psnr"] + bounds["bound/elbo_bits_per_dim"])

@@ -11,10 +11,12 @@ from PIL import Image
 
 from src.core.download import OFFLINE, download
 from src.core.errors import UserError
+from src.core.images import to_pillow
 from src.data.drawn_cats.factors import FACTORS, draw_factors
 from src.evaluation.from_checkpoint import load_run
 from src.evaluation.latent_space import Directions, decode
 from src.explorer.opened import Opened, explained, named
+from src.explorer.tabs import BESIDE, neighbors
 from src.sample import sample
 from tests.helpers.commands import config_of
 
@@ -112,6 +114,21 @@ def test_training_image_is_its_own_nearest_and_a_copy_also_mirrored(gan: Opened)
         assert found.distances[:, 0].max() < 0.05
         assert (found.distances.diff(dim=1) >= 0).all()
         assert found.are_copies.all()
+
+
+def test_nearest_images_are_those_that_were_found_of_more_than_are_searched(
+    gan: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.explorer.opened.MAX_TRAIN", 20)
+    opened = Opened(gan.path, "cpu")
+    assert len(opened.searched) <= 20 < len(opened.data.images("train"))
+    samples = opened.searched[[3, 11]]
+    monkeypatch.setattr(opened, "draw", lambda *_: samples)
+    shown, verdict = neighbors(opened, 0, 2)
+    for row, drawn in enumerate(samples):
+        image, caption = shown[row * (BESIDE + 1) + 1]
+        assert (to_pillow(drawn).tobytes(), caption) == (image.tobytes(), "0.00")
+    assert verdict == "Copies of a training image: 1, 2."
 
 
 def test_without_its_images_a_model_is_explored_all_the_same(vae: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -383,7 +383,7 @@ def test_an_evaluation_continues_the_run_with_metrics_and_nearest_neighbors(
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
     evaluator = Evaluator(model, data, [metrics], num_images=20, cache_dir=str(tmp_path / "cache"))
     results, nearest = write_evaluation(
-        evaluator, run_dir, "best.safetensors", 3, importance_samples=5, max_bound_images=5, fresh_cats=8
+        evaluator, run_dir, {}, 3, importance_samples=5, max_bound_images=5, fresh_cats=8
     )
     log_evaluation(continued, evaluator, results, nearest)
     kept = records(run_dir, 1)

@@ -24,9 +24,10 @@ from safetensors import safe_open
 from src.api import Run, open_run, train
 from src.core.errors import UserError
 from src.core.images import from_uint8
+from src.evaluation.from_checkpoint import load_run
 from src.export import export
 from src.models.checkpoint.loading import initialize_from
-from src.reports.export.card import LICENSES, license_of
+from src.reports.export.card import LICENSES, license_of, measured
 from src.training.launcher import start
 from tests.helpers.commands import REPOSITORY, command, config_of, tiny
 
@@ -190,8 +191,13 @@ def test_card_has_the_format_of_the_hub(exported: dict[str, Path]) -> None:
 def test_card_names_metrics_and_their_number_of_samples(runs: dict[str, Run], tmp_path: Path) -> None:
     run = runs["gan"]
     facts = {"fd_lite0": 123.4, "copied_lite0": 0.25, "num_images": 1_000, "reference": "val", "images_seen": 64}
-    (run.folder / "metrics.json").write_text(json.dumps(facts))
+    (tmp_path / "a").mkdir()
+    for stale in ("decoder.onnx", "encoder.onnx", "prior.npz"):  # of another model
+        (tmp_path / "a" / stale).touch()
     try:
+        (run.folder / "metrics.json").write_text(json.dumps(facts | {"own_data": False}))
+        assert "fd_lite0" not in measured(load_run(run.folder, "cpu"))  # a distance from other images
+        (run.folder / "metrics.json").write_text(json.dumps(facts | {"own_data": True}))
         for source, output in ((run.folder, "a"), (tmp_path / "a", "b")):
             options = [f"checkpoint={source}", f"output={tmp_path / output}", "onnx=false", "name=Tabby"]
             export(**config_of(*options, name="export"))

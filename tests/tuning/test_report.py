@@ -101,6 +101,8 @@ def test_recipe_keeps_experiments_groups_lists_and_references(tmp_path: Path) ->
         "model.discriminator_optimizer.betas=${model.generator_optimizer.betas}",
         "data.image_size=32",
         "max_images=3_000",
+        "metrics=[lite0,prdc_lite0]",
+        "+trainer.sync_batchnorm=true",
     ]
     Image.new("RGB", (8, 8)).save(tmp_path / "cat.png")
     path = tmp_path / "a recipe, of mine.yaml"

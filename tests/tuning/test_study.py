@@ -188,6 +188,8 @@ def test_mistakes_end_in_a_sentence_before_a_study_begins(tmp_path: Path) -> Non
         open_study(tmp_path, {"search": None}, RANDOM)
     with pytest.raises(UserError, match=r"search\.space: .*give \[choices\]"):
         begin(tmp_path, space={"model.latent_dim": {"low": 64, "high": 8}})
+    with pytest.raises(UserError, match=r"~metrics\.monitor: best\.yaml could not remove it"):
+        begin(tmp_path, options=["~metrics.monitor"])
     with pytest.raises(UserError, match=r"latnt_dim: there is no such option"):
         begin(tmp_path, space={"model.latnt_dim": [8, 16]})
     assert not (tmp_path / "study.yaml").exists()

@@ -83,7 +83,7 @@ class CachedSource(ABC):
             if cache_dir and error.errno in NOT_WRITABLE:
                 own = user_cache_dir() / "images"
                 print(f"{root} is not yours to write to: decoded images are kept in {own}", file=sys.stderr)
-                return self.load(image_size)
+                return CachedSource.load(self, image_size)  # a subclass makes its own of either
             raise UserError(
                 f"can't keep the decoded images in {root}: {error.strerror or error}; make room there or give "
                 "another folder with data.cache_dir=..."

@@ -44,7 +44,7 @@ def license_of(data: dict[str, Any], given: str | None) -> License:
 
 
 def measured(run: LoadedRun) -> dict[str, Any]:
-    """Return the metrics of a model with their numbers of samples: those of src.evaluate, else those of the training.
+    """Return the metrics of a model with their numbers of samples: of src.evaluate by its own images, or of training.
 
     An exported folder keeps its own.
     """
@@ -54,7 +54,8 @@ def measured(run: LoadedRun) -> dict[str, Any]:
         values = json.loads((run.folder / "metrics.json").read_text())
     except (OSError, ValueError):
         values = {}
-    if values.get("images_seen") != run.content["images_seen"]:
+    # An evaluation of another checkpoint, or by other images than the run's, says nothing about this model's training.
+    if not values.get("own_data") or values["images_seen"] != run.content["images_seen"]:
         states = run.content.get("callbacks", {})
         values = next((state["logged"] for name, state in states.items() if name.startswith("Checkpoints")), {})
         options = (read_config(run.folder).get("callbacks") or {}).get("evaluation") or {}

@@ -17,9 +17,10 @@ from src.evaluation.from_checkpoint import LoadedRun
 from src.models.checkpoint.format import to_bytes
 from src.models.checkpoint.loading import without_training
 from src.reports.export.card import License, measured, write_card
-from src.reports.export.onnx_files import write_models
+from src.reports.export.onnx_files import MODELS, write_models
 
 NUM_IMAGES, COLUMNS = 36, 9  # of the grid
+PRIOR = "prior.npz"
 # The versions that the test of the app runs with.
 REQUIREMENTS = "gradio>=6.31\nnumpy>=2\nonnxruntime>=1.22\n"
 
@@ -30,6 +31,8 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
     name: the model's, on its card. onnx: also write the files that need no PyTorch, and an app of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*MODELS, PRIOR):  # of a model that was exported to this folder before
+        (folder / stale).unlink(missing_ok=True)
     model, content, config = run.inference.cpu(), run.content, run.config
     facts = {
         "name": name,
@@ -48,8 +51,8 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
         metadata = {key: str(value) for key, value in (facts | metrics).items()}
         names += write_models(model, folder, metadata, facts["image_size"])
         if prior == "mixture":
-            write_prior(model.mixture, folder / "prior.npz")
-            names.append("prior.npz")
+            write_prior(model.mixture, folder / PRIOR)
+            names.append(PRIOR)
         shutil.copyfile(Path(__file__).with_name("app.py"), folder / "app.py")
         (folder / "requirements.txt").write_text(REQUIREMENTS)
         names += ["app.py", "requirements.txt"]

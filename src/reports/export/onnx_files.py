@@ -13,6 +13,7 @@ from src.core.images import from_uint8, to_uint8
 from src.models.inference import InferenceModel
 
 OPSET = 18
+MODELS = DECODER, ENCODER = "decoder.onnx", "encoder.onnx"
 
 
 class Program(nn.Module):
@@ -39,11 +40,11 @@ def encode(model: InferenceModel, images: Tensor) -> Tensor:
 def write_models(model: InferenceModel, folder: Path, metadata: dict[str, str], image_size: int) -> list[str]:
     """Write decoder.onnx and, for models that encode, encoder.onnx; return their names."""
     latents, images = torch.zeros(2, model.latent_dim), torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
-    write(Program(model, decode), latents, "latents", "images", folder / "decoder.onnx", metadata)
+    write(Program(model, decode), latents, "latents", "images", folder / DECODER, metadata)
     if model.encoder is None:
-        return ["decoder.onnx"]
-    write(Program(model, encode), images, "images", "latents", folder / "encoder.onnx", metadata)
-    return ["decoder.onnx", "encoder.onnx"]
+        return [DECODER]
+    write(Program(model, encode), images, "images", "latents", folder / ENCODER, metadata)
+    return [DECODER, ENCODER]
 
 
 def write(module: nn.Module, example: Tensor, given: str, returned: str, path: Path, metadata: dict[str, str]) -> None:

@@ -48,6 +48,15 @@ def test_recipes_make_models_of_like_size() -> None:
     assert max(sizes) < 1.6 * min(sizes)
 
 
+@pytest.mark.parametrize("data", ["drawn_cats", "folder", "cat_faces", "afhq_cat"])
+def test_quick_runs_can_be_of_every_data_set(data: str, tmp_path: Path) -> None:
+    for model in MODELS:
+        root = [f"data.root={tmp_path}"] if data == "folder" else []
+        (tmp_path / "cat.png").touch()
+        config = config_of(*STORY["all"], *STORY[model], *STORY["quick_options"], f"data={data}", *root)
+        assert config["data"]["limit_images"] == 4_000
+
+
 def test_each_run_is_the_command_that_the_page_shows(tmp_path: Path, runs: list[list[str]]) -> None:
     train(parts(tmp_path, "seed=3"))
     assert [command[:3] for command in runs] == [[sys.executable, "-m", "src.train"]] * 3
