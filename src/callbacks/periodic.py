@@ -17,7 +17,10 @@ from src.models.checkpoint.states import checked_state
 
 @dataclass(eq=False)
 class RunLength(Callback):
-    """Stops after max_images, rounded up to a batch; the checkpoint keeps it. It must be the first callback."""
+    """Stops after max_images, rounded up to a batch, or the Trainer's max_steps; it must be the first callback.
+
+    The checkpoint keeps max_images.
+    """
 
     max_images: PositiveInt
 
@@ -33,7 +36,8 @@ class RunLength(Callback):
             print(f"nothing left to do: {finished}", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
-        trainer.should_stop = model.images_seen >= self.max_images
+        steps_are_over = 0 <= trainer.max_steps <= trainer.global_step
+        trainer.should_stop = model.images_seen >= self.max_images or steps_are_over
 
     def state_dict(self) -> dict[str, Any]:
         return {"max_images": self.max_images}

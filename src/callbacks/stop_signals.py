@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import stat
 from types import FrameType
@@ -22,6 +23,7 @@ class StopSignals:
     received, in_steps = 0, False
 
     def install(self) -> None:
+        self.owner = os.getpid()
         self.previous: dict[int, Any] = {}
         # Python lets only the main thread do this; elsewhere signals keep their meaning.
         with contextlib.suppress(ValueError):
@@ -33,15 +35,26 @@ class StopSignals:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.owner:
+            return  # a worker of the DataLoader, to which a terminal's signals go too: the last step wants its batches
         if not self.in_steps:
             raise SystemExit(128 + number)
         if number == signal.SIGINT == self.received:
             os._exit(128 + signal.SIGINT)
         self.received = number
-        name = signal.Signals(number).name
-        if name == "SIGHUP":
-            for stream in (1, 2):  # printing to a terminal that is gone would end the process by an error
-                if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        for stream in (1, 2):
+            if is_gone(stream):  # printing would end the process by an error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         # print() may be what was interrupted.
-        os.write(2, f"\n{name}: stopping after this step, with a checkpoint\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{signal.Signals(number).name}: stopping after this step, with a checkpoint\n".encode())
+
+
+def is_gone(stream: int) -> bool:
+    """Tell whether nobody reads a stream: its terminal is closed, or Ctrl-C ended the program behind a pipe too."""
+    mode = os.fstat(stream).st_mode
+    if stat.S_ISFIFO(mode) and hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    return stat.S_ISCHR(mode) and not os.isatty(stream)

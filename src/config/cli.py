@@ -72,7 +72,7 @@ def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> d
     if not info or "run_dir" not in config:
         return config
     with full_disk_explained(Path(config["run_dir"])):
-        run_dir = agree_on_run_dir(info, overrides, config["run_dir"])
+        run_dir = agree_on_run_dir(info, overrides, config["run_dir"], config["resume"])
     # Composed again, as other options refer to it.
     return composed(name, [*overrides, f"run_dir={as_text(run_dir)}"])
 
@@ -225,6 +225,8 @@ def checked(config: DictConfig, name: str) -> dict[str, Any]:
     """Return a config in plain values that the command's signature accepts."""
     if config.get("budget_cpu_s") or config.get("budget_s"):
         config.max_images = UNMEASURED
+    if str(config.get("run_dir")).startswith("~"):
+        config.run_dir = os.path.expanduser(config.run_dir)  # before other options refer to it
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         accepted: dict[str, Any] = check({"_target_": f"src.{name}.{name}", **values})  # type: ignore[dict-item]

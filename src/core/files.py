@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -116,3 +117,10 @@ def is_locked(path: Path) -> bool:
             return False
     except (Timeout, PermissionError):
         return True
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts cat_2 before cat_10."""
+    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]
+    # The longer number is the larger one, even if it has more digits than Python would convert.
+    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)], name

@@ -57,7 +57,7 @@ def hide_slurm() -> None:
         os.environ["SLURM_JOB_NAME"] = "interactive"
 
 
-def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
+def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str, resume: str | None) -> str:
     """Return the first rank's run folder, on every rank, which own it then until they end.
 
     Raises UserError if their command lines differ, or the folder can't be owned.
@@ -68,7 +68,6 @@ def agree_on_run_dir(info: RankInfo, overrides: list[str], run_dir: str) -> str:
 
     address, port = main_address(info)
     key = f"cat_faces/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-    resume = next((item.partition("=")[2] for item in overrides if item.startswith("resume=")), None)
     refusal = ""
     try:
         # torchrun's agent keeps a store at the address; elsewhere the first rank does, and training shares it later.

@@ -1,6 +1,7 @@
 """The images of a folder or an archive. Public sets are in public.py, drawn cats in drawn_cats/source.py."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -64,7 +65,7 @@ class Folder(CachedSource):
         roughness[in_company] = mean_absolute_laplacian(images.select(in_company))
         smoothest = np.isin(np.arange(len(groups)), smoothest_of_each(groups, roughness))
         if self.decoding.get("cats") == "all":  # heads of one photo are one group too
-            groups = joined(groups, [name.rpartition("#")[0] or name for name in images.names])
+            groups = joined(groups, [re.sub(r"#\d+$", "", name) for name in images.names])
         return {"group": groups, "smoothest": smoothest.astype(np.int64)}
 
 

@@ -46,19 +46,19 @@ class LoadedRun:
     def data(self, given: dict[str, Any] | None = None, reference: Literal["train", "val"] = "train") -> Any:
         """Return the ImageDataModule of the run, or that of the options given instead, at the image size of the model.
 
-        A root alone means the same kind of data there, or a folder if that kind has no root. Of other data than the
-        run's own, reference=train is all of it.
+        A root alone means a folder or archive of images, decoded as the run's own if that was trained on one. Of other
+        data than the run's own, reference=train is all of it.
         """
         from src.data.datamodule import ImageDataModule
 
         own, given = self.config["data"], {key: value for key, value in (given or {}).items() if value is not None}
-        whole = {"limit_images": None} | ({"val_fraction": 0.0} if reference == "train" else {})
+        whole = {"val_fraction": 0.0} if reference == "train" else {}
         if not given:
             config = own | local_data_options(own, run_dir_of(self.path))
         elif "_target_" in given:
             config = given | whole | {"image_size": own["image_size"]}
-        elif has_option(own, "root"):
-            config = own | whole | given
+        elif has_option(own, "root", required=True):
+            config = own | {"limit_images": None} | whole | given
         else:
             shared = {key: own[key] for key in SHARED_DATA_OPTIONS if key in own}
             config = {"_target_": "src.data.datamodule.FolderDataModule"} | shared | whole | given

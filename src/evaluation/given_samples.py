@@ -55,5 +55,5 @@ class LoadedSamples:
 
     def data(self, given: dict[str, Any], reference: Literal["train", "val"]) -> ImageDataModule:
         """Return the data of a config; reference=train is all of it."""
-        whole = {"limit_images": None} | ({"val_fraction": 0.0} if reference == "train" else {})
+        whole = {"val_fraction": 0.0} if reference == "train" else {}
         return build(given | whole, "data", ImageDataModule)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from src.core.images import from_uint8, to_uint8
 from src.models.inference import LatentModel
@@ -48,13 +49,11 @@ def decode(model: LatentModel, latents: Tensor, convert: Callable[[Tensor], Tens
 
 
 def most_active(model: LatentModel, latents: Tensor, num_directions: int) -> Directions:
-    """Return the directions to traverse. latents: (N, D) of images, or of N(0, I) for a model that has no encoder.
+    """Return the directions to traverse of a model that encodes. latents: (N, D) of images, two or more.
 
     A VAE has the axes, since its posterior is a Gaussian along each of them. An autoencoder, whose loss stays the same
-    if its latent space is rotated, has principal directions, and a GAN those that change its images most.
+    if its latent space is rotated, has principal directions.
     """
-    if model.encoder is None:
-        return steepest_directions(model, latents, num_directions)
     is_vae = model.head.out_features > model.latent_dim  # its head has variances too
     return (active_axes if is_vae else principal_directions)(latents, num_directions)
 
@@ -126,9 +125,10 @@ def tour(model: LatentModel, latents: Tensor, steps: int) -> list[Tensor]:
 
 def project(latents: Tensor, method: Literal["pca", "tsne"]) -> Tensor:
     """Project latents to a plane, (N, D) -> (N, 2): the principal components, or t-SNE, which keeps neighbors close."""
-    if method == "pca" or len(latents) < 4:
+    if method == "pca" or len(latents) < 4 or latents.shape[1] < 2:
         directions = principal_directions(latents, 2)
-        return (latents - directions.center) @ directions.vectors.T
+        points = (latents - directions.center) @ directions.vectors.T
+        return pad(points, (0, 2 - points.shape[1]))  # one image, or one dimension, has one component
     from sklearn.manifold import TSNE  # its import takes seconds
 
     perplexity = min(30.0, (len(latents) - 1) / 3)

@@ -29,12 +29,11 @@ class Nearest:
     """What is nearest to each of Q images among N training images.
 
     positions, distances: (Q, min(N, NEIGHBORS)), by features of length 1, the nearest first; a distance is 0 to 2.
-    twins, correlations: (Q,), the training image with the most alike thumbnail, and how alike, at most 1.
+    correlations: (Q,), how alike the most alike training image's thumbnail is, at most 1.
     """
 
     positions: Tensor
     distances: Tensor
-    twins: Tensor
     correlations: Tensor
 
     @property
@@ -75,12 +74,11 @@ class TrainingImages:
         highest, positions = similarities.topk(min(NEIGHBORS, len(self.of_images)), dim=1)
         margin = images.shape[-1] // MARGIN
         shifts = range(-margin, margin + 1, max(margin // 4, 1))
-        correlations, twins = torch.full((len(images),), -1.0), torch.zeros(len(images), dtype=torch.long)
+        correlations = torch.full((len(images),), -1.0)
         for version, down, right in product(versions, shifts, shifts):
-            found, at = (thumbnails(version, down, right) @ self.thumbnails.mT).max(dim=1)
-            twins = torch.where(found > correlations, at, twins)
-            correlations = torch.maximum(correlations, found)
-        return Nearest(positions, (2 - 2 * highest).clamp(min=0).sqrt(), twins, correlations)
+            alike = thumbnails(version, down, right) @ self.thumbnails.mT
+            correlations = torch.maximum(correlations, alike.amax(dim=1))
+        return Nearest(positions, (2 - 2 * highest).clamp(min=0).sqrt(), correlations)
 
 
 def thumbnails(images: Tensor, down: int, right: int) -> Tensor:
@@ -110,7 +108,8 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     train = data.images("train", evaluator.max_reference_images)
     metrics.to(evaluator.model.device)
     search = TrainingImages(train, metrics.features, data.horizontal_flip, batch_size)
-    batches = evaluator.model.sample_uint8(min(evaluator.num_images, MAX_SAMPLES), evaluator.seed, batch_size)
+    model, count = evaluator.model, min(evaluator.num_images, MAX_SAMPLES)
+    batches = model.sample_uint8(count, evaluator.seed, batch_size, model.default_prior)
     samples = torch.cat(list(batches)).cpu()
     found = search.nearest(samples)
     of_each = {"": found} | ({"_val": search.nearest(data.val[:MAX_SAMPLES])} if len(data.val) else {})

@@ -74,7 +74,7 @@ def likelihood_bounds(
         inputs = evaluator.inputs(images)
         elbo = model.losses(inputs)["elbo_nats"]
         batches.append(torch.stack([elbo, model.importance_weighted_bound(inputs, importance_samples)]))
-    bounds = torch.cat(batches, dim=1).double()
+    bounds = torch.cat(batches, dim=1).cpu().double()  # MPS has no float64
     results: dict[str, float] = {}
     for name, nats in zip(("elbo", "importance_weighted"), bounds, strict=True):
         dimensions, log_levels = 3 * evaluator.data.image_size**2, model.likelihood.log_levels_per_unit
@@ -88,7 +88,7 @@ def latent_metrics(evaluator: Evaluator, model: EncodingModel, max_images: int) 
 
     Nothing of a single image, which has no variance.
     """
-    if len(evaluator.data.images(evaluator.unseen)) < 2:
+    if len(evaluator.data.images(evaluator.unseen, max_images)) < 2:
         return {}
     title = "posterior samples of {} images"
     drawn = evaluator.gather(model.sample_posterior, model.latent_dim, evaluator.unseen, title, COMPARED_LATENTS)
@@ -106,7 +106,7 @@ def disentanglement(evaluator: Evaluator, model: EncodingModel, count: int) -> d
     The mutual information of few images is too high, more so for dimensions that know nothing. Other data has none.
     """
     data = evaluator.data
-    if not isinstance(data.source, DrawnCats):
+    if not isinstance(data.source, DrawnCats) or count < 2:
         return {}
     fresh = DrawnCats(count, data.source.seed + 1)
     cats = fresh.load(data.image_size, data.cache_dir)

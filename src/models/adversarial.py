@@ -7,13 +7,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from src.core.errors import UserError
 from src.models.base import GenerativeModel
 from src.models.ema import relative_distance
 from src.networks.augmentation import Augmentation
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
 
-MEASURE_INTERVAL = 8  # steps
+MEASURE_INTERVAL = 7  # steps; prime, so that steps with and without a penalty are measured in their proportion
 
 
 class AdversarialModel(GenerativeModel):
@@ -43,6 +44,8 @@ class AdversarialModel(GenerativeModel):
         for layer in layers[:freeze_layers]:
             layer.requires_grad_(False)
         self.discriminator_weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
+        if not self.discriminator_weights:
+            raise UserError(f"model.freeze_discriminator_layers={freeze_layers} freezes all {len(layers)}; give fewer")
         self.adversarial_loss, self.gradient_penalty = adversarial_loss, gradient_penalty
         self.augmentation = augmentation
         self.scheduled |= gradient_penalty.scheduled
@@ -117,7 +120,7 @@ class AdversarialModel(GenerativeModel):
 def measure(step: int, name: str, network: nn.Module, average: nn.Module | None = None) -> dict[str, Tensor]:
     """Return the total norm of a network's gradients and the relative distance of its average, scalars by name.
 
-    They read all weights, which costs 1% of a small GAN's step, so other steps than every eighth return nothing.
+    They read all weights, which costs 1% of a small GAN's step, so other steps than every seventh return nothing.
     """
     if step % MEASURE_INTERVAL:
         return {}

@@ -1,6 +1,6 @@
 """What a trained model needs to sample and to encode: networks and priors. Needs no Lightning."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +16,7 @@ from src.objectives.likelihood import Likelihood
 DECODE_BATCH_SIZE = 32
 
 
-class LatentModel(nn.Module):
+class LatentModel(nn.Module, ABC):
     """The base class of models that decode images (N, 3, H, W) in [-1, 1] from latents (N, latent_dim)."""
 
     latent_dim: int

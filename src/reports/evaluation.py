@@ -43,7 +43,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
     settings = ("num_images", "reference", "seed", "batch_size", "max_reference_images", "cache_dir")
     evaluator = Evaluator(loaded.model, images, networks, *(config[name] for name in settings))
     own_data = not any(value is not None for value in data.values())
-    if own_data:
+    if own_data and evaluator.model.default_prior == "normal":  # a fitted one is what src.sample draws from
         evaluator.fit_prior()
     folder = Path(config["output"] or loaded.folder)
     options = {name: config[name] for name in ("importance_samples", "max_bound_images", "fresh_cats")}

@@ -72,7 +72,8 @@ class LatentImages:
             places = snap_to_grid(project(latents, self.map), self.map_cells)
             save_placed({place: images[index] for place, index in places.items()}, self.folder / "map.png")
             self.written["map.png"] = f"{len(places)} of {len(images)} real images at their latents, by {self.map}"
-        find = steepest_directions if dataset is None else most_active
+        of_images = dataset is not None and self.model.encoder is not None and len(latents) > 1
+        find = most_active if of_images else steepest_directions
         directions = find(self.model, latents, self.num_directions)
         text = f"{directions.meaning}, the first on top: -3 to 3 standard deviations"
         self.save_rows("traversals.png", text, decode(self.model, directions.traverse(start, self.steps)))

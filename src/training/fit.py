@@ -101,7 +101,14 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
     model = instantiate(config["model"])
     callbacks = [StepSeeds(config["seed"]), MeasureSpeed(at_least_s=seconds_to_measure(config))]
     trainer = build_trainer(config, model, callbacks, logger=False)
-    trainer.fit(model, instantiate(config["data"]))
+    signals = StopSignals()
+    signals.install()
+    try:
+        trainer.fit(model, instantiate(config["data"]))
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    finally:
+        signals.uninstall()
     speed, cpu_speed = (
         trainer.callback_metrics[f"train/images_per_{unit}"].item() for unit in ("second", "cpu_second")
     )

@@ -20,7 +20,7 @@ from src.config.validation import instantiate
 from src.core.errors import UserError
 from src.core.files import locked, write_atomic
 from src.core.run_folder import STUDY
-from src.core.types import Object, Seed
+from src.core.types import UNMEASURED, Object, Seed
 
 JOURNAL, LOCKS = "journal.log", "locks"
 PRUNED_AT, FAILURE = "pruned_at", "failure"  # attributes of a trial: images seen, and a sentence
@@ -130,7 +130,14 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any]) -> 
             options = [*search.options, *settings["options"]]
             if removed := [option for option in options if option.startswith("~")]:
                 raise UserError(f"{removed[0]}: best.yaml could not remove it again; set it to null instead")
-            composed("train", [*options, *example])
+            length = composed("train", [*options, *example])["max_images"]
+            for name in (option.lstrip("+").partition("=")[0] for option in settings["options"]):
+                if name in (*search.space, "seed", "run_dir", "resume"):
+                    raise UserError(
+                        f"{name}: each trial has its own; leave it out, or change the search (search.seeds)"
+                    )
+                if name == "max_images" and length == UNMEASURED:
+                    raise UserError("max_images follows from the search's budget: add budget_cpu_s=null budget_s=null")
             write_atomic(path, yaml.safe_dump(settings, sort_keys=False))
         study = Study(folder)
     if changed := [name for name, value in given.items() if study.settings[name] != value]:

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,6 +8,8 @@ from lightning import Callback, Trainer
 from src.callbacks.periodic import should_run
 from src.core.errors import UserError
 from src.models.base import GenerativeModel
+from src.training.launcher import start
+from tests.helpers.commands import config_of, tiny
 from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
 
@@ -17,14 +20,14 @@ def due_at(images_seen: int, every_images: int, batch_size: int, is_last: bool =
     )
 
 
-@pytest.mark.parametrize("start", [0, 12])
+@pytest.mark.parametrize("first", [0, 12])
 @pytest.mark.parametrize(("every_images", "batch_size"), [(100, 4), (100, 7), (7, 100), (64, 64), (1, 1), (10, 6)])
-def test_every_multiple_is_crossed_exactly_once(every_images: int, batch_size: int, start: int) -> None:
-    steps = range(start + batch_size, start + 100 * batch_size, batch_size)
+def test_every_multiple_is_crossed_exactly_once(every_images: int, batch_size: int, first: int) -> None:
+    steps = range(first + batch_size, first + 100 * batch_size, batch_size)
     crossed = [images_seen // every_images for images_seen in steps if due_at(images_seen, every_images, batch_size)]
     assert len(crossed) == len(set(crossed))
     if every_images >= batch_size:
-        assert crossed == list(range(start // every_images + 1, steps[-1] // every_images + 1))
+        assert crossed == list(range(first // every_images + 1, steps[-1] // every_images + 1))
     else:
         assert len(crossed) == len(steps)
 
@@ -48,6 +51,11 @@ def test_run_length_is_rounded_up_to_a_batch(max_images: int, trained_on: int) -
     model = ScriptedModel()
     train(model, tiny_data(batch_size=4), max_images)
     assert model.images_seen == trained_on
+
+
+def test_the_last_of_the_trainers_own_steps_is_the_end_too(tmp_path: Path) -> None:
+    start(config_of(*tiny("gan", "metrics=none", "+trainer.max_steps=6", f"run_dir={tmp_path}")), [])
+    assert (tmp_path / "checkpoints" / "images_000000048.safetensors").is_file()  # two optimizers: three batches of 16
 
 
 def test_callbacks_of_a_run_are_due_at_their_intervals_and_at_the_end() -> None:

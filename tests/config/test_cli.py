@@ -242,7 +242,9 @@ def test_error_of_a_constructor_is_shown_in_its_own_words(tmp_path: Path) -> Non
 
 def test_home_in_a_quoted_value_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert config_of("run_dir='~/run'")["run_dir"] == f"{tmp_path}/run"
+    config = config_of("run_dir='~/run'")
+    assert config["run_dir"] == f"{tmp_path}/run"
+    assert config["callbacks"]["checkpoints"]["folder"] == f"{tmp_path}/run/checkpoints"
 
 
 def test_numbers_may_be_written_as_people_write_them() -> None:
@@ -323,6 +325,9 @@ def test_length_given_by_images_takes_the_place_of_a_budget() -> None:
     for override in ("debug=fast", "debug=overfit", "debug=profile", "budget_s=null"):
         config = composed("train", ["experiment=minutes_5", override, "run_dir=/tmp/run"])
         assert config["max_images"] <= 200_000
+    # Nothing is held out then.
+    recipe = composed("train", ["experiment=quickstart", "debug=overfit", "run_dir=/tmp/run"])
+    assert recipe["callbacks"]["evaluation"]["reference"] == "train"
     assert composed("train", ["experiment=minutes_5", "run_dir=/tmp/run"])["max_images"] == UNMEASURED
 
 

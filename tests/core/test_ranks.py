@@ -15,7 +15,7 @@ from src.core.errors import UserError
 from src.core.ranks import RankInfo, agree_on_run_dir, get_rank_info
 from src.train import train
 from src.training.launcher import launch, rank_environments
-from tests.helpers.commands import REPOSITORY, config_of, tiny
+from tests.helpers.commands import REPOSITORY, command, config_of, tiny
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE")
 
@@ -89,7 +89,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as threads:
         folders = threads.map(
-            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], str(tmp_path / str(rank))),
+            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], str(tmp_path / str(rank)), None),
             range(3),
         )
     assert list(folders) == [str(tmp_path / "0")] * 3
@@ -99,7 +99,7 @@ def test_all_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
 def test_processes_of_different_options_are_refused(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         first, second = (
-            threads.submit(agree_on_run_dir, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], str(tmp_path))
+            threads.submit(agree_on_run_dir, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], str(tmp_path), None)
             for rank in range(2)
         )
         assert first.result() == str(tmp_path)
@@ -121,6 +121,17 @@ def test_ranks_that_go_on_need_a_run_dir(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit):
         run(train)
     assert capsys.readouterr().err == "error: resume=last goes on in the folder of a run; add run_dir=RUN\n"
+
+
+def test_ranks_refuse_a_folder_that_holds_a_run_however_resume_is_spelled(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    checkpoint = run_dir / "checkpoints" / "images_000000032.safetensors"
+    checkpoint.write_text("somebody's")
+    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    result = command("src.train", *tiny("vae"), f"run_dir={run_dir}", "resume=null", **rank)
+    assert (result.returncode, checkpoint.read_text()) == (2, "somebody's")
+    assert "holds a run; add resume=last to go on with it" in result.stderr
 
 
 def run_together(folder: Path, commands: list[list[str]], environments: list[dict[str, str]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from src.data.dataset import ImageDataset, split
 from src.data.decoding import Box, Head
 from src.data.folder import Folder
 from src.data.head_crops import square_around
+from src.reports.inspect_data.page import write_page
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -96,6 +97,26 @@ def test_all_heads_of_a_photo_stay_on_one_side_of_the_split(photos: Path) -> Non
     # They are no copies of each other: both are kept by data.deduplicate.
     assert images.columns["smoothest"].tolist() == [1, 1, 1]
     assert torch.equal(Folder(photos, crop="cat", cats="all").load(32)[:], images[:])
+
+
+def test_a_number_sign_in_the_name_of_a_folder_or_file_joins_nothing(photos: Path) -> None:
+    (photos / "Album #1").mkdir()
+    for index in range(3):
+        (photos / f"leaves_{index}.png").rename(photos / "Album #1" / f"leaf#{index}.png")
+    images = Folder(photos, cats="all").load(32)
+    assert len(set(images.groups[:3].tolist())) == 3
+    assert all(name.startswith("Album #1/leaf#") for name in images.names[:3])
+
+
+def test_heads_of_one_photo_are_no_near_duplicates_on_the_page(photos: Path, tmp_path: Path) -> None:
+    options = {"crop": "cat", "cats": "all", "image_size": 32, "val_fraction": 0.3}
+    numbers = write_page(FolderDataModule(str(photos), **options), options, tmp_path / "page")
+    assert (numbers["heads kept"], numbers["distinct to the eye"], numbers["with near-duplicates"]) == (3, 3, 0)
+    centers = FolderDataModule(str(photos), crop="cat", without_cat="center", image_size=32)
+    (photos / "one.png").unlink()
+    (photos / "two.jpg").unlink()
+    numbers = write_page(centers, options, tmp_path / "page")
+    assert (numbers["images"], numbers["heads kept"]) == (31, 0)
 
 
 def test_photos_without_a_cat_can_give_their_center(photos: Path) -> None:

@@ -5,11 +5,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.core.errors import UserError
 from src.core.images import to_pillow
+from src.data.folder import Folder
 from src.evaluate import evaluate
 from src.evaluation.evaluator import Evaluator
+from src.evaluation.from_checkpoint import LoadedRun
 from src.evaluation.given_samples import LoadedSamples
 from src.evaluation.representation import representation
 from src.metrics.feature_metrics import FeatureMetrics
@@ -57,6 +60,17 @@ def test_a_folder_is_evaluated_as_the_samples_it_holds(tmp_path: Path, capsys: p
     assert "15 samples" in capsys.readouterr().out
     evaluate(**config)
     assert json.loads((tmp_path / "given-metrics" / "metrics.json").read_text())["num_images"] == 30
+
+
+def test_a_root_is_a_folder_of_images_for_a_run_on_a_public_set_too(tmp_path: Path) -> None:
+    root, own = folder_of(tmp_path / "cats", 30, 1), config_of("data=cat_faces", "data.limit_images=7")["data"]
+    loaded = LoadedRun({"config": {"data": own}}, tmp_path / "a.safetensors", tmp_path, torch.device("cpu"))
+    data = loaded.data({"root": root, "cache_dir": str(tmp_path / "cache")})
+    assert isinstance(data.source, Folder)
+    assert len(data.images("train")) == 30
+    # A limit that is typed holds.
+    other = config_of("data=folder", f"data.root={root}", "data.limit_images=5")["data"]
+    assert loaded.data(other | {"cache_dir": str(tmp_path / "cache")}).limit_images == 5
 
 
 def test_samples_need_images_to_compare_them_with_and_no_checkpoint(tmp_path: Path) -> None:

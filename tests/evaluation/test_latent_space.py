@@ -60,8 +60,18 @@ def test_steepest_directions_of_a_linear_decoder_are_its_singular_vectors() -> N
 
 def test_every_model_is_given_directions_of_its_own_kind() -> None:
     latents = normal(20, LATENT_DIM)
-    kinds = {most_active(model, latents, 2).meaning[:4] for model in (tiny_autoencoder(), tiny_vae(), tiny_gan())}
-    assert len(kinds) == 3
+    kinds = {most_active(model, latents, 2).meaning[:4] for model in (tiny_autoencoder(), tiny_vae())}
+    assert len(kinds | {steepest_directions(tiny_gan(), latents[:1], 2).meaning[:4]}) == 3
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (40, 1), (1, 1)])
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_one_image_or_one_dimension_has_a_place_on_the_map(
+    shape: tuple[int, int], method: Literal["pca", "tsne"]
+) -> None:
+    points = project(normal(*shape), method)
+    assert points.shape == (shape[0], 2)
+    assert len(snap_to_grid(points, 24)) >= min(shape[0], 2)
 
 
 def test_a_tour_begins_each_leg_at_a_latent_and_closes() -> None:

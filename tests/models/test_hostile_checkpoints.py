@@ -17,8 +17,9 @@ import torch
 from src.core.errors import UserError
 from src.evaluate import evaluate
 from src.latents import latents
+from src.models.base import GenerativeModel
 from src.models.checkpoint.format import CHECKSUM_KEY, MAX_HEADER_BYTES, NO_CHECKSUM, read_file, to_bytes, with_checksum
-from src.models.checkpoint.loading import load_model, read_checkpoint
+from src.models.checkpoint.loading import build, load_model, read_checkpoint
 from src.sample import sample
 from src.training.fit import fit
 from src.training.resume import resumed_config
@@ -465,3 +466,9 @@ def test_file_cut_short_is_refused(part: float, small: Path, tmp_path: Path) -> 
     end = part if isinstance(part, int) else int(len(content) * part)
     (tmp_path / "model.safetensors").write_bytes(content[:end])
     refusal(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["base.GenerativeModel", "autoencoder.EncodingModel", "adversarial.AdversarialModel"])
+def test_a_class_that_others_are_made_from_is_no_model(name: str) -> None:
+    with pytest.raises(UserError):
+        build({"_target_": f"src.models.{name}"}, "model", GenerativeModel)

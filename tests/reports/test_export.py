@@ -212,6 +212,13 @@ def test_card_names_metrics_and_their_number_of_samples(runs: dict[str, Run], tm
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["README.md", "grid.png", "model.safetensors"]
 
 
+def test_a_run_folder_is_not_exported_into(runs: dict[str, Run]) -> None:
+    folder = runs["gan"].folder
+    with pytest.raises(UserError, match="is a run folder, whose checkpoints the export would hide"):
+        export(**config_of(f"checkpoint={folder}", f"output={folder}", name="export"))
+    assert not (folder / "model.safetensors").exists()
+
+
 def test_each_data_set_has_its_license(runs: dict[str, Run]) -> None:
     choices = {"drawn_cats": "mit", "afhq_cat": "cc-by-nc-4.0", "cat_faces": "other"}
     for data, expected in choices.items():
@@ -270,6 +277,8 @@ class Hub(BaseHTTPRequestHandler):
                     server.files[value["path"]] = base64.b64decode(value["content"])
                 elif line["key"] == "lfsFile":
                     server.files[value["path"]] = server.objects[value["oid"]]
+                elif line["key"] == "deletedFile":
+                    del server.files[value["path"]]
             return self.answer(
                 {"commitUrl": f"{base}/someone/tabby/commit/1", "commitOid": "1" * 40, "pullRequestUrl": None}
             )
@@ -281,7 +290,11 @@ class Hub(BaseHTTPRequestHandler):
         self.answer({})
 
     def do_GET(self) -> None:
-        self.answer({"error": self.path}, 404)
+        server: Any = self.server
+        if "/tree/" in self.path:
+            there = {"type": "file", "oid": "0" * 40}
+            return self.answer([there | {"path": name, "size": len(file)} for name, file in server.files.items()])
+        return self.answer({"error": self.path}, 404)
 
     def answer(self, content: Any, status: int = 200) -> None:
         encoded = json.dumps(content).encode()
@@ -317,6 +330,7 @@ def test_folder_is_published_after_saying_what_and_where(hub: Any, exported: dic
     }
     output = tmp_path / "tabby"
     arguments = [f"checkpoint={exported['vae']}", f"output={output}", "onnx=false"]
+    hub.files["prior.npz"] = b"of a model that was published there before"
     result = command("src.export", *arguments, "publish=someone/tabby", "private=true", **there)
     assert result.returncode == 0, result.stderr
     files = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}

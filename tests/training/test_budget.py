@@ -1,5 +1,6 @@
 """A budget in seconds becomes a number of images once, and the run is the same as one with that number."""
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from src.core.errors import UserError
 from src.core.types import UNMEASURED
 from src.models.checkpoint.loading import read_checkpoint
 from src.training.budget import (
@@ -53,6 +55,13 @@ def test_run_with_a_budget_is_the_run_with_the_images_that_it_measured(
     again = [*budgeted[:-1], "budget_cpu_s=3000", "resume=last"]
     start(config_of(*again), again)
     assert yaml.safe_load((tmp_path / "budget" / "config.yaml").read_text())["max_images"] == length
+
+
+def test_flags_that_lightning_refuses_are_a_sentence_while_the_speed_is_measured(tmp_path: Path) -> None:
+    overrides = [*tiny("gan", "metrics=none"), f"run_dir={tmp_path}", "budget_s=60", "+trainer.gradient_clip_val=1"]
+    with pytest.raises(UserError, match=r"^trainer: .*gradient clipping"):
+        start(config_of(*overrides), overrides)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_images_follow_from_the_slower_of_two_budgets() -> None:

@@ -9,7 +9,7 @@ from src.api import Run, train
 from src.core.errors import UserError
 from src.models.checkpoint.loading import initialize_from
 from tests.helpers.commands import tiny
-from tests.helpers.tiny import snapshot, stepped_gan, tiny_autoencoder
+from tests.helpers.tiny import snapshot, stepped_gan, tiny_autoencoder, tiny_gan
 
 SMALL = ["metrics=none", "callbacks.image_grids=null"]
 
@@ -92,7 +92,12 @@ def test_average_forgets_the_file_by_its_half_life_alone_and_so_does_a_resumed_r
     assert typed.config["model"]["ema_rampup"] == 0.5
 
 
-@pytest.mark.parametrize("layers", [0, 1, 2, 9])
+def test_a_discriminator_with_all_layers_frozen_is_refused() -> None:
+    with pytest.raises(UserError, match=r"freeze_discriminator_layers=9 freezes all \d+; give fewer"):
+        tiny_gan(freeze_discriminator_layers=9)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
 def test_frozen_layers_of_the_discriminator_never_change(layers: int) -> None:
     gan = stepped_gan(freeze_discriminator_layers=layers)
     gan.train()

@@ -16,7 +16,9 @@ import pytest
 from src.core.errors import STOPPED, UserError
 from src.models.checkpoint.format import read_file
 from src.models.checkpoint.loading import read_checkpoint
+from src.training import launcher
 from src.training.resume import latest_valid_checkpoint
+from tests.helpers.commands import config_of, tiny
 from tests.helpers.killed_runs import begin, config_of_a_run, finish, kill, start, wait_for_file, words
 from tests.helpers.tiny import assert_same
 
@@ -121,6 +123,16 @@ def test_signal_stops_a_run_with_a_checkpoint_of_this_step(
     assert f"stopped by {signal.Signals(number).name} after" in words(tmp_path)
     assert finish(start(config)) == [0] * processes, words(tmp_path)
     assert_same_run(reference, tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"])
+def test_every_optimizer_can_be_resumed(optimizer: str, tmp_path: Path) -> None:
+    chosen = [f"model.optimizer._target_=torch.optim.{optimizer}"]
+    chosen += ["~model.optimizer.betas"] if optimizer in ("RMSprop", "SGD") else []
+    for length in (32, 64):
+        options = [*tiny("vae", "metrics=none"), *chosen, f"run_dir={tmp_path}", f"max_images={length}", "resume=last"]
+        launcher.start(config_of(*options), options)
+    assert read_file(tmp_path / "checkpoints" / "last.safetensors")["images_seen"] == 64
 
 
 def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:

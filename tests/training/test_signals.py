@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -96,3 +97,19 @@ def test_no_rank_outlives_a_launcher_killed_at_ten_moments_of_its_start(tmp_path
         killed_at = time.monotonic()
         wait_until(lambda: not processes_of(run))  # noqa: B023
         print(f"moment {number}: the ranks were gone after {time.monotonic() - killed_at:.1f} s")
+
+
+@pytest.mark.parametrize(("devices", "options"), [(1, ["data.num_workers=2"]), (1, []), (2, [])])
+def test_ctrl_c_that_ends_the_workers_and_tee_too_leaves_a_checkpoint(
+    devices: int, options: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    line = shlex.join(command(run, devices, "max_images=1e7", *options))
+    started = subprocess.Popen(
+        ["bash", "-c", f"set -o pipefail; {line} 2>&1 | tee {tmp_path}/log"], cwd=REPOSITORY, start_new_session=True
+    )
+    wait_until((run / "metrics.csv").exists)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal sends it to all that it runs
+    wait_until(lambda: not processes_of(run))
+    assert read_checkpoint(run / "checkpoints" / "last.safetensors")["images_seen"] > 0
+    started.wait(20)

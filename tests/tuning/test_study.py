@@ -13,6 +13,7 @@ from optuna.trial import FixedTrial, TrialState
 from src.config.cli import composed
 from src.core.errors import UserError
 from src.tuning.study import Study, grid, open_study, suggest
+from src.tuning.workers import work
 from tests.helpers.studies import RANDOM, begin, search_config, times_told
 
 FORK = multiprocessing.get_context("fork")
@@ -188,11 +189,28 @@ def test_mistakes_end_in_a_sentence_before_a_study_begins(tmp_path: Path) -> Non
         open_study(tmp_path, {"search": None}, RANDOM)
     with pytest.raises(UserError, match=r"search\.space: .*give \[choices\]"):
         begin(tmp_path, space={"model.latent_dim": {"low": 64, "high": 8}})
+    for option in ("seed=7", "model/adversarial_loss=hinge", "run_dir=/tmp/run"):
+        with pytest.raises(UserError, match=f"^{option.partition('=')[0]}: each trial has its own"):
+            open_study(tmp_path, {"search": search_config(), "options": [option]}, RANDOM)
+    budget = search_config(options=["model=gan", "budget_cpu_s=5"])
+    with pytest.raises(UserError, match="max_images follows from the search's budget"):
+        open_study(tmp_path, {"search": budget, "options": ["max_images=64"]}, RANDOM)
     with pytest.raises(UserError, match=r"~metrics\.monitor: best\.yaml could not remove it"):
         begin(tmp_path, options=["~metrics.monitor"])
     with pytest.raises(UserError, match=r"latnt_dim: there is no such option"):
         begin(tmp_path, space={"model.latnt_dim": [8, 16]})
     assert not (tmp_path / "study.yaml").exists()
+
+
+def test_a_worker_without_the_images_takes_no_trial(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "cat.png").touch()
+    given = {"search": search_config(options=["model=gan"]), "options": ["data=folder", f"data.root={tmp_path}/cats"]}
+    study = open_study(tmp_path / "study", given, RANDOM)
+    (tmp_path / "cats").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"data\.root=.*there is nothing at this path"):
+        work(study.folder, 3)
+    assert study.trials == []
 
 
 def test_studies_of_two_folders_do_not_meet_in_one_database(tmp_path: Path) -> None:

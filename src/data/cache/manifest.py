@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.core.files import file_sha256, write_atomic
+from src.core.files import file_sha256, natural_order, write_atomic
 from src.data.dataset import FilePixels, ImageDataset
 
 FORMAT = 2  # to be raised when what is kept changes its meaning
@@ -107,10 +106,3 @@ def read_cache(folder: Path) -> ImageDataset:
 def short_digest(*parts: Any) -> str:
     """Return 32 hexadecimal digits that identify plain values."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
-def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts cat_2 before cat_10."""
-    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]
-    # The longer number is the larger one, even if it has more digits than Python would convert.
-    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)], name

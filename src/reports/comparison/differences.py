@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ABSENT = "none"
-PLACES = ("run_dir", "resume", "logger", "callbacks.image_grids.folder", "callbacks.checkpoints.folder")
+PLACES = (
+    *("run_dir", "resume", "logger", "callbacks.image_grids.folder", "callbacks.checkpoints.folder"),
+    "callbacks.study",  # of a search: where the first seed of a trial reports to
+)
 # The options that decide what a metric's value means.
 MEASURED_ON = re.compile(
     r"data(?!\.(batch_size|num_workers|cache_dir|seed|augmentation|horizontal_flip)\b)\b"

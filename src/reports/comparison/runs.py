@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from src.core.errors import UserError
+from src.core.files import natural_order
 from src.core.run_folder import CONFIG, ERROR, IMAGES, METRICS, SUMMARY, read_config, read_rows
 from src.reports.comparison.differences import Options, flat
 
@@ -153,11 +154,6 @@ def runs_below(folder: Path) -> Iterator[Path]:
     if (folder / CONFIG).is_file():
         yield folder
     elif folder.is_dir():
-        for child in sorted(folder.iterdir(), key=natural_order):
+        for child in sorted(folder.iterdir(), key=lambda child: natural_order(child.name)):
             if child.is_dir() and not child.name.startswith("."):
                 yield from runs_below(child)
-
-
-def natural_order(path: Path | str) -> list[tuple[int, str]]:
-    """Return a key that sorts names with numbers by the numbers: 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]

@@ -143,6 +143,7 @@ class Comparison:
             for metric in self.metrics
             for which, value in (("best", run.best(metric)), ("final", run.final(metric)))
         }
+        parameters = run.summary.get("parameters") or {}  # averages are copies of their networks
         return {
             "run": run.name,
             **{name: shown(column[position]) for name, column in self.differing.items()},
@@ -153,7 +154,7 @@ class Comparison:
             "images_per_second": run.summary.get("images_per_second") or speed,
             "processor_seconds": run.summary.get("processor_seconds"),
             "wall_time_seconds": run.summary.get("wall_time_seconds"),
-            "parameters": sum((run.summary.get("parameters") or {}).values()) or None,
+            "parameters": sum(count for name, count in parameters.items() if not name.endswith("_ema")) or None,
             "seed": run.config.get("seed"),
             "warnings": run.warnings,
         }

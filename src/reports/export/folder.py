@@ -80,8 +80,18 @@ def publish(folder: Path, names: list[str], repository: str, private: bool) -> s
     print(f"uploading {len(names)} files ({', '.join(names)}), {megabytes:.1f} MB, to {address} ({kind})", flush=True)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        message = "Upload a model of cat faces"
-        api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=names, commit_message=message)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=names,
+            delete_patterns=[
+                *MODELS,
+                PRIOR,
+                "app.py",
+                "requirements.txt",
+            ],  # of a model that was published there before
+            commit_message="Upload a model of cat faces",
+        )
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(

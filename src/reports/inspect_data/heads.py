@@ -56,6 +56,8 @@ def _faults(images: ImageDataset, rows: list[list[Any]]) -> dict[str, np.ndarray
     """Return the positions of images whose heads are too small, cut by the photo's border, or blurred."""
     size, at = images.pixels.shape[-1], {name: position for position, name in enumerate(images.names)}
     kept = [row for row in rows if row[6] == "kept"]
+    if not kept:  # only centers of photos without a cat
+        return {}
     where = np.array([at[row[7]] for row in kept], np.int64)
     boxes, extents = (np.array([row[part] for row in kept], float) for part in (slice(1, 5), slice(8, 10)))
     squares = [square_around(tuple(box), tuple(extent)) for box, extent in zip(boxes, extents.astype(int), strict=True)]

@@ -15,6 +15,7 @@ from src.core.images import to_pillow
 from src.data.archives import listed
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
+from src.data.duplicates import near_duplicate_groups
 from src.reports.html import image_uri, template
 from src.reports.inspect_data.heads import write_heads
 
@@ -39,8 +40,10 @@ def write_page(data: ImageDataModule, config: dict[str, Any], folder: Path) -> d
     brightness, contrast, mean = pixel_statistics(images)
     dark, flat = (values.argsort(stable=True) for values in (brightness, contrast))
     dark, flat = dark[: (brightness < TOO_DARK).sum()], flat[: (contrast < LOW_CONTRAST).sum()]
-    order = images.groups.argsort(stable=True)
-    group_sizes = torch.unique_consecutive(images.groups[order], return_counts=True)[1].tolist()
+    several = getattr(data.source, "decoding", {}).get("cats") == "all"  # groups hold the heads of one photo too
+    alike = torch.from_numpy(near_duplicate_groups(images)) if several else images.groups
+    order = alike.argsort(stable=True)
+    group_sizes = torch.unique_consecutive(alike[order], return_counts=True)[1].tolist()
     members = sorted((part.tolist() for part in order.split(group_sizes)), key=lambda part: (-len(part), part))
     groups = [part for part in members if len(part) > 1]
     numbers = {

@@ -47,7 +47,11 @@ def make_run(folder: Path, fds: list[float], *overrides: str, diversity: float =
             gray = Image.new("RGB", (8 * SIDE + 2, 8 * SIDE + 2), (40 * (step + 1),) * 3)
             gray.save(folder / "images" / f"{kind}_{100 * (step + 1):09d}.png")
     if len(fds) * 100 == length:
-        summary = {"images_per_second": 60.0, "processor_seconds": 12.5, "parameters": {"encoder": 3, "decoder": 4}}
+        summary = {
+            "images_per_second": 60.0,
+            "processor_seconds": 12.5,
+            "parameters": {"encoder": 3, "decoder": 4, "decoder_ema": 4},
+        }
         (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
@@ -79,6 +83,8 @@ def test_runs_are_found_by_folder_pattern_and_sweep_in_the_order_of_their_number
     (runs / "beta1" / "0" / ".hydra").mkdir()
     (runs / "beta1" / "0" / ".hydra" / "config.yaml").touch()  # Hydra's own copy is no run
     assert len(find_runs([str(runs)])) == 6
+    (runs / "lr10²").mkdir()  # a digit that is no number
+    assert len(find_runs([str(runs)])) == 6
     for nothing in (runs / "nowhere", runs / "beta1" / "0" / "images", runs / "gamma*"):
         with pytest.raises(UserError, match="there is no run here"):
             find_runs([str(nothing)])
@@ -92,6 +98,10 @@ def test_only_what_differs_is_told_and_once(tmp_path: Path) -> None:
     assert Comparison(read_runs([one, other])).differing == {
         "seed": [3, 4], "data.batch_size": [8, 16], "model.optimizer.lr": [0.001, 0.1],
     }  # fmt: skip
+    config = yaml.safe_load((one / "config.yaml").read_text())
+    config["callbacks"]["study"] = {"_target_": "src.tuning.workers.ReportToStudy", "number": 3}
+    (one / "config.yaml").write_text(yaml.safe_dump(config))  # the first seed of a trial reports to its study
+    assert "callbacks.study" not in " ".join(Comparison(read_runs([one, other])).differing)
     gan = make_run(tmp_path / "3", [1], "model=gan", "seed=3", "data.batch_size=8")
     assert Comparison(read_runs([one, gan])).differing == {"model": ["VAE", "GAN"]}
     hinge = make_run(tmp_path / "4", [1], "model=gan", "seed=3", "data.batch_size=8", "model/adversarial_loss=hinge")
@@ -225,6 +235,7 @@ def test_page_and_table_from_the_command_line_need_no_torch(runs: Path, tmp_path
         rows = list(csv.DictReader(file))
     assert [row["model.beta"] for row in rows] == ["1", "1", "4", "4", "9", "10"]
     assert [float(row["fd_lite0 best"]) for row in rows] == [50, 51, 30, 31, 5, 6]
+    assert {row["parameters"] for row in rows} <= {"7", ""}  # the average is a copy
 
 
 @pytest.mark.parametrize("output", ["page.txt", "."])
