@@ -128,8 +128,9 @@ def test_ranks_refuse_a_folder_that_holds_a_run_however_resume_is_spelled(tmp_pa
     (run_dir / "checkpoints").mkdir(parents=True)
     checkpoint = run_dir / "checkpoints" / "images_000000032.safetensors"
     checkpoint.write_text("somebody's")
-    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    result = command("src.train", *tiny("vae"), f"run_dir={run_dir}", "resume=null", **rank)
+    address: Any = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    options = [*tiny("vae"), f"run_dir={run_dir}", "resume=null"]
+    result = command("src.train", *options, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", **address)
     assert (result.returncode, checkpoint.read_text()) == (2, "somebody's")
     assert "holds a run; add resume=last to go on with it" in result.stderr
 

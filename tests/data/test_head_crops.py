@@ -109,13 +109,13 @@ def test_a_number_sign_in_the_name_of_a_folder_or_file_joins_nothing(photos: Pat
 
 
 def test_heads_of_one_photo_are_no_near_duplicates_on_the_page(photos: Path, tmp_path: Path) -> None:
-    options = {"crop": "cat", "cats": "all", "image_size": 32, "val_fraction": 0.3}
-    numbers = write_page(FolderDataModule(str(photos), **options), options, tmp_path / "page")
+    data = FolderDataModule(str(photos), crop="cat", cats="all", image_size=32, val_fraction=0.3)
+    numbers = write_page(data, {}, tmp_path / "page")
     assert (numbers["heads kept"], numbers["distinct to the eye"], numbers["with near-duplicates"]) == (3, 3, 0)
     centers = FolderDataModule(str(photos), crop="cat", without_cat="center", image_size=32)
     (photos / "one.png").unlink()
     (photos / "two.jpg").unlink()
-    numbers = write_page(centers, options, tmp_path / "page")
+    numbers = write_page(centers, {}, tmp_path / "page")
     assert (numbers["images"], numbers["heads kept"]) == (31, 0)
 
 

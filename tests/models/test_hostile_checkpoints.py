@@ -471,4 +471,4 @@ def test_file_cut_short_is_refused(part: float, small: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["base.GenerativeModel", "autoencoder.EncodingModel", "adversarial.AdversarialModel"])
 def test_a_class_that_others_are_made_from_is_no_model(name: str) -> None:
     with pytest.raises(UserError):
-        build({"_target_": f"src.models.{name}"}, "model", GenerativeModel)
+        build({"_target_": f"src.models.{name}"}, "model", GenerativeModel)  # type: ignore[type-abstract]

@@ -39,7 +39,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             raise mismatch("an optimizer's state of no weight")
         like = torch.zeros(1, device=weight.device, requires_grad=True)
         like.grad = torch.zeros_like(like)
-        fresh = type(optimizer)([{"params": [like], **optimizer.defaults}])  # AdamW's constructor lacks one of these
+        group = {"params": [like], **optimizer.defaults}  # AdamW's constructor lacks one of these
+        fresh = type(optimizer)([group])  # type: ignore[call-arg]
         fresh.step()
         for name in fresh.state[like].keys() | state.keys():
             value, expected = state.get(name), fresh.state[like].get(name)
