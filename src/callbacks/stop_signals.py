@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import stat
+import time
 from types import FrameType
 from typing import Any
 
@@ -42,6 +43,8 @@ class StopSignals:
         if number == signal.SIGINT == self.received:
             os._exit(128 + signal.SIGINT)
         self.received = number
+        if any(stat.S_ISFIFO(os.fstat(stream).st_mode) for stream in (1, 2)):
+            time.sleep(0.1)  # the program behind the pipe needs a moment to end by the same Ctrl-C
         for stream in (1, 2):
             if is_gone(stream):  # printing would end the process by an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

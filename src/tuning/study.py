@@ -121,28 +121,28 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any]) -> 
             name = f"{folder.name}-{secrets.token_hex(4)}"
             settings = {"name": name, "sampler": sampler, "storage": None, "options": [], **given}
             search = as_search(settings["search"])
-            try:
-                example = suggest(optuna.create_study().ask(), search.space)
-            except (TypeError, ValueError) as error:
-                raise UserError(
-                    f"search.space: {error}; give [choices], or {{low: ..., high: ..., log: ...}}"
-                ) from error
+            names = [option.lstrip("+").partition("=")[0] for option in settings["options"]]
+            if own := [name for name in names if name in (*search.space, "seed", "run_dir", "resume")]:
+                raise UserError(f"{own[0]}: each trial has its own; leave it out, or change the search (search.seeds)")
             options = [*search.options, *settings["options"]]
             if removed := [option for option in options if option.startswith("~")]:
-                raise UserError(f"{removed[0]}: best.yaml could not remove it again; set it to null instead")
-            length = composed("train", [*options, *example])["max_images"]
-            for name in (option.lstrip("+").partition("=")[0] for option in settings["options"]):
-                if name in (*search.space, "seed", "run_dir", "resume"):
-                    raise UserError(
-                        f"{name}: each trial has its own; leave it out, or change the search (search.seeds)"
-                    )
-                if name == "max_images" and length == UNMEASURED:
-                    raise UserError("max_images follows from the search's budget: add budget_cpu_s=null budget_s=null")
+                raise UserError(f"{removed[0]}: best.yaml could not remove it again; take an experiment without it")
+            length = composed("train", [*options, *example(search)])["max_images"]
+            if "max_images" in names and length == UNMEASURED:
+                raise UserError("max_images follows from the search's budget: add budget_cpu_s=null budget_s=null")
             write_atomic(path, yaml.safe_dump(settings, sort_keys=False))
         study = Study(folder)
     if changed := [name for name, value in given.items() if study.settings[name] != value]:
         raise UserError(f"study={folder} keeps its {' and '.join(changed)}: leave it out, or begin another study")
     return study
+
+
+def example(search: Search) -> list[str]:
+    """Return the options of a trial that is sampled at random. Raises UserError for a space that is none."""
+    try:
+        return suggest(optuna.create_study().ask(), search.space)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"search.space: {error}; give [choices], or {{low: ..., high: ..., log: ...}}") from error
 
 
 def as_search(config: dict[str, Any]) -> Search:

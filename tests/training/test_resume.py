@@ -132,6 +132,9 @@ def test_every_optimizer_can_be_resumed(optimizer: str, tmp_path: Path) -> None:
     for length in (32, 64):
         options = [*tiny("vae", "metrics=none"), *chosen, f"run_dir={tmp_path}", f"max_images={length}", "resume=last"]
         launcher.start(config_of(*options), options)
+        assert (tmp_path / "checkpoints" / "images_000000032.safetensors").is_file()
+    rows = [row["images_seen"] for row in curves(tmp_path)]
+    assert rows == sorted(set(rows), key=int)
     assert read_file(tmp_path / "checkpoints" / "last.safetensors")["images_seen"] == 64
 
 

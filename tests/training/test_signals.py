@@ -112,4 +112,6 @@ def test_ctrl_c_that_ends_the_workers_and_tee_too_leaves_a_checkpoint(
     os.killpg(started.pid, signal.SIGINT)  # as a terminal sends it to all that it runs
     wait_until(lambda: not processes_of(run))
     assert read_checkpoint(run / "checkpoints" / "last.safetensors")["images_seen"] > 0
-    started.wait(20)
+    assert not (run / "error.txt").exists()
+    assert started.wait(20)
+    assert "Traceback" not in (tmp_path / "log").read_text()

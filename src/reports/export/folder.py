@@ -84,12 +84,7 @@ def publish(folder: Path, names: list[str], repository: str, private: bool) -> s
             repo_id=repository,
             folder_path=folder,
             allow_patterns=names,
-            delete_patterns=[
-                *MODELS,
-                PRIOR,
-                "app.py",
-                "requirements.txt",
-            ],  # of a model that was published there before
+            delete_patterns=[*MODELS, PRIOR],  # of a model that was published there before
             commit_message="Upload a model of cat faces",
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
