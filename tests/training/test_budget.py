@@ -59,9 +59,10 @@ def test_run_with_a_budget_is_the_run_with_the_images_that_it_measured(
 
 def test_flags_that_lightning_refuses_are_a_sentence_while_the_speed_is_measured(tmp_path: Path) -> None:
     overrides = [*tiny("gan", "metrics=none"), f"run_dir={tmp_path}", "budget_s=60", "+trainer.gradient_clip_val=1"]
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(UserError, match=r"^trainer: .*gradient clipping"):
         start(config_of(*overrides), overrides)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_images_follow_from_the_slower_of_two_budgets() -> None:
