@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from src.config.cli import run
 from src.core.errors import UserError
-from src.core.ranks import RankInfo, agree_on_run_dir, get_rank_info
+from src.core.ranks import RankInfo, agree_on_run_dir, for_life, get_rank_info
 from src.train import train
 from src.training.launcher import launch, rank_environments
 from tests.helpers.commands import REPOSITORY, command, config_of, tiny
@@ -21,9 +22,11 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [*VARIABLES, *(name for name in os.environ if name.startswith("SLURM_"))]:
         monkeypatch.delenv(name, raising=False)
+    yield
+    for_life.close()  # folders that a process of a real run owns until it ends
 
 
 @pytest.mark.parametrize(
