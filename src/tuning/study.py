@@ -127,7 +127,7 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any]) -> 
             options = [*search.options, *settings["options"]]
             if removed := [option for option in options if option.startswith("~")]:
                 raise UserError(f"{removed[0]}: best.yaml could not remove it again; take an experiment without it")
-            length = composed("train", [*options, *example(search)])["max_images"]
+            length = example_config(search, options)["max_images"]
             if "max_images" in names and length == UNMEASURED:
                 raise UserError("max_images follows from the search's budget: add budget_cpu_s=null budget_s=null")
             write_atomic(path, yaml.safe_dump(settings, sort_keys=False))
@@ -137,12 +137,13 @@ def open_study(folder: Path, given: dict[str, Any], sampler: dict[str, Any]) -> 
     return study
 
 
-def example(search: Search) -> list[str]:
-    """Return the options of a trial that is sampled at random. Raises UserError for a space that is none."""
+def example_config(search: Search, options: list[str]) -> dict[str, Any]:
+    """Return the checked config of a trial that is sampled at random. Raises UserError for a space that is none."""
     try:
-        return suggest(optuna.create_study().ask(), search.space)
+        own = suggest(optuna.create_study().ask(), search.space)
     except (TypeError, ValueError) as error:
         raise UserError(f"search.space: {error}; give [choices], or {{low: ..., high: ..., log: ...}}") from error
+    return composed("train", [*options, *own])
 
 
 def as_search(config: dict[str, Any]) -> Search:

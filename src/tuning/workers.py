@@ -25,7 +25,7 @@ from src.core.run_folder import SUMMARY
 from src.evaluation.from_checkpoint import load_run
 from src.models.base import GenerativeModel
 from src.training.launcher import count_ranks, start
-from src.tuning.study import FAILURE, PRUNED_AT, Study, example, suggest
+from src.tuning.study import FAILURE, PRUNED_AT, Study, example_config, suggest
 
 SAMPLES = 64  # drawn at once to measure what a sample costs
 
@@ -54,7 +54,7 @@ class ReportToStudy(PeriodicCallback):
 def work(folder: Path, trials: int) -> None:
     """Run trials until the study has so many and none is abandoned. A request to stop leaves its trial resumable."""
     study = Study(folder)
-    composed("train", [*study.options, *example(study.search)])  # where the images are missing, no trial fails
+    example_config(study.search, study.options)  # where the images are missing, no trial fails
     while taken := study.take(trials):
         trial, lock = taken
         try:
@@ -147,7 +147,7 @@ def start_workers(study: Study, trials: int, workers: int) -> None:
     """
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     gpus = gpus or [str(gpu) for gpu in range(torch.cuda.device_count())]
-    share = min(count_ranks(composed("train", [*study.options, *example(study.search)])["trainer"]), len(gpus))
+    share = min(count_ranks(example_config(study.search, study.options)["trainer"]), len(gpus))
     code = f"from pathlib import Path; from src.tuning.workers import work; work(Path({str(study.folder)!r}), {trials})"
     processes = []
     for index in range(workers):

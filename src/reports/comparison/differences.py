@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ABSENT = "none"
-PLACES = (
-    *("run_dir", "resume", "logger", "callbacks.image_grids.folder", "callbacks.checkpoints.folder"),
-    "callbacks.study",  # of a search: where the first seed of a trial reports to
-)
+# callbacks.study is where the first seed of a search's trial reports to.
+CALLBACKS = ("callbacks.image_grids.folder", "callbacks.checkpoints.folder", "callbacks.study")
+PLACES = ("run_dir", "resume", "logger", *CALLBACKS)
 # The options that decide what a metric's value means.
 MEASURED_ON = re.compile(
     r"data(?!\.(batch_size|num_workers|cache_dir|seed|augmentation|horizontal_flip)\b)\b"
