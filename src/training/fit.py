@@ -3,6 +3,8 @@
 import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,40 +62,37 @@ def fit(config: dict[str, Any]) -> None:
     checkpoints = find_callback(trainer, Checkpoints)
     signals = checkpoints.signals if checkpoints else StopSignals()
     exit_code = 1
-    signals.install()
-    try:
-        with full_disk_explained(run_dir):
+    with guarded(signals):
+        try:
+            with full_disk_explained(run_dir):
+                if trainer.is_global_zero:
+                    print(f"data: {data.source.description}", *filter(None, [origin]), sep="\n", flush=True)
+                    with full_disk_explained(run_dir, config["resume"]):
+                        restore_run_dir(config["resume"], run_dir, checkpoint)
+                        write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
+                for logger in loggers:
+                    logger.log_hyperparams(config)
+                check_loops(trainer.fit_loop.state_dict(), (checkpoint.get("loops") or {}).get("fit_loop", {}))
+                trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
+                if trainer.is_global_zero:
+                    print_summary(write_summary(run_dir, trainer, model, started_at), run_dir)
+            exit_code = 0
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
+                raise
+            # A state of the checkpoint that is another model's, or none.
+            reason = f"{config['resume']} holds a state that can't be restored ({type(error).__name__}: {error!s:.200})"
+            raise UserError(f"the checkpoint {' '.join(reason.split())}; give another") from error
+        except RunStopped as stop:
+            exit_code = STOPPED
             if trainer.is_global_zero:
-                print(f"data: {data.source.description}", *filter(None, [origin]), sep="\n", flush=True)
-                with full_disk_explained(run_dir, config["resume"]):
-                    restore_run_dir(config["resume"], run_dir, checkpoint)
-                    write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
-            for logger in loggers:
-                logger.log_hyperparams(config)
-            check_loops(trainer.fit_loop.state_dict(), (checkpoint.get("loops") or {}).get("fit_loop", {}))
-            trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
-            if trainer.is_global_zero:
-                print_summary(write_summary(run_dir, trainer, model, started_at), run_dir)
-        exit_code = 0
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):
+                again = f"the same command with run_dir={run_dir} resume=last goes on"
+                print(f"stopped by {stop.signal_name} after {model.images_seen:,} images; {again}")
             raise
-        # A state of the checkpoint that is another model's, or none.
-        reason = f"{config['resume']} holds a state that can't be restored ({type(error).__name__}: {error!s:.200})"
-        raise UserError(f"the checkpoint {' '.join(reason.split())}; give another") from error
-    except RunStopped as stop:
-        exit_code = STOPPED
-        if trainer.is_global_zero:
-            again = f"the same command with run_dir={run_dir} resume=last goes on"
-            print(f"stopped by {stop.signal_name} after {model.images_seen:,} images; {again}")
-        raise
-    finally:
-        for logger in loggers:
-            if hasattr(logger, "finish"):
-                logger.finish(exit_code)
-        signals.uninstall()
+        finally:
+            for logger in loggers:
+                if hasattr(logger, "finish"):
+                    logger.finish(exit_code)
 
 
 def measured(config: dict[str, Any]) -> dict[str, Any]:
@@ -101,14 +100,8 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
     model = instantiate(config["model"])
     callbacks = [StepSeeds(config["seed"]), MeasureSpeed(at_least_s=seconds_to_measure(config))]
     trainer = build_trainer(config, model, callbacks, logger=False)
-    signals = StopSignals()
-    signals.install()
-    try:
+    with guarded(StopSignals()):
         trainer.fit(model, instantiate(config["data"]))
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {error}") from error
-    finally:
-        signals.uninstall()
     speed, cpu_speed = (
         trainer.callback_metrics[f"train/images_per_{unit}"].item() for unit in ("second", "cpu_second")
     )
@@ -117,6 +110,18 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
         per_second = f"{speed:,.1f} images/s, {cpu_speed:,.1f} per processor second"
         print(f"measured {per_second}: max_images={max_images}", flush=True)
     return set_max_images(config, max_images)
+
+
+@contextmanager
+def guarded(signals: StopSignals) -> Iterator[None]:
+    """Handle signals in the meantime, and turn what Lightning refuses into a UserError."""
+    signals.install()
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    finally:
+        signals.uninstall()
 
 
 def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[Any]:
