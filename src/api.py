@@ -91,7 +91,7 @@ class Run:
         prior: normal or mixture; None: the mixture where one was fitted. Raises UserError if the model lacks it.
         """
         prior = prior or self.model.default_prior
-        return Images(torch.cat(list(self.model.sample_uint8(num_images, seed, 64, prior, temperature))))
+        return Images(torch.cat(list(self.model.sample_uint8(num_images, seed, prior, temperature))))
 
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
         """Return the latents of images, (N, latent_dim). Raises UserError if the model has no encoder.

@@ -18,7 +18,6 @@ def evaluate(
     neighbors: NonNegativeInt,
     max_reference_images: PositiveInt,
     cache_dir: FolderPath | None,
-    batch_size: PositiveInt,
     importance_samples: PositiveInt,
     max_bound_images: PositiveInt,
     fresh_cats: PositiveInt,

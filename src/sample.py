@@ -3,7 +3,7 @@
 from typing import Literal
 
 from src.config.cli import run
-from src.core.types import BatchSize, CheckpointPath, NonNegativeFloat, OutputPath, PositiveInt, Seed
+from src.core.types import CheckpointPath, NonNegativeFloat, OutputPath, PositiveInt, Seed
 
 MAX_ON_GRID = 256
 
@@ -13,7 +13,6 @@ def sample(
     num_images: PositiveInt,
     seed: Seed,
     output: OutputPath,
-    batch_size: BatchSize,
     prior: Literal["normal", "mixture"] | None,
     temperature: NonNegativeFloat,
     device: Literal["auto", "cpu", "cuda", "mps"],
@@ -34,7 +33,7 @@ def sample(
     model, folder, on_grid = load_run(checkpoint, device).inference, Path(output).absolute(), []
     folder.mkdir(parents=True, exist_ok=True)
     prior = prior or model.default_prior
-    batches = model.sample_uint8(num_images, seed, batch_size, prior, temperature)
+    batches = model.sample_uint8(num_images, seed, prior, temperature)
     for index, image in enumerate(image for batch in batches for image in batch):
         to_pillow(image).save(folder / f"{index:05d}.png")
         on_grid += [image] if index < MAX_ON_GRID else []

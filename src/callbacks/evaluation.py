@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 
 from src.callbacks.periodic import PeriodicCallback, log_metrics
-from src.core.types import BatchSize, PositiveInt, Seed
+from src.core.types import PositiveInt, Seed
 from src.evaluation.evaluator import Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
 from src.models.base import GenerativeModel
@@ -24,14 +24,13 @@ class Evaluation(PeriodicCallback):
     feature_metrics: dict[str, FeatureMetrics]
     num_images: PositiveInt
     reference: Literal["train", "val"] = "train"
-    batch_size: BatchSize = 64
     seed: Seed = 0
     cache_dir: str | None = None
     max_reference_images: PositiveInt = 50_000
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
         data, metrics = trainer.datamodule, list(self.feature_metrics.values())  # type: ignore[attr-defined]
-        options = self.num_images, self.reference, self.seed, self.batch_size, self.max_reference_images, self.cache_dir
+        options = self.num_images, self.reference, self.seed, self.max_reference_images, self.cache_dir
         self.evaluator = Evaluator(model, data, metrics, *options)
         if metrics:
             data.images(self.reference)  # raises UserError now if there are none

@@ -25,6 +25,7 @@ from src.models.vae import VAE
 from src.objectives.kl import kl_per_dimension
 
 Split = Literal["train", "val"]
+BATCH_SIZE = 64  # images that are handled at a time
 IMAGES_OF_FLOOR = 2_560  # twice the features of EfficientNet-Lite0
 MIXTURE_LATENTS = 8_000  # latents that a mixture is fitted on, at most
 KL_SPECTRUM = "kl_nats_of_dimension/"
@@ -43,7 +44,6 @@ class Evaluator:
     num_images: int = 1_000  # samples that all ranks draw together
     reference: Split = "train"  # the images that samples are compared with
     seed: int = 0  # of the samples; rank zero draws what src.sample draws
-    batch_size: int = 64  # results don't depend on it
     max_reference_images: int = 50_000  # of a split; of more, every second, third, ... is taken
     cache_dir: str | None = None  # the folder of the real images' features; None: the user's cache
 
@@ -98,7 +98,7 @@ class Evaluator:
         for metrics in self.feature_metrics:
             real = self.real_features(metrics, self.reference, self.max_reference_images)
             for prior in self.model.priors():
-                samples = self.model.sample_uint8(part, seed, self.batch_size, prior)
+                samples = self.model.sample_uint8(part, seed, prior)
                 tracked = track(samples, part, f"features of {self.num_images:,} samples")
                 suffix = "" if prior == "normal" else f"_{prior}"
                 values |= metrics.compare(real, metrics.extract(tracked), suffix)
@@ -114,9 +114,7 @@ class Evaluator:
     def real_features(self, metrics: FeatureMetrics, split: Split, max_images: int) -> Features:
         """Return the features of a split's images, not augmented, which are computed once and cached."""
         images = self.data.images(split, max_images)
-        batches = partial(
-            self.batches, split, "features of {} real images", max_images=max_images, batch_size=self.batch_size
-        )
+        batches = partial(self.batches, split, "features of {} real images", max_images)
         key = images.digest, self.data.image_size, len(images)
         return metrics.to(self.model.device).cached_features(batches, *key, self.cache_dir)
 
@@ -140,14 +138,12 @@ class Evaluator:
         rows = (encode(self.inputs(images)) for images in self.batches(split, title, max_images))
         return gather_rows(rows, width, self.model.device)
 
-    def batches(
-        self, split: Split, title: str, max_images: int | None = None, batch_size: int = 64
-    ) -> Iterator[Tensor]:
+    def batches(self, split: Split, title: str, max_images: int | None = None) -> Iterator[Tensor]:
         """Yield this rank's uint8 batches of a split, with progress; the title's {} is the number on all ranks."""
         max_images = max_images or self.max_reference_images
         num_images = len(self.data.images(split, max_images))
         part = math.ceil(num_images / self.data.rank_and_world_size()[1])
-        return track(self.data.share(split, batch_size, max_images), part, title.format(f"{num_images:,}"))
+        return track(self.data.share(split, BATCH_SIZE, max_images), part, title.format(f"{num_images:,}"))
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return uint8 images as the model takes them: in [-1, 1], on its device, in its precision."""

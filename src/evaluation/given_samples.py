@@ -10,6 +10,7 @@ from torch import Tensor
 from src.core.errors import UserError
 from src.data.datamodule import FolderDataModule, ImageDataModule
 from src.data.dataset import ImageDataset
+from src.evaluation.evaluator import BATCH_SIZE
 from src.evaluation.from_checkpoint import choose_device
 from src.models.checkpoint.loading import build
 from src.models.inference import LatentModel
@@ -25,9 +26,9 @@ class GivenSamples(LatentModel):
         self.device, self.dtype, self.encoder, self.mixture = device, torch.float32, None, None
 
     def sample_uint8(
-        self, num_images: int, seed: int, batch_size: int, prior: Prior = "normal", temperature: float = 1.0
+        self, num_images: int, seed: int, prior: Prior = "normal", temperature: float = 1.0
     ) -> Iterator[Tensor]:
-        yield from self.images.select(slice(num_images)).batches(batch_size)
+        yield from self.images.select(slice(num_images)).batches(BATCH_SIZE)
 
     def decode(self, latents: Tensor) -> Tensor:
         raise UserError("samples=: these images have no latents to decode")

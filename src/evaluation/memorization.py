@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from src.core.progress import track
 from src.data.dataset import ImageDataset
-from src.evaluation.evaluator import Evaluator
+from src.evaluation.evaluator import BATCH_SIZE, Evaluator
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.features import FeatureNetwork
 
@@ -49,10 +49,10 @@ class TrainingImages:
     mirrored: a mirrored training image counts as one too.
     """
 
-    def __init__(self, images: ImageDataset, network: FeatureNetwork, mirrored: bool, batch_size: int = 64) -> None:
+    def __init__(self, images: ImageDataset, network: FeatureNetwork, mirrored: bool) -> None:
         self.network, self.mirrored = network, mirrored
         features, found = [], []
-        for batch in track(images.batches(batch_size), len(images), f"features of {len(images):,} training images"):
+        for batch in track(images.batches(BATCH_SIZE), len(images), f"features of {len(images):,} training images"):
             features.append(self.features(batch))
             found.append(thumbnails(batch, 0, 0))
         self.of_images, self.thumbnails = torch.cat(features), torch.cat(found)
@@ -104,12 +104,12 @@ def memorization(evaluator: Evaluator, metrics: FeatureMetrics, rows: int) -> tu
     and a grid of at most so many rows and NEIGHBORS + 2 columns, uint8: a sample, a gap, its nearest training images;
     and the distances of these, (rows, NEIGHBORS).
     """
-    name, data, batch_size = metrics.features.name, evaluator.data, evaluator.batch_size
+    name, data = metrics.features.name, evaluator.data
     train = data.images("train", evaluator.max_reference_images)
     metrics.to(evaluator.model.device)
-    search = TrainingImages(train, metrics.features, data.horizontal_flip, batch_size)
+    search = TrainingImages(train, metrics.features, data.horizontal_flip)
     model, count = evaluator.model, min(evaluator.num_images, MAX_SAMPLES)
-    batches = model.sample_uint8(count, evaluator.seed, batch_size, model.default_prior)
+    batches = model.sample_uint8(count, evaluator.seed, model.default_prior)
     samples = torch.cat(list(batches)).cpu()
     found = search.nearest(samples)
     of_each = {"": found} | ({"_val": search.nearest(data.val[:MAX_SAMPLES])} if len(data.val) else {})

@@ -11,14 +11,13 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from src.core.images import to_uint8
 from src.core.progress import track
 from src.data.drawn_cats.source import DrawnCats
-from src.evaluation.evaluator import Evaluator
+from src.evaluation.evaluator import BATCH_SIZE, Evaluator
 from src.metrics.latents import dci, inverse_multiquadric_mmd, mutual_information_gap
 from src.models.autoencoder import EncodingModel
 from src.models.vae import VAE
 from src.objectives.kl import nats_to_bits_per_dimension
 
 COMPARED_LATENTS = 2_000  # at most, for what grows with their square
-BATCH_SIZE = 64
 
 
 @torch.no_grad()
@@ -69,9 +68,9 @@ def likelihood_bounds(
     """Return a VAE's ELBO and its importance-weighted bound on the same images, in bits per dimension."""
     if not isinstance(model, VAE):
         return {}
+    found = evaluator.batches(evaluator.unseen, "bounds on the likelihood of {} images", max_images)
     batches = []
-    for images in evaluator.batches(evaluator.unseen, "bounds on the likelihood of {} images", max_images, 32):
-        inputs = evaluator.inputs(images)
+    for inputs in (evaluator.inputs(part) for images in found for part in images.split(32)):
         elbo = model.losses(inputs)["elbo_nats"]
         batches.append(torch.stack([elbo, model.importance_weighted_bound(inputs, importance_samples)]))
     bounds = torch.cat(batches, dim=1).cpu().double()  # MPS has no float64

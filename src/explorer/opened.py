@@ -46,7 +46,7 @@ class Opened:
 
     def draw(self, seed: int, count: int, prior: str, temperature: float) -> Tensor:
         """Return the images that src.sample draws, uint8 (count, 3, S, S)."""
-        return torch.cat(list(self.model.sample_uint8(count, seed, count, self.prior(prior), temperature)))
+        return torch.cat(list(self.model.sample_uint8(count, seed, self.prior(prior), temperature)))
 
     def latents(self, seed: int, count: int = 1, prior: str = "mixture", temperature: float = 1.0) -> Tensor:
         """Return the latents of these images, (count, D)."""

@@ -92,24 +92,20 @@ class LatentModel(nn.Module, ABC):
         return temperature * torch.stack(latents)
 
     def sample_uint8(
-        self, num_images: int, seed: int, batch_size: int, prior: Prior = "normal", temperature: float = 1.0
+        self, num_images: int, seed: int, prior: Prior = "normal", temperature: float = 1.0
     ) -> Iterator[Tensor]:
-        """Yield images 0 to num_images - 1 of a seed and a prior, in batches of uint8 (batch_size, 3, H, W).
+        """Yield images 0 to num_images - 1 of a seed and a prior, in batches of uint8 (DECODE_BATCH_SIZE, 3, H, W).
 
-        The bytes of an image do not depend on num_images and batch_size. Sums are rounded differently in batches of
-        different sizes, so images are always decoded in batches of DECODE_BATCH_SIZE, at the same positions.
+        The bytes of an image do not depend on num_images. Sums are rounded differently in batches of different sizes,
+        so the last batch is filled up before it is decoded.
         """
         generator = torch.Generator().manual_seed(seed)
-        rest: list[Tensor] = []
         for start in range(0, num_images, DECODE_BATCH_SIZE):
             latents = self.sample_prior(min(DECODE_BATCH_SIZE, num_images - start), generator, prior, temperature)
             filled = torch.cat([latents, latents.new_zeros(DECODE_BATCH_SIZE - len(latents), self.latent_dim)])
             with torch.no_grad():
-                images = to_uint8(self.decode(filled.to(self.device, self.dtype)))[: len(latents)]
-            *batches, last = torch.cat([*rest, images]).split(batch_size)
-            yield from batches
-            rest = [last]
-        yield from rest
+                images = to_uint8(self.decode(filled.to(self.device, self.dtype)))
+            yield images[: len(latents)]
 
 
 class InferenceModel(LatentModel):

@@ -40,7 +40,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
     images = loaded.data(data, reference)
     print(f"data: {images.source.description}", flush=True)
     networks = [instantiate(network) for network in config["metrics"]["feature_metrics"].values()]
-    settings = ("num_images", "reference", "seed", "batch_size", "max_reference_images", "cache_dir")
+    settings = ("num_images", "reference", "seed", "max_reference_images", "cache_dir")
     evaluator = Evaluator(loaded.model, images, networks, *(config[name] for name in settings))
     own_data = not any(value is not None for value in data.values())
     if own_data and evaluator.model.default_prior == "normal":  # a fitted one is what src.sample draws from

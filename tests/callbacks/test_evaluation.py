@@ -36,7 +36,7 @@ def patches() -> dict[str, FeatureMetrics]:
 
 
 def evaluation(tmp_path: Path, num_images: int = 20) -> Evaluation:
-    return Evaluation(8, patches(), num_images, batch_size=8, cache_dir=str(tmp_path / "cache"))
+    return Evaluation(8, patches(), num_images, cache_dir=str(tmp_path / "cache"))
 
 
 def gan_with_batch_normalization() -> GAN:
@@ -59,7 +59,7 @@ def test_distances_are_those_of_the_samples_of_the_seed(tmp_path: Path) -> None:
     model, data = tiny_gan(), tiny_data()
     trainer = train(model, data, 8, [evaluation(tmp_path)])
     (metrics,) = patches().values()
-    samples = model.eval().sample_uint8(20, seed=0, batch_size=20)
+    samples = model.eval().sample_uint8(20, seed=0)
     expected = metrics.compare(metrics.extract([data.images("train")[:]]), metrics.extract(samples))
     found = {name: trainer.callback_metrics[name].item() for name in expected}
     assert found == pytest.approx(expected, rel=1e-4)
@@ -93,7 +93,7 @@ class Decoded(ScriptedModel):
 
 def latents_of_rank(tmp_path: Path, rank: int, world_size: int) -> Tensor:
     model, data, (metrics,) = Decoded(), as_process(tiny_data(), rank, world_size), patches().values()
-    Evaluator(model, data, [metrics], num_images=11, batch_size=4, cache_dir=str(tmp_path)).sample_metrics()
+    Evaluator(model, data, [metrics], num_images=11, cache_dir=str(tmp_path)).sample_metrics()
     latents = torch.cat(model.latents)
     return latents[latents.any(dim=1)]  # what fills a batch up is zero
 

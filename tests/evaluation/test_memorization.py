@@ -35,13 +35,13 @@ class Draws(ScriptedModel):
         super().__init__()
         self.images = images
 
-    def sample_uint8(self, num_images: int, seed: int, batch_size: int, *args: object) -> Iterator[Tensor]:
-        yield from self.images[:num_images].split(batch_size)
+    def sample_uint8(self, num_images: int, seed: int, *args: object) -> Iterator[Tensor]:
+        yield from self.images[:num_images].split(16)
 
 
 def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dict[str, float], Tensor]:
     metrics = FeatureMetrics(PatchMeans(), {"fd": FrechetDistance()})
-    evaluator = Evaluator(Draws(images), data, [metrics], num_images=500, batch_size=16)
+    evaluator = Evaluator(Draws(images), data, [metrics], num_images=500)
     values, grid, distances = memorization(evaluator, metrics, rows)
     assert len(grid) == len(distances) * (distances.shape[1] + 2)
     assert torch.equal(distances, distances.sort(dim=1).values)
@@ -49,7 +49,7 @@ def evaluated(images: Tensor, data: ImageDataModule, rows: int = 2) -> tuple[dic
 
 
 def searched(count: int = 40, mirrored: bool = True) -> TrainingImages:
-    return TrainingImages(in_memory(IMAGES[:count], [""] * count), PatchMeans(), mirrored, batch_size=7)
+    return TrainingImages(in_memory(IMAGES[:count], [""] * count), PatchMeans(), mirrored)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -69,7 +69,7 @@ def test_samples_are_those_that_the_model_is_sampled_with(tmp_path: Path) -> Non
     evaluator = Evaluator(model, data, [metrics], num_images=8, cache_dir=str(tmp_path))
     evaluator.fit_prior()
     _, grid, _ = memorization(evaluator, metrics, 3)
-    drawn = next(model.sample_uint8(3, 0, 3, "mixture"))
+    drawn = next(model.sample_uint8(3, 0, "mixture"))
     assert torch.equal(grid.unflatten(0, (3, -1))[:, 0], drawn)
 
 

@@ -12,7 +12,7 @@ PLACES = ("run_dir", "resume", "logger", *CALLBACKS)
 MEASURED_ON = re.compile(
     r"data(?!\.(batch_size|num_workers|cache_dir|seed|augmentation|horizontal_flip)\b)\b"
     r"|metrics(?!\.weights_path\b)\b"
-    r"|callbacks\.evaluation(?!\.(every_images|batch_size|cache_dir|feature_metrics)\b)\b"
+    r"|callbacks\.evaluation(?!\.(every_images|cache_dir|feature_metrics)\b)\b"
 )
 Options = dict[str, Any]  # by name, with dots
 

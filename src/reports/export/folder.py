@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -45,7 +46,7 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
     metrics = measured(run)
     write_atomic(folder / EXPORTED, to_bytes(without_training(content, facts | {"metrics": metrics})))
     prior = model.default_prior
-    save_grid(next(model.sample_uint8(NUM_IMAGES, 0, NUM_IMAGES, prior)), folder / "grid.png", COLUMNS)
+    save_grid(torch.cat(list(model.sample_uint8(NUM_IMAGES, 0, prior))), folder / "grid.png", COLUMNS)
     names = [EXPORTED, "grid.png"]
     if onnx:
         metadata = {key: str(value) for key, value in (facts | metrics).items()}

@@ -72,8 +72,7 @@ def measure(
 ) -> MeasuredModel:
     """Measure a model, its mixture fitted if it encodes, by as many samples as held-out images, uint8 (N, 3, S, S)."""
     samples, *of_mixture = (
-        distance.measure(torch.cat(list(model.sample_uint8(len(held_out), seed, BATCH_SIZE, prior))))
-        for prior in model.priors()
+        distance.measure(torch.cat(list(model.sample_uint8(len(held_out), seed, prior)))) for prior in model.priors()
     )
     if not isinstance(model, EncodingModel):
         return MeasuredModel(samples)
