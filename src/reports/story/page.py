@@ -53,9 +53,9 @@ def render(
     training, held_out = data.images("train")[:NUM_TRAINING], data.images("val")[:num_images]
     distance = FeatureDistance(network, training)
     real = distance.measure(held_out)
-    for run in runs.values():
-        Evaluator(run.model, data).fit_prior()
-    measured = {name: measure(run.model, training, held_out, distance, seed) for name, run in runs.items()}
+    options: Any = {"seed": seed, "max_reference_images": num_images}
+    evaluators = {name: Evaluator(run.model, data, **options) for name, run in runs.items()}
+    measured = {name: measure(each, training, held_out, distance) for name, each in evaluators.items()}
     seconds = {name: json.loads((run.folder / SUMMARY).read_text())["wall_time_seconds"] for name, run in runs.items()}
     gan = read_run(runs["gan"].folder, "")
     return template(__file__).render(
