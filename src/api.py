@@ -1,10 +1,4 @@
-"""The front for Python and notebooks, in a checkout of this project:
-
-    from src.api import open_run, train
-
-    run = train("model=vae", "max_images=20_000")       # or open_run("outputs/..."), open_run("best.safetensors")
-    run.sample(16, seed=0)                              # a notebook shows the images as a grid
-    run.interpolate(run.encode("cat.jpg"), run.encode("other.jpg"), steps=8).save("way.png")
+"""The front for Python and notebooks, in a checkout of this project; README.md has an example.
 
 Errors are UserError, with the sentences of the command line.
 """
@@ -13,7 +7,6 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +166,9 @@ def train(*overrides: str) -> Run:
     A run that is interrupted (Ctrl-C) is opened too, at its last checkpoint. Raises UserError for a mistake in the
     overrides, RuntimeError where a run of several ranks fails.
     """
-    typed = list(overrides)
-    if not any(override.startswith("run_dir=") for override in typed):
-        typed.append(f"run_dir=outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    config = composed("train", typed)
+    config = composed("train", [*overrides])
     try:
-        start(config, typed)
+        start(config, [*overrides])
     except RunFailed as failure:
         if not failure.requested:
             raise RuntimeError(f"the run failed: {failure.reason}") from failure
