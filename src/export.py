@@ -20,18 +20,12 @@ def export(
     """
     from pathlib import Path
 
-    from src.core.errors import UserError
-    from src.core.run_folder import CHECKPOINTS, CONFIG
     from src.evaluation.from_checkpoint import load_run
     from src.reports.export.card import license_of, measured
     from src.reports.export.folder import publish as upload
     from src.reports.export.folder import write_folder
 
     folder = Path(output).absolute()
-    if (folder / CONFIG).is_file() or (folder / CHECKPOINTS).is_dir():
-        raise UserError(
-            f"output={output} is a run folder, whose checkpoints the export would hide; give another folder"
-        )
     run = load_run(checkpoint, "cpu")
     given = license_of(run.config["data"], license)
     if wandb:  # before the work

@@ -142,7 +142,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         raise UserError(f"can't read the checkpoint {path}: there is no such file or run folder")
     folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
-    for file in (path / EXPORTED, folder / BEST, folder / LAST, *reversed(numbered_checkpoints(folder).values())):
+    for file in (folder / BEST, folder / LAST, *reversed(numbered_checkpoints(folder).values()), path / EXPORTED):
         if file.is_file():
             return file
     if folder.is_dir() or (path / CONFIG).is_file():

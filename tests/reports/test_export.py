@@ -5,6 +5,7 @@ import getpass
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -212,11 +213,12 @@ def test_card_names_metrics_and_their_number_of_samples(runs: dict[str, Run], tm
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["README.md", "grid.png", "model.safetensors"]
 
 
-def test_a_run_folder_is_not_exported_into(runs: dict[str, Run]) -> None:
-    folder = runs["gan"].folder
-    with pytest.raises(UserError, match="is a run folder, whose checkpoints the export would hide"):
-        export(**config_of(f"checkpoint={folder}", f"output={folder}", name="export"))
-    assert not (folder / "model.safetensors").exists()
+def test_an_export_into_a_run_folder_hides_no_checkpoint(runs: dict[str, Run], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs["gan"].folder, folder)
+    export(**config_of(f"checkpoint={folder}", f"output={folder}", "onnx=false", name="export"))
+    assert (folder / "model.safetensors").is_file()
+    assert open_run(folder).loaded.path == folder / "checkpoints" / "best.safetensors"
 
 
 def test_each_data_set_has_its_license(runs: dict[str, Run]) -> None:
