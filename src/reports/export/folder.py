@@ -52,21 +52,16 @@ def write_folder(run: LoadedRun, folder: Path, name: str, license: License, onnx
         metadata = {key: str(value) for key, value in (facts | metrics).items()}
         names += write_models(model, folder, metadata, facts["image_size"])
         if prior == "mixture":
-            write_prior(model.mixture, folder / PRIOR)
+            mixture: Any = model.mixture
+            weights = mixture.weights.double().numpy()  # of float32 the sum is not exactly 1
+            arrays = {"means": mixture.means.numpy(), "choleskies": mixture.choleskies.numpy()}
+            np.savez(folder / PRIOR, weights=weights / weights.sum(), **arrays)
             names.append(PRIOR)
         shutil.copyfile(Path(__file__).with_name("app.py"), folder / "app.py")
         (folder / "requirements.txt").write_text(REQUIREMENTS)
         names += ["app.py", "requirements.txt"]
     write_card(folder / "README.md", run, facts, metrics, license, names)
     return [*names, "README.md"]
-
-
-def write_prior(mixture: Any, path: Path) -> None:
-    """Write the mixture of Gaussians: weights (K,), means (K, D) and Cholesky factors of the covariances (K, D, D)."""
-    used = mixture.weights > 0
-    weights = mixture.weights[used].double()
-    means, choleskies = mixture.means[used].numpy(), mixture.choleskies[used].numpy()
-    np.savez(path, weights=(weights / weights.sum()).numpy(), means=means, choleskies=choleskies)
 
 
 def publish(folder: Path, names: list[str], repository: str, private: bool) -> str:
