@@ -93,21 +93,32 @@ def signature_of(target: str) -> Signature | None:
 
 def class_signature(node: ast.ClassDef, module: str) -> Signature:
     """Return the signature of a class: of its __init__, of its fields as a dataclass, or the one that it inherits."""
-    bases = [signature_of(f"{module}.{base.id}") for base in node.bases if isinstance(base, ast.Name)]
-    inherited = next((signature for signature in bases if signature), Signature({}))
+    found = [signature_of(f"{module}.{base.id}") for base in node.bases if isinstance(base, ast.Name)]
+    bases = [signature for signature in found if signature]
+    merged = {name: parameter for base in reversed(bases) for name, parameter in base.parameters.items()}
+    inherited = Signature(merged, any(base.takes_others for base in bases))
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             own = read_parameters(item, module)
             if not own.takes_others:
                 return own
-            # A constructor that takes **options hands them to its base class, and itself gives what must be given.
-            optional = {name: parameter._replace(required=False) for name, parameter in inherited.parameters.items()}
-            return Signature(optional | own.parameters, inherited.takes_others)
+            # A constructor that takes **options hands them to its base class, beside arguments that it gives itself.
+            known = own.parameters.keys() | arguments_of_base(item, list(inherited.parameters))
+            others = {name: parameter for name, parameter in inherited.parameters.items() if name not in known}
+            return Signature(own.parameters | others, inherited.takes_others)
     if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         return inherited
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
     own_fields = {field.target.id: Parameter(field.annotation, module, field.value is None) for field in fields}  # type: ignore[union-attr]
     return Signature(inherited.parameters | own_fields)
+
+
+def arguments_of_base(constructor: ast.FunctionDef, parameters: list[str]) -> set[str]:
+    """Return which of the base class's parameters a constructor gives to `super().__init__` itself."""
+    for node in ast.walk(constructor):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+            return {*parameters[: len(node.args)], *(keyword.arg for keyword in node.keywords if keyword.arg)}
+    return set()
 
 
 def read_parameters(function: ast.FunctionDef, module: str) -> Signature:

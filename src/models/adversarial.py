@@ -1,6 +1,7 @@
 """The base class of models that train against a discriminator: its logits, and its training step."""
 
 import math
+from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from src.core.errors import UserError
-from src.models.base import GenerativeModel
-from src.models.ema import relative_distance
+from src.core.schedules import Schedule, as_schedule
+from src.core.types import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from src.models.base import GenerativeModel, OptimizerFactory
+from src.models.ema import relative_distance, update_ema
 from src.networks.augmentation import Augmentation
 from src.objectives.adversarial import AdversarialLoss
 from src.objectives.gradient_penalty import GradientPenalty
@@ -22,33 +25,43 @@ class AdversarialModel(GenerativeModel):
 
     The discriminator sees real and generated images through the same augmentation. Gradient penalties are taken with
     respect to the images before augmentation.
+
+    augmentation: transforms of real and generated images before the discriminator.
+    ema_halflife_images: memory of the averaged generator or decoder, which makes all images shown and evaluated; 0: no
+    averaging. At first it is ema_rampup times the images seen (Karras et al., 2020); null: never, as init_from sets it.
+    freeze_discriminator_layers: its first layers with weights that are never trained, for fine-tuning on few images
+    (FreezeD: Mo et al., 2020).
+    options: of the next base class.
     """
 
     ddp_strategy = "ddp_find_unused_parameters_true"
 
-    def add_discriminator(
+    def __init__(
         self,
         discriminator: nn.Module,
         adversarial_loss: AdversarialLoss,
         gradient_penalty: GradientPenalty,
-        augmentation: Augmentation | None,
-        freeze_layers: int = 0,
+        discriminator_optimizer: OptimizerFactory,
+        augmentation: Augmentation | None = None,
+        ema_halflife_images: NonNegativeFloat | Schedule = 20_000.0,
+        ema_rampup: PositiveFloat | None = 0.15,
+        freeze_discriminator_layers: NonNegativeInt = 0,
+        **options: Any,
     ) -> None:
-        """Set up the discriminator and its objectives; constructors call it once.
-
-        freeze_layers: its first layers with weights that are never trained (FreezeD: Mo et al., 2020).
-        """
+        super().__init__(**options)
         self.automatic_optimization = False
         self.discriminator = discriminator.to(memory_format=self.memory_format)
         layers = [layer for layer in discriminator.children() if any(True for _ in layer.parameters())]
-        for layer in layers[:freeze_layers]:
+        for layer in layers[:freeze_discriminator_layers]:
             layer.requires_grad_(False)
         self.discriminator_weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
         if not self.discriminator_weights:
-            raise UserError(f"model.freeze_discriminator_layers={freeze_layers} freezes all {len(layers)}; give fewer")
+            frozen = f"model.freeze_discriminator_layers={freeze_discriminator_layers}"
+            raise UserError(f"{frozen} freezes all {len(layers)}; give fewer")
         self.adversarial_loss, self.gradient_penalty = adversarial_loss, gradient_penalty
-        self.augmentation = augmentation
-        self.scheduled |= gradient_penalty.scheduled
+        self.discriminator_optimizer, self.augmentation = discriminator_optimizer, augmentation
+        self.scheduled |= {"ema_halflife_images": as_schedule(ema_halflife_images)} | gradient_penalty.scheduled
+        self.ema_rampup = ema_rampup
 
     def augment(self, images: Tensor) -> Tensor:
         """Return images as the discriminator sees them: (N, 3, H, W) -> (N, 3, H, W)."""
@@ -108,6 +121,13 @@ class AdversarialModel(GenerativeModel):
         for weight in self.discriminator_weights:
             weight.requires_grad_(True)
         return self.adversarial_loss.generator(real_logits, fake_logits)
+
+    def update_average(self, average: nn.Module, network: nn.Module, batch_images: int, num_batches: int = 1) -> None:
+        """Move the averaged network towards the trained one by some batches, of which the last is not yet counted."""
+        halflife = self.scheduled["ema_halflife_images"](self.images_seen)
+        if self.ema_rampup:
+            halflife = min(halflife, self.ema_rampup * (self.images_seen + batch_images))
+        update_ema(average, network, num_batches * batch_images, halflife)
 
     def take_step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
         """Backpropagate the loss, a scalar, and take one optimizer step."""

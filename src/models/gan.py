@@ -8,27 +8,18 @@ from torch import Tensor, nn
 
 from src.core.errors import UserError
 from src.core.schedules import Schedule, as_schedule
-from src.core.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from src.core.types import Fraction, PositiveInt
 from src.models.adversarial import AdversarialModel, measure
 from src.models.base import OptimizerFactory
-from src.models.ema import update_ema
-from src.networks.augmentation import Augmentation
-from src.objectives.adversarial import AdversarialLoss
-from src.objectives.gradient_penalty import GradientPenalty
 
 
 class GAN(AdversarialModel):
     """A GAN: each step trains the discriminator on real and generated images, then the generator.
 
     discriminator_steps: discriminator updates per generator update, each on a batch of its own.
-    ema_halflife_images: memory of the averaged generator, which generates all images shown and evaluated; 0: no
-    averaging. At first it is ema_rampup times the images seen (Karras et al., 2020); null: never, as init_from sets it.
-    augmentation: transforms of real and generated images before the discriminator.
-    freeze_discriminator_layers: its first layers with weights that are never trained, for fine-tuning on few images
-    (FreezeD: Mo et al., 2020).
     beta2: replaces the second beta of both optimizers.
     compile_networks: use torch.compile, from the first step.
-    options: learning_rate_factor and channels_last of GenerativeModel.
+    options: of AdversarialModel, and learning_rate_factor and channels_last of GenerativeModel.
     """
 
     inference_parts: ClassVar = {"decoder": "generator_ema"}
@@ -36,17 +27,9 @@ class GAN(AdversarialModel):
     def __init__(
         self,
         generator: nn.Module,
-        discriminator: nn.Module,
-        adversarial_loss: AdversarialLoss,
-        gradient_penalty: GradientPenalty,
         generator_optimizer: OptimizerFactory,
-        discriminator_optimizer: OptimizerFactory,
         latent_dim: PositiveInt,
         discriminator_steps: PositiveInt = 1,
-        ema_halflife_images: NonNegativeFloat | Schedule = 20_000.0,
-        ema_rampup: PositiveFloat | None = 0.15,
-        augmentation: Augmentation | None = None,
-        freeze_discriminator_layers: NonNegativeInt = 0,
         beta2: Fraction | Schedule | None = None,
         compile_networks: bool = False,
         **options: Any,
@@ -55,14 +38,8 @@ class GAN(AdversarialModel):
         self.compile_networks = compile_networks
         self.generator = generator.to(memory_format=self.memory_format)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False)
-        self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
-        self.latent_dim = latent_dim
+        self.generator_optimizer, self.latent_dim = generator_optimizer, latent_dim
         self.discriminator_steps = discriminator_steps
-        self.ema_rampup = ema_rampup
-        self.scheduled["ema_halflife_images"] = as_schedule(ema_halflife_images)
-        self.add_discriminator(
-            discriminator, adversarial_loss, gradient_penalty, augmentation, freeze_discriminator_layers
-        )
         if beta2 is not None:
             self.scheduled["beta2"] = as_schedule(beta2)
 
@@ -77,41 +54,26 @@ class GAN(AdversarialModel):
     def training_step(self, real: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
         real = real.contiguous(memory_format=self.memory_format)
         scheduled = self.apply_schedules()
-        step = self.images_seen // (len(real) * self.trainer.world_size)
+        generator_optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]
+        batch_images = len(real) * self.trainer.world_size
+        step = self.images_seen // batch_images
         trains_generator = (step + 1) % self.discriminator_steps == 0
         with torch.set_grad_enabled(trains_generator):
             fake = self.generate(real)
-        scalars = self.discriminator_step(real, fake, step)
+        scalars = self.train_discriminator(discriminator_optimizer, real, fake, step)
+
         if trains_generator:
-            scalars |= self.generator_step(real, fake, step // self.discriminator_steps)
+            # The images that the discriminator was just trained on: generating others would cost a sixth of a step.
+            loss = self.generator_loss(real, fake).mean()
+            self.take_step(generator_optimizer, loss)
+            self.update_average(self.generator_ema, self.generator, batch_images, self.discriminator_steps)
+            scalars |= {
+                "generator_loss": loss.detach(),
+                "generator_learning_rate": generator_optimizer.param_groups[0]["lr"],
+                **measure(step // self.discriminator_steps, "generator", self.generator, self.generator_ema),
+            }
         self.count_images(real)
         return scalars | scheduled
-
-    def discriminator_step(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor | float]:
-        """Update the discriminator on as many real as generated images, (N, 3, H, W) each; return scalars to log."""
-        _, optimizer = self.optimizers()  # type: ignore[attr-defined]
-        return self.train_discriminator(optimizer, real, fake, step)
-
-    def generator_step(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor | float]:
-        """Update the generator and its average, with as many real as generated images; return scalars to log.
-
-        real, fake: (N, 3, H, W). The generated images are those that the discriminator was just trained on, since
-        generating others would cost a sixth of a step.
-        """
-        optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
-        loss = self.generator_loss(real, fake).mean()
-        self.take_step(optimizer, loss)
-
-        batch_images = len(real) * self.trainer.world_size
-        halflife = self.scheduled["ema_halflife_images"](self.images_seen)
-        if self.ema_rampup:
-            halflife = min(halflife, self.ema_rampup * (self.images_seen + batch_images))
-        update_ema(self.generator_ema, self.generator, batch_images * self.discriminator_steps, halflife)
-        return {
-            "generator_loss": loss.detach(),
-            "generator_learning_rate": optimizer.param_groups[0]["lr"],
-            **measure(step, "generator", self.generator, self.generator_ema),
-        }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = [

@@ -4,14 +4,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.core.schedules import Schedule, as_schedule
-from src.core.types import NonNegativeFloat, PositiveInt
+from src.core.types import NonNegativeFloat
 from src.models.autoencoder import EncodingModel
-from src.models.base import OptimizerFactory
 from src.objectives.kl import TargetKL, free_bits_kl, kl_per_dimension, nats_to_bits_per_dimension
-from src.objectives.likelihood import Likelihood
 
 
 class VAE(EncodingModel):
@@ -19,23 +17,15 @@ class VAE(EncodingModel):
 
     beta: a number, a schedule in images seen, or a TargetKL.
     free_bits: nats per latent dimension, on average over a batch, that cost the same whether used or not.
-    options: mixture_components, learning_rate_factor and channels_last of EncodingModel.
+    options: of EncodingModel, the networks among them.
     """
 
     head_outputs_per_latent = 2  # the posterior's mean and log-variance
 
     def __init__(
-        self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        likelihood: Likelihood,
-        optimizer: OptimizerFactory,
-        latent_dim: PositiveInt,
-        beta: NonNegativeFloat | Schedule = 1.0,
-        free_bits: NonNegativeFloat = 0.0,
-        **options: Any,
+        self, beta: NonNegativeFloat | Schedule = 1.0, free_bits: NonNegativeFloat = 0.0, **options: Any
     ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
+        super().__init__(**options)
         self.beta, self.free_bits = as_schedule(beta), free_bits
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,19 +4,13 @@ import copy
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.core.distributed import all_reduce_mean
 from src.core.schedules import Schedule, as_schedule
-from src.core.types import NonNegativeFloat, PositiveFloat, PositiveInt
+from src.core.types import NonNegativeFloat
 from src.models.adversarial import AdversarialModel, measure
-from src.models.base import OptimizerFactory
-from src.models.ema import update_ema
 from src.models.vae import VAE
-from src.networks.augmentation import Augmentation
-from src.objectives.adversarial import AdversarialLoss
-from src.objectives.gradient_penalty import GradientPenalty
-from src.objectives.likelihood import Likelihood
 
 
 class VAEGAN(VAE, AdversarialModel):
@@ -26,40 +20,15 @@ class VAEGAN(VAE, AdversarialModel):
 
     adversarial_weight: size of the adversarial loss's gradient with respect to the logits, relative to that of the
     likelihood: an adaptive factor fixes the ratio of their root mean squares (after Esser et al., 2021, equation 7).
-    augmentation: transforms of real and generated images before the discriminator.
-    ema_halflife_images: memory of the averaged decoder, which generates all images shown and evaluated; 0: no
-    averaging. At first it is ema_rampup times the images seen; null: never, as init_from sets it.
-    options: beta and free_bits of VAE, mixture_components, learning_rate_factor and channels_last of EncodingModel.
+    options: of VAE, EncodingModel and AdversarialModel.
     """
 
     inference_parts: ClassVar = VAE.inference_parts | {"decoder": "decoder_ema"}
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        likelihood: Likelihood,
-        discriminator: nn.Module,
-        adversarial_loss: AdversarialLoss,
-        gradient_penalty: GradientPenalty,
-        optimizer: OptimizerFactory,
-        discriminator_optimizer: OptimizerFactory,
-        latent_dim: PositiveInt,
-        adversarial_weight: NonNegativeFloat | Schedule = 0.5,
-        augmentation: Augmentation | None = None,
-        ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
-        ema_rampup: PositiveFloat | None = 0.05,
-        **options: Any,
-    ) -> None:
-        super().__init__(encoder, decoder, likelihood, optimizer, latent_dim, **options)
-        self.add_discriminator(discriminator, adversarial_loss, gradient_penalty, augmentation)
-        self.discriminator_optimizer = discriminator_optimizer
-        self.decoder_ema = copy.deepcopy(decoder).requires_grad_(False)
-        self.ema_rampup = ema_rampup
-        self.scheduled |= {
-            "adversarial_weight": as_schedule(adversarial_weight),
-            "ema_halflife_images": as_schedule(ema_halflife_images),
-        }
+    def __init__(self, adversarial_weight: NonNegativeFloat | Schedule = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        self.decoder_ema = copy.deepcopy(self.decoder).requires_grad_(False)
+        self.scheduled["adversarial_weight"] = as_schedule(adversarial_weight)
 
     def decode_logits(self, latents: Tensor) -> Tensor:
         return (self.decoder if self.training else self.decoder_ema)(latents)
@@ -68,7 +37,8 @@ class VAEGAN(VAE, AdversarialModel):
         real = images.contiguous(memory_format=self.memory_format)
         scheduled = self.apply_schedules()
         optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]
-        step = self.images_seen // (len(real) * self.trainer.world_size)
+        batch_images = len(real) * self.trainer.world_size
+        step = self.images_seen // batch_images
 
         losses, logits = self.losses_and_logits(real)
         latents = torch.randn(len(real) // 2, self.latent_dim, device=real.device, dtype=real.dtype)
@@ -87,11 +57,8 @@ class VAEGAN(VAE, AdversarialModel):
         self.take_step(optimizer, loss)
 
         scalars |= self.training_scalars(losses)
+        self.update_average(self.decoder_ema, self.decoder, batch_images)
         self.count_images(real)
-        halflife = scheduled["ema_halflife_images"]
-        if self.ema_rampup:
-            halflife = min(halflife, self.ema_rampup * self.images_seen)
-        update_ema(self.decoder_ema, self.decoder, len(real) * self.trainer.world_size, halflife)
         return {
             **{name: values.detach().mean() for name, values in losses.items()},
             **scalars,

@@ -12,6 +12,9 @@ from src.core.types import NonNegativeFloat, Number, PositiveInt, WholeNumber
 
 VAE = {"_target_": "src.models.vae.VAE", "_partial_": True}
 
+AUTOENCODING = {"encoder", "decoder", "likelihood", "optimizer", "latent_dim"}
+ADVERSARIAL = {"discriminator", "adversarial_loss", "gradient_penalty", "discriminator_optimizer"}
+
 
 def refusal(config: dict[str, Any]) -> str:
     with pytest.raises(UserError) as refused:
@@ -45,6 +48,25 @@ def test_what_is_missing_is_named() -> None:
     assert "also wants drawing_seed" in refusal(
         {"_target_": "src.data.datamodule.DrawnCatsDataModule", "num_images": 3}
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("src.models.vae.VAE", AUTOENCODING),
+        ("src.models.gan.GAN", ADVERSARIAL | {"generator", "generator_optimizer", "latent_dim"}),
+        ("src.models.vae_gan.VAEGAN", AUTOENCODING | ADVERSARIAL),
+    ],
+)
+def test_what_is_missing_for_the_base_classes_is_named_too(target: str, wanted: set[str]) -> None:
+    start, _, names = refusal({"_target_": target}).rstrip(".").partition(" also wants ")
+    assert start == f": {target}"
+    assert set(names.split(", ")) == wanted
+
+
+def test_argument_that_an_heir_gives_its_base_class_is_no_option() -> None:
+    ada = {"_target_": "src.networks.augmentation.AdaptiveAugmentation", "probability": 0.5}
+    assert refusal(ada).startswith("probability: src.networks.augmentation.AdaptiveAugmentation has no such option; ")
 
 
 def test_partial_may_leave_out_what_the_caller_gives() -> None:

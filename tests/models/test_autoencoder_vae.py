@@ -119,7 +119,8 @@ def linear_vae(posterior_error: float) -> tuple[VAE, MultivariateNormal]:
     encoder, affine = nn.Flatten(), nn.Linear(2, 12)
     encoder.num_features = 12  # type: ignore[assignment]
     decoder = nn.Sequential(affine, nn.Unflatten(1, (3, 2, 2)))
-    vae = VAE(encoder, decoder, Untransformed(Fixed(standard_deviation**2)), torch.optim.Adam, latent_dim=2)
+    likelihood = Untransformed(Fixed(standard_deviation**2))
+    vae = VAE(encoder=encoder, decoder=decoder, likelihood=likelihood, optimizer=torch.optim.Adam, latent_dim=2)
     with torch.no_grad():
         affine.weight.copy_(torch.linalg.qr(torch.randn(12, 2)).Q * torch.tensor([1.0, 0.3]))
         weight, precision = affine.weight, affine.weight.square().sum(0) / standard_deviation**2 + 1

@@ -44,7 +44,7 @@ def test_discriminator_step_leaves_generator_unchanged() -> None:
     gan = stepped_gan()
     generator, average = snapshot(gan.generator), snapshot(gan.generator_ema)
     discriminator = snapshot(gan.discriminator)
-    gan.discriminator_step(REAL, gan.generate(REAL), step=0)
+    gan.train_discriminator(gan.both[1], REAL, gan.generate(REAL), step=0)
     assert identical(gan.generator, generator)
     assert identical(gan.generator_ema, average)
     assert not identical(gan.discriminator, discriminator)
@@ -53,10 +53,10 @@ def test_discriminator_step_leaves_generator_unchanged() -> None:
 
 def test_generator_step_leaves_discriminator_unchanged() -> None:
     gan = stepped_gan()
-    gan.discriminator_step(REAL, gan.generate(REAL), step=0)
+    gan.train_discriminator(gan.both[1], REAL, gan.generate(REAL), step=0)
     generator, discriminator = snapshot(gan.generator), snapshot(gan.discriminator)
     left_behind = gradients(gan.discriminator)
-    gan.generator_step(REAL, gan.generate(REAL), 0)
+    gan.take_step(gan.both[0], gan.generator_loss(REAL, gan.generate(REAL)).mean())
     assert identical(gan.discriminator, discriminator)
     assert not identical(gan.generator, generator)
     torch.testing.assert_close(gradients(gan.discriminator), left_behind, rtol=0, atol=0)
@@ -312,7 +312,7 @@ def test_penalized_step_of_the_discriminator_is_exact_in_mixed_precision(
         gan.generate = lambda real: fake.clone()  # type: ignore[method-assign]
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            scalars.append(gan.discriminator_step(REAL, gan.generate(REAL), step=0))
+            scalars.append(gan.train_discriminator(gan.both[1], REAL, gan.generate(REAL), step=0))
     torch.testing.assert_close(scalars[1], scalars[0], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(gradients(mixed.discriminator), gradients(exact.discriminator), rtol=1e-5, atol=1e-6)
 
