@@ -65,7 +65,7 @@ class Evaluator:
             return {}
         means: defaultdict[str, MeanMetric] = defaultdict(lambda: MeanMetric("disable").to(self.model.device))
         for images in self.batches(split, "losses on {} images"):
-            for name, values in self.model.evaluation_losses(self.inputs(images)).items():
+            for name, values in self.model.losses(self.inputs(images)).items():
                 means[name].update(values)
         return {name: float(mean.compute()) for name, mean in means.items()}
 

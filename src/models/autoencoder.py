@@ -62,19 +62,11 @@ class EncodingModel(GenerativeModel):
         """Return -log p(image | latents) in the images' precision: (N, 3, H, W), (N, latent_dim) -> (N,)."""
         return -self.likelihood.log_prob(images, self.decode_logits(latents).to(images.dtype))
 
-    def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
-        return self.losses(images)
-
-    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """Return further scalars of a training step to log, given its losses."""
-        return {}
-
     def training_step(self, images: Tensor, batch_idx: int) -> dict[str, Tensor | float]:
         scheduled = self.apply_schedules()
         losses = self.losses(images)
-        scalars = self.training_scalars(losses)
         self.count_images(images)
-        return {name: values.mean() for name, values in losses.items()} | scalars | scheduled
+        return {name: values.mean() for name, values in losses.items()} | scheduled
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

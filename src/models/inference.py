@@ -48,7 +48,7 @@ class LatentModel(nn.Module, ABC):
         """Return the decoded latents of images, (N, 3, H, W) in [-1, 1]; UserError if the model has no encoder."""
         return self.decode(self.encode(images))
 
-    def evaluation_losses(self, images: Tensor) -> dict[str, Tensor]:
+    def losses(self, images: Tensor) -> dict[str, Tensor]:
         """Return the losses to evaluate on held-out images (N, 3, H, W), one value per image: (N,) each."""
         return {}
 

@@ -27,6 +27,7 @@ class VAE(EncodingModel):
     ) -> None:
         super().__init__(**options)
         self.beta, self.free_bits = as_schedule(beta), free_bits
+        self.scheduled["beta"] = self.beta
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's mean and log-variance: (N, 3, H, W) -> (N, latent_dim) each."""
@@ -44,7 +45,10 @@ class VAE(EncodingModel):
         return self.losses_and_logits(images)[0]
 
     def losses_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses and the logits (N, 3, H, W) decoded from a sample of each image's posterior."""
+        """Return the losses and the logits (N, 3, H, W) decoded from a sample of each image's posterior.
+
+        In training a TargetKL adapts to them.
+        """
         mean, log_variance = self.posterior(images)
         latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         logits = self.decode_logits(latents).to(images.dtype)
@@ -53,8 +57,11 @@ class VAE(EncodingModel):
         kl = kl_by_dimension.sum(dim=1)
         kl_term = free_bits_kl(kl_by_dimension, self.free_bits) if self.training and self.free_bits else kl
         negative_elbo = reconstruction + kl
+        beta = self.beta(self.images_seen)
+        if self.training and isinstance(self.beta, TargetKL):
+            self.beta.observe(kl)
         losses = {
-            "loss": reconstruction + self.beta(self.images_seen) * kl_term,
+            "loss": reconstruction + beta * kl_term,
             "elbo_nats": -negative_elbo,
             "reconstruction_nats": reconstruction,
             "kl_nats": kl,
@@ -78,9 +85,3 @@ class VAE(EncodingModel):
             log_ratio = 0.5 * (noise.square() + log_variance - latents.square()).sum(dim=1)
             log_weights.append(log_ratio - self.reconstruction_nats(images, latents))
         return torch.stack(log_weights).logsumexp(dim=0) - math.log(num_samples)
-
-    def training_scalars(self, losses: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        beta = torch.as_tensor(self.beta(self.images_seen), device=self.device)
-        if isinstance(self.beta, TargetKL):
-            self.beta.observe(losses["kl_nats"])
-        return {"beta": beta}

@@ -56,7 +56,6 @@ class VAEGAN(VAE, AdversarialModel):
         loss = losses["loss"].mean() + (factor * adversarial_gradient * generated_logits).sum()
         self.take_step(optimizer, loss)
 
-        scalars |= self.training_scalars(losses)
         self.update_average(self.decoder_ema, self.decoder, batch_images)
         self.count_images(real)
         return {

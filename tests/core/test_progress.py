@@ -63,6 +63,6 @@ def test_reference_is_bounded_by_evenly_spaced_images() -> None:
     assert (images == data.images("train")[::3]).all()
     counted = []
     model = tiny_vae()
-    model.evaluation_losses = lambda images: counted.append(len(images)) or {"loss": images[:, 0, 0, 0]}  # type: ignore[method-assign, func-returns-value]
+    model.losses = lambda images: counted.append(len(images)) or {"loss": images[:, 0, 0, 0]}  # type: ignore[method-assign, func-returns-value]
     Evaluator(model, data, max_reference_images=20).losses("train")
     assert sum(counted) == 14

@@ -91,6 +91,15 @@ def test_training_moves_beta_towards_the_target_kl_and_the_checkpoint_keeps_it()
     torch.testing.assert_close(vae.state_dict()["beta.log_beta"], torch.tensor(2.0))
 
 
+def test_only_training_moves_beta_and_after_the_loss() -> None:
+    vae = tiny_vae(beta=TargetKL(target_nats=1e-6, response_images=40.0)).eval()
+    vae.losses(IMAGES)
+    assert vae.beta(0) == 1
+    losses = vae.train().losses(IMAGES)
+    torch.testing.assert_close(losses["loss"], losses["reconstruction_nats"] + losses["kl_nats"])
+    assert vae.beta(0) > 1
+
+
 def test_training_counts_images() -> None:
     vae = tiny_vae()
     train(vae, tiny_data(batch_size=4), max_images=12)

@@ -129,7 +129,7 @@ def check_outputs(model: LatentModel) -> None:
         with torch.random.fork_rng(devices=[]):
             for prior in model.priors():
                 values.append(images := model.sample(2, generator, prior))
-                values += model.evaluation_losses(images).values()
+                values += model.losses(images).values()
     except RuntimeError:  # a mixture of other weights than probabilities
         values = [torch.tensor(math.nan)]
     if not all(value.isfinite().all() for value in values):
