@@ -47,10 +47,11 @@ def sample(
     if film:
         from src.core.files import write_atomic
         from src.core.films import film_bytes
-        from src.evaluation.latent_space import tour
+        from src.evaluation.latent_space import closed_path, decode, spherical
 
         stops = model.sample_prior(num_images, torch.Generator().manual_seed(seed), prior, temperature)
-        write_atomic(folder.with_name(f"{folder.name}.{film}"), film_bytes(tour(model, stops, frames), film, scale))
+        images = list(decode(model, torch.stack(list(closed_path(stops, spherical, frames)))))
+        write_atomic(folder.with_name(f"{folder.name}.{film}"), film_bytes(images, film, scale))
         print(f"a film through them and back to the first: {folder.with_name(f'{folder.name}.{film}')}")
 
 

@@ -94,8 +94,7 @@ def steepest_directions(model: LatentModel, latents: Tensor, num_directions: int
 
 def linear(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """Return points on straight lines, both ends among them: two (..., D) -> (..., steps, D)."""
-    weight = torch.linspace(0, 1, steps)[:, None]
-    return (1 - weight) * start[..., None, :] + weight * end[..., None, :]
+    return torch.lerp(start[..., None, :], end[..., None, :], torch.linspace(0, 1, steps)[:, None])
 
 
 def spherical(start: Tensor, end: Tensor, steps: int, center: Tensor | float = 0.0) -> Tensor:
@@ -116,11 +115,6 @@ def closed_path(latents: Tensor, path: Path, steps: int) -> Iterator[Tensor]:
     """Yield frames (..., D) on the way from each of (K, ..., D) to the next and from the last to the first."""
     for start, end in pairwise([*latents, latents[0]]):
         yield from path(start, end, steps + 1)[..., :-1, :].movedim(-2, 0)
-
-
-def tour(model: LatentModel, latents: Tensor, steps: int) -> list[Tensor]:
-    """Return the frames, uint8 (3, S, S), of a film that closes: on great circles through latents (K, D)."""
-    return list(decode(model, torch.stack(list(closed_path(latents, spherical, steps)))))
 
 
 def project(latents: Tensor, method: Literal["pca", "tsne"]) -> Tensor:

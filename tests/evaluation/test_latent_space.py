@@ -21,7 +21,6 @@ from src.evaluation.latent_space import (
     snap_to_grid,
     spherical,
     steepest_directions,
-    tour,
 )
 from tests.helpers.tiny import LATENT_DIM, ScriptedModel, random_images, tiny_autoencoder, tiny_gan, tiny_vae
 
@@ -74,13 +73,13 @@ def test_one_image_or_one_dimension_has_a_place_on_the_map(
     assert len(snap_to_grid(points, 24)) >= min(shape[0], 2)
 
 
-def test_a_tour_begins_each_leg_at_a_latent_and_closes() -> None:
-    model, latents = tiny_gan(), normal(3, LATENT_DIM)
-    frames = tour(model, latents, 4)
-    assert len(frames) == 12
-    torch.testing.assert_close(torch.stack(frames[::4]), decode(model, latents), rtol=0, atol=1)
-    around = tour(model, latents.roll(1, dims=0), 4)
-    torch.testing.assert_close(torch.stack(around), torch.stack([*frames[8:], *frames[:8]]), rtol=0, atol=1)
+def test_a_closed_path_begins_each_leg_at_a_latent_and_comes_back() -> None:
+    latents = normal(3, LATENT_DIM)
+    way = torch.stack(list(closed_path(latents, spherical, 4)))
+    assert way.shape == (12, LATENT_DIM)
+    torch.testing.assert_close(way[::4], latents)
+    around = torch.stack(list(closed_path(latents.roll(1, dims=0), spherical, 4)))
+    torch.testing.assert_close(around, way.roll(4, dims=0))
 
 
 def test_a_traversal_moves_one_coordinate_and_keeps_the_others() -> None:
