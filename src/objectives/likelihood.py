@@ -5,6 +5,7 @@ The mean of a likelihood turns logits into images in [-1, 1].
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +16,12 @@ from src.core.types import PositiveFloat
 
 MIN_DISPERSION = 1e-8
 HALF_LEVEL = 1 / 255  # of the 256 gray levels in [-1, 1]
+# One number for all pixels, the variance of a Gaussian or the scale of a Laplace or logistic distribution, given the
+# squared or absolute errors (N, 3, H, W), whose mean is its maximum likelihood estimate.
+Dispersion = Callable[[Tensor], Tensor]
 
 
-class Dispersion(nn.Module, ABC):
-    """One number for all pixels: the variance of a Gaussian, or the scale of a Laplace or logistic distribution."""
-
-    @abstractmethod
-    def forward(self, deviations: Tensor) -> Tensor:
-        """Return the dispersion, a scalar.
-
-        deviations: (N, 3, H, W), squared or absolute errors, whose mean is the maximum likelihood estimate.
-        """
-
-
-class Fixed(Dispersion):
+class Fixed(nn.Module):
     """A given dispersion, in units of [-1, 1] (squared, for a variance)."""
 
     value: Tensor
@@ -41,7 +34,7 @@ class Fixed(Dispersion):
         return self.value.to(deviations.dtype)
 
 
-class Learned(Dispersion):
+class Learned(nn.Module):
     """A parameter, trained with the networks."""
 
     def __init__(self, initial: PositiveFloat) -> None:
@@ -52,7 +45,7 @@ class Learned(Dispersion):
         return self.log_value.exp().to(deviations.dtype)
 
 
-class Optimal(Dispersion):
+class Optimal(nn.Module):
     """The analytic optimum for the batch of all ranks: the mean deviation.
 
     Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders", section 4. The
