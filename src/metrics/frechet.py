@@ -27,19 +27,6 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     return distance.clamp(min=0)
 
 
-def spread(covariance: Tensor) -> Tensor:
-    """Return the root of the mean squared distance between two draws, up to a constant: (D, D) -> ()."""
-    return covariance.trace().sqrt()
-
-
-def effective_dimension(covariance: Tensor) -> Tensor:
-    """Return the participation ratio of the eigenvalues: (D, D) -> ().
-
-    It is the number of directions if all have the same variance, and at most K - 1 for K distinct images.
-    """
-    return covariance.trace().square() / covariance.square().sum()
-
-
 @dataclass(frozen=True, eq=False)
 class Features:
     """Features of images, float32 (N, D) on the CPU; mean and covariance are float64 on `device`, computed once."""
@@ -86,14 +73,14 @@ class FrechetDistance:
 class Diversity:
     """Diversity of generated images as a fraction of that of real ones; 0 if all generated images are alike.
 
-    The value is the ratio of their spreads; `_dimension` is that of their effective dimensions, which also falls when
-    there are few kinds of images far from each other.
+    The value is the ratio of the root mean squared distances between two images. `_dimension` is the ratio of effective
+    dimensions, the participation ratio of the covariance's eigenvalues: the number of directions if all have the same
+    variance, and at most K - 1 for K distinct images, so it falls when few kinds of images are far from each other.
     """
 
     def __call__(self, real: Features, generated: Features) -> dict[str, float]:
         """Return both values under the suffixes of their names."""
-        ratios = {
-            suffix: measure(generated.covariance) / measure(real.covariance)
-            for suffix, measure in {"": spread, "_dimension": effective_dimension}.items()
-        }
+        traces = generated.covariance.trace() / real.covariance.trace()
+        squares = generated.covariance.square().sum() / real.covariance.square().sum()
+        ratios = {"": traces.sqrt(), "_dimension": traces.square() / squares}
         return {suffix: float(ratio.nan_to_num(0.0)) for suffix, ratio in ratios.items()}

@@ -4,26 +4,33 @@ import pytest
 import torch
 
 from src.metrics.feature_metrics import FeatureMetrics
-from src.metrics.frechet import Diversity, Features, effective_dimension, spread
+from src.metrics.frechet import Diversity, Features
 from tests.helpers.feature_networks import PatchMeans, gaussian_sample, smooth_images
 
 
-def test_spread_is_the_root_mean_squared_distance_of_pairs() -> None:
-    sample = gaussian_sample(400, 5, seed=0)
-    pairs = torch.pdist(sample).square().mean().sqrt()
-    assert float(spread(sample.T.cov()) * 2**0.5) == pytest.approx(float(pairs))
+def with_variances(*variances: float) -> Features:
+    """Features whose covariance is diagonal, of these variances up to a factor."""
+    axes = torch.tensor(variances, dtype=torch.float64).sqrt().diag()
+    return Features(torch.cat([axes, -axes]))
 
 
-def test_effective_dimension_counts_equal_directions() -> None:
-    assert float(effective_dimension(torch.diag(torch.tensor([3.0, 3.0, 3.0, 0.0])))) == pytest.approx(3)
-    assert float(effective_dimension(torch.diag(torch.tensor([1.0, 1e-9])))) == pytest.approx(1)
+def test_diversity_is_the_ratio_of_root_mean_squared_distances_of_pairs() -> None:
+    real, generated = gaussian_sample(400, 5, seed=0), gaussian_sample(300, 5, seed=1) * torch.arange(5)
+    pairs = [torch.pdist(sample).square().mean().sqrt() for sample in (generated, real)]
+    assert Diversity()(Features(real), Features(generated))[""] == pytest.approx(float(pairs[0] / pairs[1]))
+
+
+def test_dimension_counts_equal_directions() -> None:
+    plane = with_variances(1.0, 1.0)
+    assert Diversity()(plane, with_variances(3.0, 3.0, 3.0, 0.0))["_dimension"] == pytest.approx(3 / 2)
+    assert Diversity()(plane, with_variances(1.0, 1e-9))["_dimension"] == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize("kinds", [2, 3, 5])
-def test_of_few_images_it_is_at_most_one_less(kinds: int) -> None:
+def test_dimension_of_few_images_is_at_most_one_less(kinds: int) -> None:
     images = torch.randn(kinds, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    drawn = images[torch.arange(1_000) % kinds]
-    assert float(effective_dimension(drawn.T.cov())) <= kinds - 1 + 1e-9
+    line = Features(gaussian_sample(400, 1, seed=0))  # of one dimension
+    assert Diversity()(line, Features(images[torch.arange(1_000) % kinds]))["_dimension"] <= kinds - 1 + 1e-9
 
 
 def test_diversity_of_the_same_half_as_wide_and_all_alike() -> None:
