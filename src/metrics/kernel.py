@@ -1,39 +1,23 @@
 """The kernel distance between two samples of features, called KID on Inception's (Binkowski et al., 2018)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
 
 from src.core.errors import UserError
 from src.core.types import PositiveInt
 from src.metrics.frechet import Features
 
 
-def unbiased_mmd(kernel: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of two samples, (M, D) and (N, D) -> (); may be negative.
-
-    kernel: (M, D), (N, D) -> (M, N). Gretton et al. (2012), equation 3.
-    """
-
-    def mean_of_pairs(values: Tensor) -> Tensor:
-        return (values.sum() - values.trace()) / (len(values) * (len(values) - 1))
-
-    return mean_of_pairs(kernel(a, a)) + mean_of_pairs(kernel(b, b)) - 2 * kernel(a, b).mean()
-
-
-def polynomial_mmd(real: Tensor, generated: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy under the kernel (a.b / D + 1)^3: (M, D), (N, D) -> ()."""
-    return unbiased_mmd(lambda a, b: (a @ b.mT / a.shape[1] + 1) ** 3, real, generated)
-
-
 @dataclass(frozen=True)
 class KernelDistance:
-    """Mean and standard deviation of polynomial_mmd over random subsets of real and generated features.
+    """Mean and standard deviation, over random subsets of the features, of the squared maximum mean discrepancy.
 
-    Of more than max_samples features every second, third, ... is taken. The subsets depend on `seed` and on the
-    features' order, never on the global random state.
+    It is unbiased, so it may be negative (Gretton et al., 2012, equation 3), and its kernel is (a.b / D + 1)^3. Of more
+    than max_samples features every second, third, ... is taken. The subsets depend on `seed` and on the order of the
+    features, never on the global random state.
     """
 
     subsets: PositiveInt = 100
@@ -54,5 +38,5 @@ class KernelDistance:
 
         is_whole_sample = size == len(real_sample) == len(generated_sample)
         rounds = 1 if is_whole_sample else self.subsets
-        values = torch.stack([polynomial_mmd(subset(real_sample), subset(generated_sample)) for _ in range(rounds)])
+        values = torch.stack([poly_mmd(subset(real_sample), subset(generated_sample)) for _ in range(rounds)])
         return {"": float(values.mean()), "_std": float(values.std(correction=0))}

@@ -7,8 +7,7 @@ from scipy.stats import entropy
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import mutual_info_score
 from torch import Tensor
-
-from src.metrics.kernel import unbiased_mmd
+from torchmetrics.image.kid import maximum_mean_discrepancy
 
 BINS = 20
 SMALLEST = 1e-9
@@ -24,7 +23,7 @@ def active_units(means: Tensor) -> int:
 
 
 def inverse_multiquadric_mmd(latents: Tensor, prior: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy between two samples, (M, D) and (N, D) -> (); may be negative.
+    """Unbiased squared maximum mean discrepancy between two samples, (N, D) each -> (); may be negative.
 
     The sum of the kernels C / (C + |a - b|^2), C = 2 D s for the scales s = 0.1, 0.2, 0.5, 1, 2, 5, 10, which suit a
     prior of N(0, I) (Tolstikhin et al., 2018, "Wasserstein auto-encoders", section 4 and its code).
@@ -36,7 +35,7 @@ def inverse_multiquadric_mmd(latents: Tensor, prior: Tensor) -> Tensor:
         squared_distance = torch.cdist(a, b).square()
         return torch.stack([scale / (scale + squared_distance) for scale in scales]).sum(dim=0)
 
-    return unbiased_mmd(kernel, latents, prior)
+    return maximum_mean_discrepancy(kernel(latents, latents), kernel(latents, prior), kernel(prior, prior))
 
 
 def mutual_information_gap(latents: Values, factors: Values) -> float:
