@@ -5,7 +5,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,12 +20,7 @@ from src.metrics.frechet import Features, FrechetDistance
 INCEPTION_NAMES = {"fid": "fd", "kid": "kd"}
 FORMAT = "6"  # to be raised when a network's preprocessing or the content of the cached files changes
 MIN_IMAGES_OF_FLOOR = 8
-
-
-class Distance(Protocol):
-    """A distance of generated images from real ones, such as FrechetDistance, by their features."""
-
-    def __call__(self, real: Features, generated: Features) -> dict[str, float]: ...
+Distance = Callable[[Features, Features], dict[str, float]]  # of (real, generated): values by the suffix of their name
 
 
 class FeatureMetrics:
@@ -96,15 +91,14 @@ class FeatureMetrics:
         data_digest stands for the images' content, order and subset; num_images are those of all ranks. Every rank must
         call it; rank zero reads and writes the file. A damaged one is replaced; an unwritable folder costs only time.
         """
-        name = self.cache_name(data_digest, image_size, num_images)
-        key = name, self.float64_device
-        if key not in self.kept:
-            folder = Path(cache_dir).expanduser() if cache_dir else user_cache_dir() / "features"
-            self.kept[key] = self.read_or_extract(folder / name, batches)
-        return self.kept[key]
-
-    def read_or_extract(self, path: Path, batches: Callable[[], Iterable[Tensor]]) -> Features:
-        """Return the features that rank zero finds in a file, or extract them and let it write the file."""
+        network = self.features.name
+        # The name is another one whenever the features could be others.
+        parts = [FORMAT, data_digest, image_size, num_images, network, self.features.digest]
+        key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:24]
+        folder = Path(cache_dir).expanduser() if cache_dir else user_cache_dir() / "features"
+        path = folder / f"{network}-{image_size}px-{num_images}-{key}.npz"
+        if (found := self.kept.get((path.name, self.float64_device))) is not None:
+            return found
         values = None
         if get_rank() == 0 and path.exists():
             try:
@@ -113,21 +107,14 @@ class FeatureMetrics:
             except Exception as error:  # a damaged file can raise anything, and the images are still there
                 warnings.warn(f"{path} is damaged ({type(error).__name__}) and is computed again", stacklevel=2)
         values = broadcast_object(values, self.device)
-        if values is not None:
-            return Features(values, self.float64_device)
-        features = self.extract(batches())
-        if get_rank() == 0:
-            try:
-                with io.BytesIO() as file:
-                    np.savez(file, allow_pickle=False, features=features.values.numpy())
-                    write_atomic(path, file.getvalue())
-            except OSError as error:
-                warnings.warn(f"the features of the real images are not cached: {error}", stacklevel=2)
+        if values is None:
+            values = self.extract(batches()).values
+            if get_rank() == 0:
+                try:
+                    with io.BytesIO() as file:
+                        np.savez(file, allow_pickle=False, features=values.numpy())
+                        write_atomic(path, file.getvalue())
+                except OSError as error:
+                    warnings.warn(f"the features of the real images are not cached: {error}", stacklevel=2)
+        features = self.kept[path.name, self.float64_device] = Features(values, self.float64_device)
         return features
-
-    def cache_name(self, data_digest: str, image_size: int, num_images: int) -> str:
-        """Return a file name that is another one whenever the features could be others."""
-        name = self.features.name
-        parts = [FORMAT, data_digest, image_size, num_images, name, self.features.digest]
-        key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:24]
-        return f"{name}-{image_size}px-{num_images}-{key}.npz"

@@ -75,24 +75,27 @@ def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     assert source.reads == 2
 
 
-def test_every_part_changes_the_key() -> None:
+def test_every_part_changes_the_name_of_the_file(tmp_path: Path) -> None:
     class OtherWeights(PatchMeans):
         digest = "other"
 
     class OtherNetwork(PatchMeans):
         name = "other"
 
-    names = [
-        metrics_of().cache_name("digest", 64, 20),
-        metrics_of().cache_name("other", 64, 20),
-        metrics_of().cache_name("digest", 32, 20),
-        metrics_of().cache_name("digest", 64, 21),
-        metrics_of(OtherWeights()).cache_name("digest", 64, 20),
-        metrics_of(OtherNetwork()).cache_name("digest", 64, 20),
-    ]
-    assert len(set(names)) == len(names)
+    source = Source()
+    for metrics, digest, image_size, num_images in (
+        (metrics_of(), "digest", 64, 20),
+        (metrics_of(), "other", 64, 20),
+        (metrics_of(), "digest", 32, 20),
+        (metrics_of(), "digest", 64, 21),
+        (metrics_of(OtherWeights()), "digest", 64, 20),
+        (metrics_of(OtherNetwork()), "digest", 64, 20),
+    ):
+        metrics.cached_features(source, digest, image_size, num_images, str(tmp_path))
+    assert source.reads == len(list(tmp_path.iterdir())) == 6
     # Every distance is of the same features.
-    assert metrics_of(kd=KernelDistance(max_samples=5)).cache_name("digest", 64, 20) == names[0]
+    metrics_of(kd=KernelDistance(max_samples=5)).cached_features(source, "digest", 64, 20, str(tmp_path))
+    assert source.reads == 6
 
 
 def test_unwritable_folder_costs_only_time(tmp_path: Path) -> None:
