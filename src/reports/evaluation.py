@@ -12,12 +12,15 @@ from torch import Tensor
 from src.config.validation import instantiate
 from src.core.files import write_atomic
 from src.core.images import save_grid, to_pillow
+from src.data.datamodule import ImageDataModule
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.from_checkpoint import load_run
-from src.evaluation.given_samples import LoadedSamples
+from src.evaluation.given_samples import GivenSamples
 from src.evaluation.memorization import MAX_SAMPLES, memorization
 from src.evaluation.representation import representation
 from src.models.autoencoder import EncodingModel
+from src.models.checkpoint.loading import build
+from src.models.inference import LatentModel
 
 if TYPE_CHECKING:
     from src.logger.wandb import WandbLogger
@@ -27,27 +30,30 @@ Nearest = dict[str, tuple[Tensor, Tensor]]  # a network -> a grid of samples and
 
 def run_evaluation(config: dict[str, Any]) -> None:
     """Evaluate what the config of src.evaluate names: open it and its images, write, and send to W&B if asked to."""
-    checkpoint, data, reference = config["checkpoint"], config["data"], config["reference"]
+    checkpoint, samples, data, reference = (config[name] for name in ("checkpoint", "samples", "data", "reference"))
     if checkpoint:
-        loaded: Any = load_run(checkpoint, config["device"])
-    else:
-        loaded = LoadedSamples(str(config["samples"]), config["num_images"], data, config["device"])
-        config["num_images"] = loaded.model.num_images
-    if config["wandb"]:  # before the work
-        from src.logger.wandb import continue_run
+        loaded = load_run(checkpoint, config["device"])
+        model: LatentModel = loaded.model
+        if config["wandb"]:  # before the work
+            from src.logger.wandb import continue_run
 
-        logger = continue_run(loaded.content, loaded.folder)
-    images = loaded.data(data, reference)
+            logger = continue_run(loaded.content, loaded.folder)
+        images, folder = loaded.data(data, reference), loaded.folder
+    else:
+        model = given = GivenSamples(str(samples), config["num_images"], data, config["device"])
+        config["num_images"] = len(given.images)
+        whole = {"val_fraction": 0.0} if reference == "train" else {}
+        images, folder = build(data | whole, "data", ImageDataModule), Path(f"{Path(samples)}-metrics")
     print(f"data: {images.source.description}", flush=True)
     networks = [instantiate(network) for network in config["metrics"]["feature_metrics"].values()]
     settings = ("num_images", "reference", "seed", "max_reference_images", "cache_dir")
-    evaluator = Evaluator(loaded.model, images, networks, *(config[name] for name in settings))
+    evaluator = Evaluator(model, images, networks, *(config[name] for name in settings))
     own_data = not any(value is not None for value in data.values())
-    if own_data and evaluator.model.default_prior == "normal":  # a fitted one is what src.sample draws from
+    if own_data and model.default_prior == "normal":  # a fitted one is what src.sample draws from
         evaluator.fit_prior()
-    folder = Path(config["output"] or loaded.folder)
+    folder = Path(config["output"] or folder)
     options = {name: config[name] for name in ("importance_samples", "max_bound_images", "fresh_cats")}
-    facts = {"checkpoint": str(checkpoint)} if checkpoint else {"samples": str(config["samples"])}
+    facts = {"checkpoint": str(checkpoint)} if checkpoint else {"samples": str(samples)}
     written = write_evaluation(evaluator, folder, facts | {"own_data": own_data}, config["neighbors"], **options)
     if config["wandb"]:
         log_evaluation(logger, evaluator, *written)

@@ -9,14 +9,16 @@ import torch
 
 from src.core.errors import UserError
 from src.core.images import to_pillow
+from src.data.datamodule import ImageDataModule
 from src.data.folder import Folder
 from src.evaluate import evaluate
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.from_checkpoint import LoadedRun
-from src.evaluation.given_samples import LoadedSamples
+from src.evaluation.given_samples import GivenSamples
 from src.evaluation.representation import representation
 from src.metrics.feature_metrics import FeatureMetrics
 from src.metrics.frechet import FrechetDistance
+from src.models.checkpoint.loading import build
 from src.reports.evaluation import write_evaluation
 from tests.helpers.commands import config_of
 from tests.helpers.feature_networks import PatchMeans, smooth_images
@@ -35,8 +37,7 @@ def test_a_folder_is_evaluated_as_the_samples_it_holds(tmp_path: Path, capsys: p
     options = [f"samples={given}", "data=folder", f"data.root={real}", f"data.cache_dir={tmp_path}/cache"]
     config = config_of(*options, "metrics=none", name="evaluate")
     data = config["data"]
-    loaded = LoadedSamples(given, 20, data, "cpu")
-    model, images = loaded.model, loaded.data(data, "train")
+    model, images = GivenSamples(given, 20, data, "cpu"), build(data | {"val_fraction": 0.0}, "data", ImageDataModule)
     assert len(model.images) == 15  # every second
     assert len(images.images("train")) == 40
     assert "15 images of given, of which 15 were scaled to 64x64" in capsys.readouterr().out
