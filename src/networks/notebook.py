@@ -17,20 +17,24 @@ class NotebookGenerator(nn.Sequential):
         super().__init__(*layers, nn.ConvTranspose2d(width, 3, 3, 2, 1, output_padding=1), nn.Tanh())
 
 
-class NotebookDiscriminator(nn.Sequential):
-    """A discriminator: images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
-
-    def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
-        layers = strided_convolutions(image_size, width)
-        super().__init__(*layers, nn.Flatten(), nn.Linear(width * 4 * 4, 1), nn.Flatten(0))
-
-
 class NotebookEncoder(nn.Sequential):
     """An encoder: images (N, 3, H, W) in [-1, 1] -> features (N, num_features), to which the model adds its heads."""
 
     def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
-        super().__init__(*strided_convolutions(image_size, width), nn.Flatten())
+        layers: list[nn.Module] = []
+        channels = 3
+        for wider in channels_by_resolution(image_size, width, width):
+            layers += [nn.Conv2d(channels, wider, 3, 2, 1), nn.ReLU()]
+            channels = wider
+        super().__init__(*layers, nn.Flatten())
         self.num_features = width * 4 * 4
+
+
+class NotebookDiscriminator(nn.Sequential):
+    """A discriminator, the encoder and a linear layer: images (N, 3, H, W) in [-1, 1] -> logits (N,)."""
+
+    def __init__(self, image_size: ImageSize, width: PositiveInt) -> None:
+        super().__init__(*NotebookEncoder(image_size, width), nn.Linear(width * 4 * 4, 1), nn.Flatten(0))
 
 
 class NotebookDecoder(nn.Sequential):
@@ -39,13 +43,3 @@ class NotebookDecoder(nn.Sequential):
     def __init__(self, image_size: ImageSize, latent_dim: PositiveInt, width: PositiveInt) -> None:
         *layers, _ = NotebookGenerator(image_size, latent_dim, width)
         super().__init__(*layers)
-
-
-def strided_convolutions(image_size: int, width: int) -> list[nn.Module]:
-    """Return the layers from images (N, 3, image_size, image_size) down to (N, width, 4, 4)."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for wider in channels_by_resolution(image_size, width, width):
-        layers += [nn.Conv2d(channels, wider, 3, 2, 1), nn.ReLU()]
-        channels = wider
-    return layers
