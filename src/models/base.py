@@ -42,11 +42,6 @@ class GenerativeModel(LatentModel, LightningModule):
         self.encoder = self.mixture = None
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
-    @property  # type: ignore[misc]
-    def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
-        return next(self.parameters()).dtype
-
     def inference_config(self) -> dict[str, Any]:
         """Return the config of the InferenceModel that samples and encodes as this model does."""
         names = {part: attribute.removesuffix("_ema") for part, attribute in self.inference_parts.items()}
