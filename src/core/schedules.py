@@ -13,17 +13,7 @@ Schedule = Callable[[int], float]
 
 def as_schedule(value: float | Schedule) -> Schedule:
     """Return a schedule as it is, and a number as a constant schedule."""
-    return value if callable(value) else Constant(value)
-
-
-class Constant:
-    """A constant value."""
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-
-    def __call__(self, images_seen: int) -> float:
-        return self.value
+    return value if callable(value) else lambda images_seen: value
 
 
 class Linear:
