@@ -125,12 +125,7 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return an endless stream of uint8 batches that continues where the model stands."""
-        rank, world_size = self.rank_and_world_size()
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} can't be shared by {world_size} ranks; "
-                f"give a multiple of {world_size}"
-            )
+        rank, world_size = self.rank_and_world_size()  # the launcher checks that they can share a batch
         start, device_type = 0, "cpu"
         if self.trainer:
             start = cast(int, self.trainer.lightning_module.images_seen)

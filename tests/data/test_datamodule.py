@@ -77,11 +77,6 @@ def test_batches_of_two_ranks_joined_are_those_of_one() -> None:
         assert torch.equal(torch.cat(halves), whole)
 
 
-def test_batch_that_ranks_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match=r"batch_size=4.*3 ranks.*multiple of 3"):
-        as_process(tiny_data(batch_size=4), 0, 3).train_dataloader()
-
-
 def test_stream_continues_where_the_model_stands() -> None:
     unbroken = first_batches(as_process(tiny_data(batch_size=4)), 8)
     resumed = first_batches(as_process(tiny_data(batch_size=4), images_seen=12), 5)
