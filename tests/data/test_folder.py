@@ -91,7 +91,11 @@ def broken(content: bytes) -> bytes:
 def test_unreadable_image_is_named(tree: Path, make: Callable[[bytes], bytes]) -> None:
     path = tree / "kittens" / "b.jpeg"
     path.write_bytes(make(path.read_bytes()))
-    with pytest.raises(UserError, match=r"can't read kittens/b\.jpeg of tree: .*; fix or remove it"):
+    with pytest.raises(UserError, match=r"can't use 1 of 5 images of tree.*kittens/b\.jpeg \(.*; fix or remove them"):
+        Folder(tree).load(16)
+    for seed in range(15):
+        Image.fromarray(noise(20, 30, seed)).save(tree / f"more_{seed}.png")
+    with pytest.raises(UserError, match=r"can't read kittens/b\.jpeg of tree: .*; fix or remove it \(.*manifest\.json"):
         Folder(tree, on_error="stop").load(16)
 
 

@@ -88,9 +88,13 @@ class CachedSource(ABC):
                 f"can't keep the decoded images in {root}: {error.strerror or error}; make room there or give "
                 "another folder with data.cache_dir=..."
             ) from error
-        damaged = [item for item in images.left_out if not item[1].startswith(NO_CAT)]
+        damaged = [(name, reason) for name, reason in images.left_out if not reason.startswith(NO_CAT)]
         if self.on_error == "stop" and damaged:
-            raise cache.stopped(*damaged[0])
+            name, reason = damaged[0]
+            raise UserError(
+                f"can't read {name} of {self.title}: {reason}; fix or remove it (all such files are listed in "
+                f"{images.manifest}), or leave it out with data.on_error=skip"
+            )
         return images
 
 
@@ -178,9 +182,6 @@ class ImageCache:
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 unreadable += [image for image in batch if image.unreadable]
-                damaged = [image for image in batch if image.pixels is None and not image.reason.startswith(NO_CAT)]
-                if damaged and self.source.on_error == "stop":
-                    raise self.stopped(damaged[0].name, damaged[0].reason)
                 if count and len(unreadable) > MAX_UNREADABLE * count:
                     break
                 # All of a batch at once: each call waits for the threads that decode.
@@ -212,10 +213,6 @@ class ImageCache:
                     yield pending.popleft()[0].result()
             finally:
                 pool.shutdown(cancel_futures=True)
-
-    def stopped(self, name: str, reason: str) -> UserError:
-        advice = "fix or remove it, or leave it out with data.on_error=skip"
-        return UserError(f"can't read {name} of {self.source.title}: {reason}; {advice}")
 
 
 def count_files(images: list[DecodedImage]) -> int:
