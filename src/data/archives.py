@@ -106,11 +106,7 @@ def files_state(root: Path, subfolder: str) -> str:
 
 @contextmanager
 def reading(root: Path) -> Iterator[None]:
-    """Turn whatever is wrong with a root, or goes wrong when it is read, into a UserError."""
-    if not root.exists():
-        raise UserError(f"data.root={root} does not exist; {ALTERNATIVES}")
-    if not root.is_dir() and not root.name.lower().endswith(ARCHIVES):
-        raise UserError(f"data.root={root} is neither a folder nor an archive; {ALTERNATIVES}")
+    """Turn whatever goes wrong when a root is read into a UserError."""
     try:
         yield
     except Exception as error:  # tarfile and the decompressors raise nearly anything on a broken archive
