@@ -34,7 +34,7 @@ class Unusable(Exception):
 class ImageFile:
     """An image file: its path below the root or subfolder, a function that reads it, and the bytes that takes.
 
-    read raises Unusable, or whatever else a broken file raises.
+    read raises whatever a broken file raises; of a tar's file of more than LARGEST_FILE bytes it gives nothing.
     """
 
     name: str
@@ -58,11 +58,6 @@ def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = N
                 unread[os.path.splitext(name)[1].lower() or "no ending"] += 1
                 continue
             names.add(name)
-            if path.startswith("/") or ".." in path.split("/"):
-                read = partial(_refuse, "its path leaves the archive")
-            elif size > LARGEST_FILE:
-                reason = f"a file of {size / 2**20:,.0f} MiB is no image ({LARGEST_FILE // 2**20} MiB at most)"
-                read = partial(_refuse, reason)
             yield ImageFile(name, read, size)
     if not names:
         empty = root.is_dir() and next(root.iterdir(), None) is None
@@ -171,10 +166,6 @@ def _stats(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.join(folder, name)
             if os.path.isfile(path):
                 yield os.path.join(inside, name), os.stat(path)
-
-
-def _refuse(reason: str) -> bytes:
-    raise Unusable(reason)
 
 
 def _shown_name(path: str, subfolder: str) -> str | None:

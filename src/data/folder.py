@@ -12,7 +12,7 @@ import numpy as np
 
 from src.core.errors import printable
 from src.core.files import file_sha256
-from src.data.archives import ImageFile, files_state, image_files
+from src.data.archives import LARGEST_FILE, ImageFile, Unusable, files_state, image_files
 from src.data.cache.builder import CachedSource, OnError
 from src.data.cache.manifest import DecodedImage
 from src.data.dataset import ImageDataset
@@ -72,6 +72,8 @@ class Folder(CachedSource):
 def _decode(file: ImageFile, decoding: Decoding) -> list[DecodedImage]:
     sha256 = ""
     try:
+        if file.size > LARGEST_FILE:
+            raise Unusable(f"a file of more than {LARGEST_FILE >> 20} MiB is no image")
         content = file.read()
         sha256 = hashlib.sha256(content).hexdigest()
         if decoding.crop == "cat":

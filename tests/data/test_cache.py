@@ -5,7 +5,6 @@ import pickle
 import random
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
@@ -286,17 +285,6 @@ def test_refused_sizes_do_not_count_as_unreadable_but_some_must_be_left(tmp_path
     assert len(Folder(folder, upscale="refuse").load(32, tmp_path / "cache")) == 4
     with pytest.raises(UserError, match="can't use 10 of 10"):
         Folder(folder, upscale="refuse").load(64, tmp_path / "cache")
-
-
-def test_paths_that_leave_an_archive_are_listed(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "cats", count=40)
-    with zipfile.ZipFile(tmp_path / "cats.zip", "w") as archive:
-        for path in folder.iterdir():
-            archive.write(path, path.name)
-        archive.write(folder / "cat_0.png", "../evil.png")
-    images = Folder(tmp_path / "cats.zip").load(32, tmp_path / "cache")
-    assert images.left_out == (("../evil.png", "its path leaves the archive"),)
-    assert len(images) == 40
 
 
 def test_groups_and_the_smoothest_of_each_are_kept(tmp_path: Path) -> None:

@@ -158,12 +158,18 @@ def extended_by(key: str, value: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     "write",
     [damaged_xz, extended_by("size", "9" * 400), extended_by("size", "9" * 5000), extended_by("size", "many"),
-     extended_by("GNU.sparse.map", "a,b"), extended_by("GNU.sparse.size", "9" * 400)],
+     extended_by("GNU.sparse.map", "a,b")],
 )  # fmt: skip
 def test_damaged_tar_ends_in_a_sentence(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path / "cats.tar")
     with pytest.raises(UserError, match=r"cats\.tar.*(make or fetch it again|fix or remove)"):
         Folder(tmp_path / "cats.tar").load(32, tmp_path / "cache")
+
+
+def test_file_of_a_tar_that_claims_to_be_huge_is_listed(tmp_path: Path) -> None:
+    extended_by("GNU.sparse.size", "9" * 400)(tmp_path / "cats.tar")
+    images = Folder(tmp_path / "cats.tar").load(32, tmp_path / "cache")
+    assert images.left_out == (("cat_5.png", "a file of more than 256 MiB is no image"),)
 
 
 def test_zip_whose_names_are_no_utf8_ends_in_a_sentence(tmp_path: Path) -> None:
