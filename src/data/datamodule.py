@@ -29,7 +29,7 @@ from src.data.dataset import ImageDataset, Source, split
 from src.data.drawn_cats.source import DrawnCats
 from src.data.folder import Folder
 from src.data.public import AFHQCat, CatFaces
-from src.data.sampler import ImageStream, StreamPositions
+from src.data.sampler import ImageStream, stream_positions
 from src.networks.augmentation import Augmentation
 
 
@@ -133,7 +133,7 @@ class ImageDataModule(LightningDataModule):
         return DataLoader(
             ImageStream(self.images("train"), self.seed, self.horizontal_flip),
             batch_size=None,
-            sampler=StreamPositions(start, self.batch_size, rank, world_size),
+            sampler=stream_positions(start, self.batch_size, rank, world_size),
             num_workers=self.num_workers,
             pin_memory=device_type == "cuda",
         )

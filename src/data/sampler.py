@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from src.core.seeds import mixed_seed
 from src.data.dataset import ImageDataset
@@ -41,13 +41,8 @@ class ImageStream(Dataset):
         return torch.cat(batches) if len(batches) > 1 else batches[0]
 
 
-class StreamPositions(Sampler[range]):
-    """Batches of positions, from `start` on; each rank takes its own part of every batch."""
-
-    def __init__(self, start: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.batch_size, self.rank_batch_size = batch_size, batch_size // world_size
-        self.start = start + rank * self.rank_batch_size
-
-    def __iter__(self) -> Iterator[range]:
-        for position in itertools.count(self.start, self.batch_size):
-            yield range(position, position + self.rank_batch_size)
+def stream_positions(start: int, batch_size: int, rank: int, world_size: int) -> Iterator[range]:
+    """Yield batches of positions, from `start` on; each rank takes its own part of every batch."""
+    rank_batch_size = batch_size // world_size
+    for position in itertools.count(start + rank * rank_batch_size, batch_size):
+        yield range(position, position + rank_batch_size)

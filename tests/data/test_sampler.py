@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from src.data.dataset import split
-from src.data.sampler import ImageStream, StreamPositions
+from src.data.sampler import ImageStream, stream_positions
 from tests.helpers.tiny import in_memory, random_images
 
 SIZE = 23
@@ -24,7 +24,7 @@ def numbers(start: int, stop: int, seed: int = 0) -> list[int]:
 
 
 def batches(start: int, batch_size: int, rank: int, world_size: int, count: int) -> list[range]:
-    return list(islice(StreamPositions(start, batch_size, rank, world_size), count))
+    return list(islice(stream_positions(start, batch_size, rank, world_size), count))
 
 
 def test_every_pass_has_every_image_once() -> None:
