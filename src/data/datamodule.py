@@ -25,7 +25,8 @@ from src.core.types import (
     Seed,
 )
 from src.data.archives import listed
-from src.data.dataset import ImageDataset, Source, split
+from src.data.cache.builder import CachedSource
+from src.data.dataset import ImageDataset, split
 from src.data.drawn_cats.source import DrawnCats
 from src.data.folder import Folder
 from src.data.public import AFHQCat, CatFaces
@@ -45,7 +46,7 @@ class ImageDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Source,
+        source: CachedSource,
         image_size: ImageSize = 64,
         batch_size: BatchSize = 64,
         horizontal_flip: bool = True,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,17 +106,6 @@ class ImageDataset:
         sha256 = hashlib.sha256(repr((self.names, origin)).encode())
         sha256.update(content.contiguous().numpy().data)
         return sha256.hexdigest()
-
-
-class Source(Protocol):
-    """A place that images come from."""
-
-    @property
-    def description(self) -> str:
-        """One line for the screen that says what is read, and from where. It decodes nothing."""
-
-    def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
-        """Return all images, image_size pixels square; they are cached in cache_dir (None: the user's cache)."""
 
 
 def split(images: ImageDataset, val_fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:

@@ -34,10 +34,7 @@ class Folder(CachedSource):
         self.decoding = decoding
         self.title = printable(self.root.absolute().name)
         self.identity = f"{self.root.absolute()} {subfolder}"
-
-    @property
-    def description(self) -> str:
-        return f"images of {self.title}"
+        self.description = f"images of {self.title}"
 
     def options(self, image_size: int) -> dict[str, Any]:
         options = asdict(Decoding(image_size, **self.decoding))

@@ -37,10 +37,7 @@ class PublicSet(Folder):
 
     def __init__(self, folder: str | Path | None = None) -> None:
         super().__init__(Path(folder or user_cache_dir()) / self.file_name, self.subfolder)
-
-    @property
-    def description(self) -> str:
-        return f"{self.name} of {self.root if self.root.exists() else self.url} ({self.licence})"
+        self.description = f"{self.name} of {self.root if self.root.exists() else self.url} ({self.licence})"
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
         if not self.root.exists():

@@ -13,6 +13,9 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
 from src.callbacks.periodic import RunLength
+from src.data.archives import ImageFile
+from src.data.cache.builder import CachedSource
+from src.data.cache.manifest import DecodedImage
 from src.data.datamodule import ImageDataModule
 from src.data.dataset import ImageDataset
 from src.models.autoencoder import Autoencoder
@@ -41,7 +44,7 @@ def in_memory(
     return ImageDataset(images, rows, list(names), rows if groups is None else groups, factors)
 
 
-class InMemory:
+class InMemory(CachedSource):
     """A source of given images, uint8 (N, 3, S, S)."""
 
     description = "images in memory"
@@ -51,6 +54,15 @@ class InMemory:
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
         return in_memory(self.images, [f"{index}.png" for index in range(len(self.images))])
+
+    def options(self, image_size: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def files(self) -> list[ImageFile]:
+        raise NotImplementedError
+
+    def decode(self, files: list[ImageFile], image_size: int) -> list[DecodedImage]:
+        raise NotImplementedError
 
 
 def random_images(count: int, seed: int = 0, size: int = 32) -> Tensor:

@@ -38,11 +38,13 @@ OnError = Literal["skip", "stop"]
 class CachedSource(ABC):
     """A source whose images are decoded once and then read from the cache.
 
-    title: the name of the folder, archive or set. identity: where the images come from, whatever is there now.
-    on_error: a file that gives no image is left out and listed (skip), or ends the loading (stop). unread: how many of
-    the files last listed have which ending that is not read.
+    description: a line for the screen that says what is read, and from where. title: the name of the folder, archive or
+    set. identity: where the images come from, whatever is there now. on_error: a file that gives no image is left out
+    and listed (skip), or ends the loading (stop). unread: how many of the files last listed have which ending that is
+    not read.
     """
 
+    description: str
     title: str
     identity: str
     on_error: OnError = "skip"
