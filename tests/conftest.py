@@ -45,9 +45,7 @@ class FileServer:
     """Serves one content under every path, with the faults that are set on it."""
 
     content: bytes = b""
-    etag: str | None = '"one"'
     ranges: bool = True
-    if_range: bool = True  # False: Range is obeyed whatever If-Range says
     cut_after: int | None = None  # bytes of the body; then the connection is closed, once
     stall_after: int | None = None  # bytes of the body; then nothing more comes, once
     statuses: list[int] = field(default_factory=list)  # answered to the next requests, without a body
@@ -63,16 +61,13 @@ class FileServer:
             handler.send_error(self.statuses.pop(0))
             return
         start = 0
-        same = not self.if_range or headers.get("If-Range") == self.etag
-        if self.ranges and "Range" in headers and same:
+        if self.ranges and "Range" in headers:
             start = int(headers["Range"].removeprefix("bytes=").removesuffix("-"))
         body = self.content[start:]
         handler.send_response(206 if start else 200)
         handler.send_header("Content-Length", str(len(body)))
         if start:
             handler.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
-        if self.etag:
-            handler.send_header("ETag", self.etag)
         handler.end_headers()
 
         cut, self.cut_after = self.cut_after, None

@@ -4,8 +4,6 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -26,31 +24,28 @@ def download(
     url: str,
     path: Path,
     title: str,
-    check: Callable[[Path], None] | None = None,
     alternatives: str = "give your own images with data=folder data.root=... or use data=drawn_cats",
     folder_option: str = "data.root=...",
     timeout_s: float = 30,
     retries: int = 4,
     backoff_s: float = 1,
 ) -> None:
-    """Download url to path unless the file exists, then call check(path); other processes wait for the first one.
+    """Download url to path unless the file exists; other processes wait for the first one.
 
-    Received bytes are kept in path.part, and a retry or the next call continues from there. The wait between retries
-    doubles, from backoff_s. A file that was downloaded by this call is deleted again where check raises; one that was
-    there before stays, whosever it is. Raises UserError, which names the alternatives, when the file can't be had, and
-    the option that gives another folder when it can't be kept. Where OFFLINE is set nothing is downloaded.
+    Received bytes are kept beside path, and a retry or the next call continues from there: the caller compares the
+    file with its digest. The wait between retries doubles, from backoff_s. Raises UserError, which names the
+    alternatives, when the file can't be had, and the option that gives another folder when it can't be kept. Where
+    OFFLINE is set nothing is downloaded.
     """
+    if path.exists():
+        return
+    if os.environ.get(OFFLINE):
+        raise UserError(f"{title} are not here, and nothing is downloaded ({OFFLINE} is set)")
+    attempt = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A read-only folder can hold no lock file and needs none.
-        read_only = path.exists() and not os.access(path.parent, os.W_OK)
-        message = f"another process is downloading {title}; waiting for it"
-        with nullcontext() if read_only else locked(path.with_name(f"{path.name}.lock"), message):
-            if not path.exists():
-                if os.environ.get(OFFLINE):
-                    raise UserError(f"{title} are not here, and nothing is downloaded ({OFFLINE} is set)")
-                logger.info("downloading %s from %s to %s", title, url, path)
-            attempt, was_there = 0, os.path.lexists(path)
+        with locked(path.with_name(f"{path.name}.lock"), f"another process is downloading {title}; waiting for it"):
+            logger.info("downloading %s from %s to %s", title, url, path)
             while not path.exists():
                 try:
                     _fetch(url, path, title, timeout_s)
@@ -61,13 +56,6 @@ def download(
                     logger.warning("%s: %s; trying again in %g s", url, error, wait_s)
                     time.sleep(wait_s)
                     attempt += 1
-            try:
-                if check:
-                    check(path)
-            except UserError:
-                if not was_there:
-                    path.unlink()
-                raise
     except OSError as error:
         raise UserError(
             f"can't keep {title} in {path.parent}: {error.strerror or error}; make room there or give another folder "
@@ -83,33 +71,20 @@ def _is_permanent(error: Exception, attempt: int) -> bool:
 
 
 def _fetch(url: str, path: Path, title: str, timeout_s: float) -> None:
-    """Send one request, write its body to the part (at its end if the server has the same version), and rename it."""
-    part, version_file = (path.with_name(f"{path.name}.part{suffix}") for suffix in ("", ".validator"))
-    headers = {"User-Agent": "cat-faces"}
-    if path.is_symlink() or (os.path.lexists(part) and not version_file.exists()):
-        raise FileExistsError(f"{path} is a link, or {part} another program's")
-    version = version_file.read_text() if part.exists() and version_file.exists() else ""
-    start = part.stat().st_size if version else 0
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    """Send one request, write its body to the part (at its end if the server can continue), and rename it."""
+    if path.is_symlink():
+        raise FileExistsError(f"{path} is a link to nothing")
+    part = path.with_name(f".{path.name}.cat-faces-part")  # a name that no other program gives
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "cat-faces"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response = urlopen(Request(url, headers=headers), timeout=timeout_s)
     except HTTPError as error:
-        if error.code == 416:  # the part is longer than the file
+        if error.code == 416:  # the part is as long as the file, or longer
             part.unlink()
         raise
     with response:
-        # A strong ETag or the date is what If-Range can compare.
-        etag = response.headers.get("ETag", "")
-        new_version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
-        if response.status == 206:
-            continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            if not continues or new_version not in ("", version):
-                part.unlink()
-                raise ConnectionError("the server's file has changed")
-        else:
-            start = 0
-            version_file.write_text(new_version)
+        start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         chunks = iter(partial(response.read1, 1 << 16), b"")
         megabytes = int(length) / 1e6 if length else None
@@ -120,4 +95,3 @@ def _fetch(url: str, path: Path, title: str, timeout_s: float) -> None:
     if length and received != start + int(length):
         raise ConnectionError(f"the connection was cut after {received} of {start + int(length)} bytes")
     os.replace(part, path)
-    version_file.unlink(missing_ok=True)

@@ -40,9 +40,16 @@ class PublicSet(Folder):
         self.description = f"{self.name} of {self.root if self.root.exists() else self.url} ({self.licence})"
 
     def load(self, image_size: int, cache_dir: str | Path | None = None) -> ImageDataset:
-        if not self.root.exists():
+        was_there = self.root.exists()
+        if not was_there:
             logger.info("%s: %s", self.name, self.licence)
-        download(self.url, self.root, self.name, self._check)
+        download(self.url, self.root, self.name)
+        try:
+            self._check(self.root)
+        except UserError:
+            if not was_there:
+                self.root.unlink(missing_ok=True)
+            raise
         return super().load(image_size, cache_dir)
 
     def _check(self, archive: Path) -> None:

@@ -115,15 +115,13 @@ class InceptionV3(FeatureNetwork):
 
 def downloaded_inception_weights() -> Path:
     """Return torch-fidelity's published weights in torch.hub's cache, downloaded (95 MB) if they are not there yet."""
-
-    def check(path: Path) -> None:
-        # The name ends in the first digits of the digest.
-        expected, found = path.stem.rpartition("-")[2], file_sha256(path)
-        if not found.startswith(expected):
-            raise UserError(f"the SHA-256 of {path} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
-
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
     if not path.exists():
         title, elsewhere = "the FID Inception-v3 weights", "the environment variable TORCH_HOME"
-        download(URL_INCEPTION_V3, path, title, check, OTHER_WEIGHTS, elsewhere, timeout_s=5)
+        download(URL_INCEPTION_V3, path, title, OTHER_WEIGHTS, elsewhere, timeout_s=5)
+        # The name ends in the first digits of the digest.
+        expected, found = path.stem.rpartition("-")[2], file_sha256(path)
+        if not found.startswith(expected):
+            path.unlink(missing_ok=True)
+            raise UserError(f"the SHA-256 of {path} is {found} instead of {expected}...; {OTHER_WEIGHTS}")
     return path
