@@ -98,15 +98,6 @@ def locked(path: Path, message: str = "") -> AbstractContextManager[Any]:
         return lock.acquire()
 
 
-def is_locked(path: Path) -> bool:
-    """Tell whether a living process holds the lock of a file, or may: another user's file that is not to be opened."""
-    try:
-        with FileLock(path, mode=0o666, timeout=0):
-            return False
-    except (Timeout, PermissionError):
-        return True
-
-
 def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return a key that sorts cat_2 before cat_10."""
     parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import tarfile
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +20,6 @@ from src.core.types import ARCHIVES, IMAGES
 ALTERNATIVES = (
     f"point data.root at a folder, {', '.join(ARCHIVES)} of {', '.join(IMAGES)} files, or use data=drawn_cats"
 )
-SETTLED_S = 2.0
 LARGEST_FILE = 2**28  # bytes; an image file of more is a mistake or an attack
 LARGEST_HEADERS = 2**20  # bytes of what a tar says about one file
 
@@ -84,10 +82,7 @@ def image_digests(files: Iterable[ImageFile]) -> Iterator[tuple[str, str]]:
 
 
 def files_state(root: Path, subfolder: str) -> str:
-    """Return a digest of the image files' paths, sizes and times, which changes whenever the files do.
-
-    It is empty while a file is so new that its next change could have the same time.
-    """
+    """Return a digest of the image files' paths, sizes and times, which changes whenever the files do."""
     with reading(root):
         found = [("", root.stat())] if root.is_file() else _stats(root)
         images = ((path, stat) for path, stat in found if not path or path.lower().endswith(IMAGES))
@@ -95,8 +90,7 @@ def files_state(root: Path, subfolder: str) -> str:
     # No program can set the change time back, as it can the modification time; the inode tells apart files that take
     # each other's names.
     lines = [f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n" for path, stat in files]
-    settled = time.time() - max((stat.st_ctime for _, stat in files), default=0) > SETTLED_S
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if settled else ""
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import pickle
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,8 +18,6 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.core.files import locked
-from src.data import folder as sources
-from src.data.archives import ImageFile, image_files
 from src.data.cache.builder import ImageCache
 from src.data.dataset import ImageDataset
 from src.data.decoding import Decoding
@@ -40,12 +38,6 @@ def fill(folder: Path, count: int = 12, size: int = 40, seed: int = 0) -> Path:
         pixels = rng.integers(0, 256, (size, size + 2, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"cat_{number}.png")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images count as unchanged as soon as they are written."""
-    monkeypatch.setattr("src.data.archives.SETTLED_S", -1.0)
 
 
 @pytest.fixture
@@ -81,28 +73,10 @@ def test_images_are_decoded_once(tmp_path: Path, decoded: list[int]) -> None:
         assert np.array_equal(first[[position]][0].numpy(), expected)
 
 
-def touch(folder: Path) -> None:
-    for path in folder.iterdir():
-        os.utime(path, ns=(1, 1))
-
-
-def rewrite(folder: Path) -> None:
-    content = (folder / "cat_0.png").read_bytes()
-    (folder / "cat_0.png").unlink()
-    (folder / "cat_0.png").write_bytes(content)
-
-
-def add_a_note(folder: Path) -> None:
-    (folder / "notes.txt").write_text("no image")
-
-
-@pytest.mark.parametrize("harmless", [touch, rewrite, add_a_note])
-def test_nothing_is_decoded_again_while_names_and_contents_stay(
-    harmless: Callable[[Path], None], tmp_path: Path, decoded: list[int]
-) -> None:
+def test_nothing_is_decoded_again_for_files_that_are_no_images(tmp_path: Path, decoded: list[int]) -> None:
     folder = fill(tmp_path / "cats")
     first = Folder(folder).load(32, tmp_path / "cache")
-    harmless(folder)
+    (folder / "notes.txt").write_text("no image")
     assert same(Folder(folder).load(32, tmp_path / "cache"), first)
     assert len(decoded) == 12
     assert len(caches(tmp_path / "cache")) == 1
@@ -133,15 +107,13 @@ def add(folder: Path) -> None:
 def test_changed_images_are_decoded_again(change: Callable[[Path], None], tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats")
     before = Folder(folder).load(32, tmp_path / "cache")
+    pixels_of_the_first = pixels_digest(before)
     change(folder)
     after = Folder(folder).load(32, tmp_path / "cache")
     fresh = Folder(folder).load(32, tmp_path / "another cache")
     assert same(after, fresh)
     assert before.digest != after.digest
-    # Back again: the first cache is still there.
-    shutil.rmtree(folder)
-    fill(folder)
-    assert same(Folder(folder).load(32, tmp_path / "cache"), before)
+    assert pixels_digest(before) == pixels_of_the_first  # who reads them goes on
 
 
 def test_folders_that_swap_their_names_are_told_apart(tmp_path: Path) -> None:
@@ -175,29 +147,21 @@ def test_every_way_of_decoding_has_its_own_cache(other: dict[str, Any], tmp_path
     assert len(caches(tmp_path / "cache")) == 3
 
 
-def test_the_same_images_elsewhere_share_a_cache(tmp_path: Path) -> None:
-    one = Folder(fill(tmp_path / "a" / "cats")).load(32, tmp_path / "cache")
-    shutil.copytree(tmp_path / "a" / "cats", tmp_path / "b" / "cats")
-    other = Folder(tmp_path / "b" / "cats").load(32, tmp_path / "cache")
-    assert same(one, other)
-    assert len(caches(tmp_path / "cache")) == 1
-
-
-def test_files_too_new_to_be_told_from_their_next_change_are_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
+def test_images_that_change_while_they_are_decoded_are_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.data.archives.SETTLED_S", 60.0)
     folder = fill(tmp_path / "cats")
-    Folder(folder).load(32, tmp_path / "cache")
-    read: list[Path] = []
+    build = ImageCache.build
 
-    def noting(root: Path, *rest: Any) -> Iterator[ImageFile]:
-        read.append(root)
-        return image_files(root, *rest)
+    def and_change(cache: ImageCache) -> ImageDataset:
+        images = build(cache)
+        swap(folder)
+        return images
 
-    monkeypatch.setattr(sources, "image_files", noting)
-    Folder(folder).load(32, tmp_path / "cache")
-    assert read == [folder]
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageCache, "build", and_change)
+        Folder(folder).load(32, tmp_path / "cache")
+    assert same(Folder(folder).load(32, tmp_path / "cache"), Folder(folder).load(32, tmp_path / "another cache"))
 
 
 def spoil(path: Path) -> None:
@@ -230,14 +194,6 @@ def test_damaged_cache_is_reported_and_rebuilt(
     assert caches(tmp_path) == [folder]
     DrawnCats(20, seed=0).load(32, tmp_path)
     assert capfd.readouterr().err == ""
-
-
-def test_damaged_record_only_costs_reading(tmp_path: Path, decoded: list[int]) -> None:
-    folder = fill(tmp_path / "cats")
-    Folder(folder).load(32, tmp_path / "cache")
-    (record,) = (tmp_path / "cache" / "known").iterdir()
-    record.write_text("{")
-    assert len(Folder(folder).load(32, tmp_path / "cache")) == 12
 
 
 def test_a_moved_cache_is_read_where_it_is(tmp_path: Path, decoded: list[int]) -> None:
@@ -393,20 +349,19 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_a_cache(kills: int, tmp
         assert results[other].read_text() == expected
         assert not results[victim].exists() or results[victim].read_text() in ("", expected)
         assert pixels_digest(Folder(folder).load(32, root)) == expected
-        Folder(folder).load(16, root)  # another build removes what was left
         assert not list(root.glob(".building*"))
-        assert len(caches(root)) == 2
+        assert len(caches(root)) == 1
         shutil.rmtree(root)
     assert killed_while_building >= kills // 4  # the others were quicker, or came second
 
 
-def test_leftovers_of_killed_builds_are_removed_and_running_builds_are_not(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_build_are_removed_by_the_next_one(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats")
-    with building(tmp_path / "cache", folder):
-        own = f".building-{ImageCache(Folder(folder), 32, tmp_path).lock.name}-1-a"
-        for name in (own, ".building-0123-2-b"):
-            (tmp_path / "cache" / name).mkdir()
-        DrawnCats(2, seed=0).load(32, tmp_path / "cache")
-        assert [path.name for path in (tmp_path / "cache").glob(".building*")] == [own]
+    leftover = ImageCache(Folder(folder), 32, tmp_path / "cache").building
+    leftover.mkdir(parents=True)
+    (leftover / "pixels").write_bytes(b"half")
+    DrawnCats(2, seed=0).load(32, tmp_path / "cache")  # others stay: they may be in use
+    assert leftover.exists()
+    add(folder)
     Folder(folder).load(32, tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob(".building*"))
+    assert not leftover.exists()

@@ -158,7 +158,7 @@ def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for
     find_or_build = ImageCache.find_or_build
 
     def elsewhere(cache: ImageCache) -> ImageDataset:
-        if cache.root == tmp_path / "shared":
+        if cache.folder.parent == tmp_path / "shared":
             raise PermissionError(errno.EACCES, "Permission denied")
         return find_or_build(cache)
 

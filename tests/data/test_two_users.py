@@ -96,14 +96,6 @@ def test_the_second_user_reads_what_is_there_and_builds_the_rest_in_a_cache_of_h
     assert load_as(bob, place, 16) == (shared, "")
 
 
-def test_what_has_to_be_read_again_is_found_without_a_lock(users: list[pwd.struct_passwd], place: Path) -> None:
-    alice, bob = users
-    built, _ = load_as(alice, place, 32)
-    for path in (place / "cats").iterdir():
-        os.utime(path)  # the record no longer holds, the contents do
-    assert load_as(bob, place, 32) == (built, "")
-
-
 def test_what_nobody_else_may_read_is_built_in_a_cache_of_his_own(users: list[pwd.struct_passwd], place: Path) -> None:
     alice, bob = users
     load_as(alice, place, 32, umask=0o077)

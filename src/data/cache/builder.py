@@ -4,10 +4,8 @@ The files of a cache, what rebuilds it, and what a killed build leaves: docs/dat
 """
 
 import errno
-import json
 import os
 import re
-import secrets
 import shutil
 import sys
 import warnings
@@ -15,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from src.core.errors import UserError
-from src.core.files import is_locked, locked, sync_dir, user_cache_dir, write_atomic
+from src.core.files import locked, sync_dir, user_cache_dir
 from src.core.progress import track
-from src.data.archives import ImageFile, image_digests
+from src.data.archives import ImageFile
 from src.data.cache.manifest import DAMAGE, FORMAT, NO_CAT, DecodedImage, read_cache, short_digest, write_manifest
 from src.data.dataset import ImageDataset
 
@@ -56,7 +53,7 @@ class CachedSource(ABC):
         """Return image_size and the other plain values that decide about pixels besides the files' contents."""
 
     def state(self) -> str:
-        """Return a text that changes whenever the images may have changed, without reading them; empty: not known."""
+        """Return a text that changes whenever the images may have changed, without reading them."""
         return self.identity
 
     @abstractmethod
@@ -104,74 +101,47 @@ class ImageCache:
     """The cache of one source at one size in the folder `root`."""
 
     def __init__(self, source: CachedSource, image_size: int, root: Path) -> None:
-        self.source, self.image_size, self.root = source, image_size, root
-        self.options = source.options(image_size)
-        self.lock = root / "locks" / short_digest(source.identity, sorted(self.options.items()))
-        self.record = root / "known" / f"{short_digest(source.identity)}.json"
+        self.source, self.image_size, self.options = source, image_size, source.options(image_size)
+        key = short_digest(FORMAT, source.identity, sorted(self.options.items()))
+        self.lock, self.building = root / "locks" / key, root / f".building-{key}"
+        title = re.sub(r"[^A-Za-z0-9._-]+", "-", source.title).strip(".-")[:60] or "images"
+        # The state is looked at before anything is read: images that change later are another state.
+        self.folder = root / f"{title}-{image_size}px-{short_digest(key, source.state())}"
 
-    def find(self, read: bool = False) -> ImageDataset | None:
-        """Return the images if they are there and undamaged, for what the source held when it was last read.
-
-        Where that may have changed since, the source is read again to compare digests, or with read=False none found.
-        """
+    def find(self) -> ImageDataset | None:
+        """Return the images if they are there, undamaged."""
         try:
-            record = json.loads(self.record.read_bytes())
-            state, content = self.source.state(), record["content"]
-            if not state or state != record["state"]:
-                if not read:
-                    return None
-                content = short_digest(sorted(image_digests(self.source.files())))
-                self.remember(state, content)
-            return read_cache(self.folder(content))
+            return read_cache(self.folder)
         except DAMAGE:  # reported when it is replaced
             return None
 
     def find_or_build(self) -> ImageDataset:
         """Return the images from a cache that no other process is building. Raises OSError where one can't be built."""
-        try:
-            self.lock.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.lock, f"another process is decoding {self.source.title}; waiting for it")
-        except OSError as error:
-            images = self.find(read=True) if error.errno in NOT_WRITABLE else None
-            if images is None:
-                raise
-            return images
-        with lock:
-            return self.find(read=True) or self.build()
-
-    def remember(self, state: str, content: str) -> None:
-        """Record what the source holds, and its state before it was read if that is still the same."""
-        state = state if state == self.source.state() else ""
-        with suppress(OSError):  # without a record the files are read again
-            write_atomic(self.record, json.dumps({"source": self.source.identity, "state": state, "content": content}))
-
-    def folder(self, content: str) -> Path:
-        title = re.sub(r"[^A-Za-z0-9._-]+", "-", self.source.title).strip(".-")[:60] or "images"
-        key = short_digest(FORMAT, content, sorted(self.options.items()))
-        return self.root / f"{title}-{self.image_size}px-{key}"
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.lock, f"another process is decoding {self.source.title}; waiting for it"):
+            return self.find() or self.build()
 
     def build(self) -> ImageDataset:
-        """Decode all images and publish them; the lock is held."""
-        for leftover in self.root.glob(".building-*"):
-            lock = self.lock.with_name(leftover.name.split("-")[1])
-            if lock == self.lock or not is_locked(lock):  # its process was killed
-                shutil.rmtree(leftover, ignore_errors=True)
-        state = self.source.state()
-        folder = self.root / f".building-{self.lock.name}-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir()
+        """Decode all images, in a folder that is renamed when it is complete; the lock is held."""
+        if self.building.exists():  # left by a process that was killed
+            shutil.rmtree(self.building)
+        self.building.mkdir()
         try:
-            decoded, left_out = self._write_pixels(folder / "pixels")
-            images = [*decoded, *left_out]
-            content = short_digest(sorted({(image.origin, image.sha256) for image in images}))
+            decoded, left_out = self._write_pixels(self.building / "pixels")
             reasons = sorted((image.name, image.reason) for image in left_out)
+            heads = sorted(row for image in [*decoded, *left_out] for row in image.heads)
             head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
-            head |= {"unread": self.source.unread, "heads": sorted(row for image in images for row in image.heads)}
-            write_manifest(folder, head, decoded, self.source.columns)
-            _publish(folder, self.folder(content))
+            head |= {"unread": self.source.unread, "heads": heads}
+            write_manifest(self.building, head, decoded, self.source.columns)
+            sync_dir(self.building)
+            if self.folder.exists():
+                print(f"the decoded images in {self.folder} were damaged and have been rebuilt", file=sys.stderr)
+                shutil.rmtree(self.folder)
+            os.rename(self.building, self.folder)
+            sync_dir(self.folder.parent)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self.remember(state, content)
-        return read_cache(self.folder(content))
+            shutil.rmtree(self.building, ignore_errors=True)
+        return read_cache(self.folder)
 
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
@@ -233,20 +203,3 @@ def chunks(files: Iterable[ImageFile], max_files: int, max_bytes: int) -> Iterat
             chunk, size = [], 0
     if chunk:
         yield chunk, size
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Rename a finished folder; one that is already there stays if it is whole, and is replaced if it is damaged."""
-    sync_dir(folder)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        try:
-            read_cache(target)  # the same images elsewhere, decoded by another process
-        except DAMAGE as error:
-            print(f"the decoded images in {target} were damaged ({error}) and have been rebuilt", file=sys.stderr)
-            shutil.rmtree(target)
-            os.rename(folder, target)
-    sync_dir(target.parent)
