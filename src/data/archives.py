@@ -6,7 +6,7 @@ import os
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,10 @@ class Unusable(Exception):
     """Raised for a file that gives no image; the message is the reason."""
 
 
+class UnusableSource(UserError):
+    """Raised for a folder or an archive that can't be read or gives no images."""
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An image file: its path below the root or subfolder, a function that reads it, and the bytes that takes.
@@ -43,8 +47,8 @@ class ImageFile:
 def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = None) -> Iterator[ImageFile]:
     """Yield the image files of a folder, .zip, .tar, .tar.gz or .tgz, as they are stored, each name once.
 
-    Hidden files, links and devices are ignored; `unread` counts the other files by their endings. Raises UserError for
-    a root that does not exist or holds no images, and for an archive that can't be read.
+    Hidden files, links and devices are ignored; `unread` counts the other files by their endings. Raises UnusableSource
+    for a root that does not exist or holds no images, and for an archive that can't be read.
     """
     names, unread = set(), Counter() if unread is None else unread
     with reading(root):
@@ -61,7 +65,7 @@ def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = N
         empty = root.is_dir() and next(root.iterdir(), None) is None
         below = f" below a folder {subfolder}" if subfolder else ""
         others = f" ({listed(unread)})" if unread else ""
-        raise UserError(
+        raise UnusableSource(
             f"{root.absolute()} {'is an empty folder' if empty else f'holds no images{below}{others}'}; {ALTERNATIVES}"
         )
 
@@ -70,15 +74,6 @@ def listed(unread: Mapping[str, int]) -> str:
     """Return the counts of files by ending, the most frequent first, as one line."""
     by_count = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {ending}" for ending, count in by_count)
-
-
-def image_digests(files: Iterable[ImageFile]) -> Iterator[tuple[str, str]]:
-    """Yield the name and SHA-256 (hexadecimal) of every image file; an empty digest for one that can't be read."""
-    for file in files:
-        try:
-            yield file.name, hashlib.sha256(file.read()).hexdigest()
-        except Exception:  # a broken archive member raises nearly anything
-            yield file.name, ""
 
 
 def files_state(root: Path, subfolder: str) -> str:
@@ -95,11 +90,11 @@ def files_state(root: Path, subfolder: str) -> str:
 
 @contextmanager
 def reading(root: Path) -> Iterator[None]:
-    """Turn whatever goes wrong when a root is read into a UserError."""
+    """Turn whatever goes wrong when a root is read into an UnusableSource."""
     try:
         yield
     except Exception as error:  # tarfile and the decompressors raise nearly anything on a broken archive
-        raise UserError(f"can't read {root}: {error}; make or fetch it again, or {ALTERNATIVES}") from error
+        raise UnusableSource(f"can't read {root}: {error}; make or fetch it again, or {ALTERNATIVES}") from error
 
 
 def _files(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:

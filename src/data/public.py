@@ -3,15 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from src.core.download import download
 from src.core.errors import UserError
-from src.core.files import user_cache_dir, write_atomic
-from src.data.archives import image_digests, image_files
+from src.core.files import user_cache_dir
+from src.data.archives import UnusableSource
 from src.data.dataset import ImageDataset
 from src.data.folder import Folder
 
@@ -45,31 +44,20 @@ class PublicSet(Folder):
             logger.info("%s: %s", self.name, self.licence)
         download(self.url, self.root, self.name)
         try:
-            self._check(self.root)
-        except UserError:
-            if not was_there:
-                self.root.unlink(missing_ok=True)
-            raise
-        return super().load(image_size, cache_dir)
-
-    def _check(self, archive: Path) -> None:
-        """Compare the contents with the digest, once for each state of the file."""
-        stat, marker = archive.stat(), archive.with_name(f".{archive.name}.cat-faces")
-        state = f"{self.digest} {stat.st_size} {stat.st_mtime_ns}\n"
-        if marker.exists() and marker.read_text() == state:
-            return
-        try:
-            found = listing_digest(archive, self.subfolder)
-        except UserError as error:
+            images = super().load(image_size, cache_dir)
+            digests = sorted(zip(images.names, map(bytes, images.columns["sha256"].numpy()), strict=True))
+            found = lines_digest(f"{sha256.hex()}  {name}" for name, sha256 in digests)
+        except UnusableSource as error:
             found = f"no digest, as {error}"
         if found != self.digest:
+            if not was_there:
+                self.root.unlink(missing_ok=True)
             raise UserError(
                 f"{self.name} from {self.url} is not the published set: expected {self.digest}, found {found}; "
-                f"run again without {archive} to download it again, give your own images with data=folder "
+                f"run again without {self.root} to download it again, give your own images with data=folder "
                 "data.root=... or use data=drawn_cats"
             )
-        with suppress(OSError):  # in a read-only folder it is checked every time
-            write_atomic(marker, state)
+        return images
 
 
 class CatFaces(PublicSet):
@@ -113,12 +101,6 @@ class AFHQCat(PublicSet):
     file_name = "afhq.zip"
     subfolder = "train/cat"
     digest = "23108cf71dd780036ce544033b4f177864aead8243e3dc0cac055ce86f36ebf4"
-
-
-def listing_digest(archive: Path, subfolder: str) -> str:
-    """Return the SHA-256 of what `sha256sum *` prints for the images of a subfolder, names in C order."""
-    listed = sorted(image_digests(image_files(archive, subfolder)))
-    return lines_digest(f"{sha256}  {name}" for name, sha256 in listed)
 
 
 def lines_digest(lines: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from src.core.errors import UserError
 from src.data.archives import image_files
 from src.data.cache.builder import ImageCache
 from src.data.dataset import ImageDataset
-from src.data.public import AFHQCat, CatFaces, PublicSet, lines_digest, listing_digest
+from src.data.public import AFHQCat, CatFaces, PublicSet, lines_digest
 from tests.conftest import FileServer
 from tests.data.test_duplicates import clean_by_brute_force
 
@@ -68,22 +68,19 @@ def test_set_is_downloaded_once_checked_and_read_in_order(set_of_three: CatFaces
     assert len(file_server.requests) == 1
 
 
-def test_contents_are_hashed_once_for_each_state_of_the_file(
-    set_of_three: CatFaces, monkeypatch: pytest.MonkeyPatch
+def test_an_archive_of_other_contents_is_told_and_stays_where_somebody_put_it(
+    set_of_three: CatFaces, file_server: FileServer
 ) -> None:
-    hashed: list[Path] = []
-
-    def counting(archive: Path, subfolder: str) -> str:
-        hashed.append(archive)
-        return listing_digest(archive, subfolder)
-
-    monkeypatch.setattr("src.data.public.listing_digest", counting)
     set_of_three.load(64)
-    set_of_three.load(64)
-    assert len(hashed) == 1
-    set_of_three.root.write_bytes(small_archive(seed=1))
-    with pytest.raises(UserError, match="not the published set"):
-        set_of_three.load(64)
+    other = small_archive(seed=1)
+    set_of_three.root.write_bytes(other)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"not the published set.*run again without {set_of_three.root}"):
+            set_of_three.load(64)
+    assert set_of_three.root.read_bytes() == other
+    set_of_three.root.unlink()
+    assert len(set_of_three.load(64)) == 3
+    assert len(file_server.requests) == 2
 
 
 def test_wrong_contents_are_told_and_set_aside(set_of_three: CatFaces, file_server: FileServer) -> None:
@@ -104,6 +101,22 @@ def test_a_web_page_in_place_of_the_archive_is_told(file_server: FileServer, tmp
     with pytest.raises(UserError, match=r"AFHQ cats .* is not the published set.*not a zip file"):
         afhq.load(64)
     assert not afhq.root.exists()
+
+
+def test_an_archive_without_the_folder_of_the_set_is_told(file_server: FileServer, tmp_path: Path) -> None:
+    file_server.content = small_archive()
+    cat_faces = served(CatFaces(tmp_path, clean=False), file_server.url)
+    cat_faces.subfolder = "dogs"
+    with pytest.raises(UserError, match=r"is not the published set.*no images below a folder dogs"):
+        cat_faces.load(64)
+    assert not cat_faces.root.exists()
+
+
+def test_a_download_stays_where_the_decoded_images_can_not_be_kept(set_of_three: CatFaces, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't keep the decoded images"):
+        set_of_three.load(64, tmp_path / "file" / "cache")
+    assert set_of_three.root.exists()
 
 
 def test_no_network_names_the_set_and_both_alternatives(tmp_path: Path, closed_url: str) -> None:
@@ -145,7 +158,9 @@ def test_clean_images_are_the_smoothest_of_each_group_whatever_size_is_asked_for
     shared_cats: Path, file_server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = shared_cats / "cat-faces-raw-sample.tar.gz"
-    file_server.content, digest = sample.read_bytes(), listing_digest(sample, "cats")
+    file_server.content = sample.read_bytes()
+    listing = sorted((file.name, hashlib.sha256(file.read()).hexdigest()) for file in image_files(sample, "cats"))
+    digest = lines_digest(f"{sha256}  {name}" for name, sha256 in listing)
     raw = served(CatFaces(tmp_path, clean=False), file_server.url, digest).load(64)
     images = raw[:].numpy()
     expected = clean_by_brute_force(images)

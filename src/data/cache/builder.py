@@ -22,7 +22,7 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.files import locked, sync_dir, user_cache_dir
 from src.core.progress import track
-from src.data.archives import ImageFile
+from src.data.archives import ImageFile, UnusableSource
 from src.data.cache.manifest import DAMAGE, FORMAT, NO_CAT, DecodedImage, read_cache, short_digest, write_manifest
 from src.data.dataset import ImageDataset
 
@@ -165,7 +165,7 @@ class ImageCache:
         if len(unreadable) > MAX_UNREADABLE * total or not decoded:
             shown = unreadable if decoded or seen < total else left_out
             examples = "; ".join(f"{image.name} ({image.reason})" for image in shown[:5])
-            raise UserError(
+            raise UnusableSource(
                 f"can't use {'at least ' if seen < total else ''}{len(shown)} of {total} images of "
                 f"{self.source.title}, and at most {MAX_UNREADABLE:.0%} are left out: {examples}; fix or remove them"
             )
