@@ -42,7 +42,7 @@ def head_crops(name: str, sha256: str, content: bytes, decoding: Decoding) -> li
             pixels = decoding.square(image.crop(square_around(head.box, size)))
         except TooSmall as error:
             reason = f"its square is too small: {error}"
-        images.append(DecodedImage(own_name, sha256, pixels, size, reason, file=name))
+        images.append(DecodedImage(own_name, sha256, pixels, size, reason))
         rows.append(_row(name, head, reason or "kept", "" if reason else own_name, size))
     return [replace(images[0], heads=tuple(rows)), *images[1:]]
 

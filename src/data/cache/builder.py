@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,11 +147,13 @@ class ImageCache:
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:
         """Write the pixels as they are decoded; return all images without their pixels, and the files without image."""
         decoded, left_out, unreadable = list[DecodedImage](), list[DecodedImage](), list[DecodedImage]()
-        files = self.source.files()
+        files, seen = self.source.files(), 0
         count = len(files) if isinstance(files, list) else None
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the files it reads
-            for batch in track(self._decode_in_threads(files), count, f"decoding {self.source.title}", count_files):
+            batches = self._decode_in_threads(files)
+            for num_files, batch in track(batches, count, f"decoding {self.source.title}", itemgetter(0)):
+                seen += num_files
                 for image in batch:
                     (left_out if image.pixels is None else decoded).append(replace(image, pixels=None))
                 unreadable += [image for image in batch if image.unreadable]
@@ -160,7 +163,6 @@ class ImageCache:
                 file.write(b"".join([image.pixels.data for image in batch if image.pixels is not None]))
             file.flush()
             os.fsync(file.fileno())
-        seen = count_files([*decoded, *left_out])
         total = max(seen, count or 0)
         if len(unreadable) > MAX_UNREADABLE * total or not decoded:
             shown = unreadable if decoded or seen < total else left_out
@@ -171,25 +173,24 @@ class ImageCache:
             )
         return decoded, left_out
 
-    def _decode_in_threads(self, files: Iterable[ImageFile]) -> Iterator[list[DecodedImage]]:
-        """Yield the decoded images, a few at a time, in order, computed ahead by as many threads as there are cores."""
+    def _decode_in_threads(self, files: Iterable[ImageFile]) -> Iterator[tuple[int, list[DecodedImage]]]:
+        """Yield a number of files and their images, in order, decoded ahead by as many threads as there are cores."""
+
+        def decode(chunk: list[ImageFile]) -> tuple[int, list[DecodedImage]]:
+            return len(chunk), self.source.decode(chunk, self.image_size)
+
         num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        pending: deque[tuple[Future[list[DecodedImage]], int]] = deque()
+        pending: deque[tuple[Future[tuple[int, list[DecodedImage]]], int]] = deque()
         with ThreadPoolExecutor(num_threads) as pool:
             try:
                 for chunk, size in chunks(files, self.source.chunk, READ_AHEAD // (4 * num_threads)):
-                    pending.append((pool.submit(self.source.decode, chunk, self.image_size), size))
+                    pending.append((pool.submit(decode, chunk), size))
                     while len(pending) > 4 * num_threads or sum(held for _, held in pending) > READ_AHEAD:
                         yield pending.popleft()[0].result()
                 while pending:
                     yield pending.popleft()[0].result()
             finally:
                 pool.shutdown(cancel_futures=True)
-
-
-def count_files(images: list[DecodedImage]) -> int:
-    """Return how many files gave these images or none."""
-    return len({image.origin for image in images})
 
 
 def chunks(files: Iterable[ImageFile], max_files: int, max_bytes: int) -> Iterator[tuple[list[ImageFile], int]]:

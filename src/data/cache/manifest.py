@@ -24,7 +24,7 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError)  # raised by reading what
 class DecodedImage:
     """One image, or the reason why there is none. sha256 is that of its file, in hexadecimal.
 
-    heads: rows of heads.csv, at the first image of a file. file: that file's name where the image has another one.
+    heads: rows of heads.csv, at the first image of a file.
     """
 
     name: str
@@ -33,12 +33,7 @@ class DecodedImage:
     size: tuple[int, int] = (0, 0)  # original width and height
     reason: str = ""
     unreadable: bool = False
-    file: str = ""
     heads: tuple[tuple[Any, ...], ...] = ()
-
-    @property
-    def origin(self) -> str:
-        return self.file or self.name
 
 
 def write_manifest(
