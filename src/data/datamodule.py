@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -34,6 +35,7 @@ from src.data.sampler import ImageStream, stream_positions
 from src.networks.augmentation import Augmentation
 
 
+@dataclass(eq=False, repr=False)
 class ImageDataModule(LightningDataModule):
     """Batches (N, 3, image_size, image_size) in [-1, 1] of a source's images.
 
@@ -44,27 +46,21 @@ class ImageDataModule(LightningDataModule):
     images (None: the user's cache).
     """
 
-    def __init__(
-        self,
-        source: CachedSource,
-        image_size: ImageSize = 64,
-        batch_size: BatchSize = 64,
-        horizontal_flip: bool = True,
-        val_fraction: Fraction = 0.05,
-        num_workers: NonNegativeInt = 0,
-        split_seed: Seed = 0,
-        seed: Seed = 0,
-        limit_images: PositiveInt | None = None,
-        augmentation: Augmentation | None = None,
-        deduplicate: bool = False,
-        cache_dir: FolderPath | None = None,
-    ) -> None:
+    source: CachedSource
+    image_size: ImageSize = 64
+    batch_size: BatchSize = 64
+    horizontal_flip: bool = True
+    val_fraction: Fraction = 0.05
+    num_workers: NonNegativeInt = 0
+    split_seed: Seed = 0
+    seed: Seed = 0
+    limit_images: PositiveInt | None = None
+    augmentation: Augmentation | None = None
+    deduplicate: bool = False
+    cache_dir: FolderPath | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.source, self.image_size, self.batch_size = source, image_size, batch_size
-        self.horizontal_flip, self.val_fraction = horizontal_flip, val_fraction
-        self.num_workers, self.split_seed, self.seed = num_workers, split_seed, seed
-        self.augmentation = augmentation
-        self.limit_images, self.deduplicate, self.cache_dir = limit_images, deduplicate, cache_dir
         self.train: ImageDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
