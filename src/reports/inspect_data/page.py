@@ -72,7 +72,7 @@ def write_page(data: ImageDataModule, config: dict[str, Any], folder: Path) -> d
     used, sizes = set(train.names) | set(val.names), images.columns["size"]
     shorter = sizes.amin(dim=1).numpy()
     page = template(__file__).render(
-        title=getattr(data.source, "title", data.source.description),
+        title=data.source.title,
         description=data.source.description,
         config=yaml.safe_dump({"data": config}, sort_keys=False, allow_unicode=True),
         limits={"too_dark": TOO_DARK, "low_contrast": LOW_CONTRAST},
