@@ -15,7 +15,6 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignor
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.core.errors import UserError
-from src.core.files import write_atomic
 from src.core.run_folder import BEST, CHECKPOINTS, CONFIG, JOB, STUDY, read_config
 
 
@@ -53,8 +52,6 @@ class WandbLogger(LightningWandbLogger):
         self.log_model = log_model
         self.checkpoints: Any = None  # the callback that has written some
         self.summarized: set[str] = set()
-        # The images seen of each name's newest value that W&B was sent, for a run that is killed and resumed.
-        self.sent: dict[str, int] = {}
 
     @property
     @rank_zero_experiment
@@ -68,37 +65,21 @@ class WandbLogger(LightningWandbLogger):
         return self._experiment  # type: ignore[return-value]
 
     @rank_zero_only
-    def resume(self, run_id: str, run_dir: Path) -> None:
-        """Continue the W&B run of a run folder: what it has been sent is not sent again."""
+    def resume(self, run_id: str) -> None:
+        """Continue a W&B run; what was sent after the checkpoint is sent again, at the same images seen."""
         if not re.fullmatch(r"[\w-]{1,128}", run_id, re.ASCII):
             raise UserError(f"the checkpoint's W&B run is called {run_id!r:.80}, which is no id: refused")
         self._id = run_id
         self._wandb_init |= {"id": run_id, "resume": "allow"}
-        for folder in (run_dir, self.save_dir):
-            with suppress(OSError, ValueError):
-                for name, images_seen in json.loads(self.sent_file(folder).read_text()).items():
-                    self.sent[name] = max(images_seen, self.sent.get(name, -1))
-        self.note_sent({})
-
-    def sent_file(self, run_dir: str | Path | None) -> Path:
-        return Path(str(run_dir), "wandb", f"sent-{self.version}.json")
-
-    def note_sent(self, sent: dict[str, int]) -> None:
-        self.sent |= sent
-        write_atomic(self.sent_file(self.save_dir), json.dumps(self.sent))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Send the values that W&B lacks; step is the images seen, unless the metrics say so. log_image calls it."""
-        images_seen = int(metrics.get("images_seen", step))
-        new = {name: value for name, value in metrics.items() if images_seen > self.sent.get(name, -1)}
-        if new.keys() - {"images_seen"}:
-            numbers = {name for name, value in new.items() if isinstance(value, int | float)} - {"images_seen"}
-            for name in numbers - self.summarized:  # not by a pattern, which would break the summaries of images
-                self.experiment.define_metric(name, step_metric="images_seen", summary="min,max,last")
-            self.summarized |= numbers
-            self.experiment.log(new | {"images_seen": images_seen})
-            self.note_sent(dict.fromkeys(new, images_seen))
+        """Send values; step is the images seen. log_image calls it too."""
+        numbers = {name for name, value in metrics.items() if isinstance(value, int | float)} - {"images_seen"}
+        for name in numbers - self.summarized:  # not by a pattern, which would break the summaries of images
+            self.experiment.define_metric(name, step_metric="images_seen", summary="min,max,last")
+        self.summarized |= numbers
+        self.experiment.log({"images_seen": step, **metrics})
 
     @rank_zero_only
     def log_summary(self, summary: dict[str, Any]) -> None:
@@ -163,6 +144,6 @@ def continue_run(checkpoint: dict[str, Any], run_dir: Path) -> WandbLogger:
     logger = WandbLogger(str(run_dir), options["project"], entity=options.get("entity"))
     match checkpoint:
         case {"logger_versions": {logger.name: str(run_id)}}:
-            logger.resume(run_id, run_dir)
+            logger.resume(run_id)
             return logger
     raise UserError(f"wandb=true: {run_dir} has no W&B run to continue; train with logger=wandb, or leave it out")

@@ -20,7 +20,7 @@ from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
-from src.core.run_folder import CONFIG, full_disk_explained, run_dir_of
+from src.core.run_folder import CONFIG, full_disk_explained
 from src.core.types import UNMEASURED
 from src.data.datamodule import ImageDataModule
 from src.models.base import GenerativeModel
@@ -133,7 +133,7 @@ def build_loggers(config: dict[str, Any], checkpoint: dict[str, Any]) -> list[An
         loggers.append(logger := instantiate(options))
         match checkpoint:
             case {"logger_versions": {logger.name: str(run_id)}} if hasattr(logger, "resume"):
-                logger.resume(run_id, run_dir_of(Path(config["resume"])) or Path(config["run_dir"]))
+                logger.resume(run_id)
     return loggers
 
 

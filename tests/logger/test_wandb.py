@@ -171,8 +171,11 @@ def test_each_run_is_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [history(records(tmp_path / job))[0]["job"] for job in ("0", "1")] == [0.0, 1.0]
 
 
-def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was killed after 32 images, went on from its checkpoint of 16, was killed before 32, and goes on again."""
+def test_resumed_run_is_the_same_one_without_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed after 32 images, went on from its checkpoint of 16, was killed before 32, and goes on again.
+
+    What came after the checkpoint is sent again, with the same values.
+    """
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = ["model.encoder.width=8", "data.num_images=40", "data.image_size=32", "data.batch_size=8",
                  "metrics=none", "callbacks.training_scalars.every_images=8", "callbacks.checkpoints.every_images=16",
@@ -184,29 +187,15 @@ def test_resumed_run_is_the_same_one_without_gap_or_repeat(tmp_path: Path, monke
         fit(config | {"resume": resume and str(tmp_path / resume)})
     kept = [record for folder, _, _ in runs for record in records(tmp_path / folder)]
     assert len({record.run.run_id for record in kept if record.WhichOneof("record_type") == "run"}) == 1
-    seen = [row["images_seen"] for row in history(kept) if "train/loss" in row]
-    assert seen == [8, 16, 24, 32, 40, 48]
+    losses = [(row["images_seen"], row["train/loss"]) for row in history(kept) if "train/loss" in row]
+    assert [images_seen for images_seen, _ in losses] == [8, 16, 24, 32, 24, 32, 40, 48]
+    assert losses[2] == losses[4]
 
 
 def test_run_of_a_checkpoint_is_an_id_and_no_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which is no id: refused"):
-        WandbLogger(str(tmp_path / "run"), project="cats").resume("a/../../../outside", tmp_path)
+        WandbLogger(str(tmp_path / "run"), project="cats").resume("a/../../../outside")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_of_a_row_that_was_sent_in_part_the_rest_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was killed during the evaluation."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    killed = WandbLogger(str(tmp_path / "0"), project="cats")
-    killed.log_metrics({"images_seen": 16, "train/loss": 0.5})
-    run_id = str(killed.version)
-    killed.finish(1)
-    goes_on = WandbLogger(str(tmp_path / "1"), project="cats")
-    goes_on.resume(run_id, tmp_path / "0")
-    for row in ({"train/loss": 0.5}, {"fid": 3.0}):
-        goes_on.log_metrics({"images_seen": 16, **row})
-    goes_on.finish(0)
-    assert [row.get("fid") for row in history(records(tmp_path / "1"))] == [3.0]
 
 
 @pytest.mark.slow
