@@ -1,7 +1,6 @@
 """Trains one run in one process (of perhaps several): builds what the config names, fits, sums up."""
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from hydra.errors import InstantiationException
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from src.callbacks.checkpoints import Checkpoints, SafetensorsIO
+from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.periodic import StepSeeds
 from src.callbacks.stop_signals import StopSignals
 from src.config.validation import instantiate
@@ -30,7 +29,7 @@ from src.models.checkpoint.states import check_loops
 from src.training.budget import MeasureSpeed, images_within, seconds_to_measure, set_max_images
 from src.training.launcher import count_ranks
 from src.training.resume import restore_run_dir
-from src.training.summary import find_callback, print_summary, write_summary
+from src.training.summary import print_summary, write_summary
 
 
 def fit(config: dict[str, Any]) -> None:
@@ -38,7 +37,6 @@ def fit(config: dict[str, Any]) -> None:
 
     RunStopped if a signal asked the run to stop; UserError for what the user can mend.
     """
-    started_at = time.time()
     quieten_lightning()
     run_dir = Path(config["run_dir"])
     if config["max_images"] == UNMEASURED:
@@ -54,15 +52,14 @@ def fit(config: dict[str, Any]) -> None:
         model.images_seen = checkpoint["images_seen"]
     origin = initialize_from(model, config["init_from"]) if config.get("init_from") else ""
     data: ImageDataModule = instantiate(config["data"])
-    callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
+    callbacks = {name: instantiate(callback) for name, callback in config["callbacks"].items() if callback}
+    for name in {"checkpoints", "training_scalars"} - callbacks.keys():
+        raise UserError(f"callbacks.{name}=null: every run needs it; leave this option out")
     with full_disk_explained(run_dir, config["resume"]):
         loggers = build_loggers(config, checkpoint)
-    trainer = build_trainer(config, model, callbacks, loggers)
-    trainer.strategy.checkpoint_io = SafetensorsIO()
-    checkpoints = find_callback(trainer, Checkpoints)
-    signals = checkpoints.signals if checkpoints else StopSignals()
+    trainer = build_trainer(config, model, list(callbacks.values()), loggers)
     exit_code = 1
-    with guarded(signals):
+    with guarded(callbacks["checkpoints"].signals):
         try:
             with full_disk_explained(run_dir):
                 if trainer.is_global_zero:
@@ -75,7 +72,7 @@ def fit(config: dict[str, Any]) -> None:
                 check_loops(trainer.fit_loop.state_dict(), (checkpoint.get("loops") or {}).get("fit_loop", {}))
                 trainer.fit(model, data, ckpt_path=config["resume"], weights_only=True)
                 if trainer.is_global_zero:
-                    print_summary(write_summary(run_dir, trainer, model, started_at), run_dir)
+                    print_summary(write_summary(run_dir, trainer, model, callbacks), run_dir)
             exit_code = 0
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if not config["resume"] or model.training_since or isinstance(error, torch.distributed.DistError):

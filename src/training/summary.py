@@ -2,17 +2,14 @@
 
 import json
 import platform
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Trainer
 from rich.console import Console
 from rich.table import Column, Table
 
-from src.callbacks.checkpoints import Checkpoints
-from src.callbacks.training_scalars import TrainingScalars
 from src.core.errors import printable
 from src.core.files import write_atomic
 from src.core.run_folder import BEST, CHECKPOINTS, IMAGES, SUMMARY
@@ -22,22 +19,16 @@ from src.models.base import GenerativeModel
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
 
-def find_callback(trainer: Trainer, kind: type[Callback]) -> Any:
-    """Return the run's callback of a class, or None."""
-    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]
-
-
-def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, started_at: float) -> dict[str, Any]:
-    """Write summary.json and return its content. started_at: time.time() of the run's beginning."""
-    checkpoints, scalars = find_callback(trainer, Checkpoints), find_callback(trainer, TrainingScalars)
-    seconds = checkpoints.seconds if checkpoints else {"wall_seconds": time.time() - started_at}
+def write_summary(run_dir: Path, trainer: Trainer, model: GenerativeModel, callbacks: dict[str, Any]) -> dict[str, Any]:
+    """Write summary.json and return its content. callbacks: those of the run, by their names in the config."""
+    checkpoints, scalars = callbacks["checkpoints"], callbacks["training_scalars"]
     summary: dict[str, Any] = {
         "images_seen": model.images_seen,
-        "images_per_second": round(scalars.images_per_second, 2) if scalars else None,
-        "wall_time_seconds": round(seconds["wall_seconds"], 1),
-        "processor_seconds": round(seconds["processor_seconds"], 1) if checkpoints else None,
+        "images_per_second": round(scalars.images_per_second, 2),
+        "wall_time_seconds": round(checkpoints.seconds["wall_seconds"], 1),
+        "processor_seconds": round(checkpoints.seconds["processor_seconds"], 1),
         "final": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
-        "best": {"monitor": checkpoints.monitor, **checkpoints.best} if checkpoints else {},
+        "best": {"monitor": checkpoints.monitor, **checkpoints.best},
         "parameters": {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()},
         "ranks": trainer.world_size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

@@ -8,7 +8,9 @@ from hydra.errors import InstantiationException
 
 from src.config.validation import instantiate
 from src.core.errors import UserError
+from src.training.fit import fit
 from src.training.summary import print_summary
+from tests.helpers.commands import config_of
 
 
 def raise_user_error() -> None:
@@ -20,6 +22,14 @@ def test_user_error_of_a_constructor_comes_through_as_it_is() -> None:
         instantiate({"inner": {"_target_": "tests.training.test_fit.raise_user_error"}})
     with pytest.raises(InstantiationException, match="unexpected keyword argument"):
         instantiate({"_target_": "tests.training.test_fit.raise_user_error", "option": 1})
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "training_scalars"])
+def test_a_run_needs_its_checkpoints_and_scalars(name: str, tmp_path: Path) -> None:
+    config = config_of("data.image_size=32", "data.num_images=8", f"run_dir={tmp_path}")
+    config["callbacks"][name] = None
+    with pytest.raises(UserError, match=rf"^callbacks.{name}=null: every run needs it; leave this option out$"):
+        fit(config)
 
 
 @pytest.mark.parametrize(
