@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from src.callbacks.periodic import should_run
@@ -39,7 +39,7 @@ def describe_last_checkpoint(trainer: Trainer) -> str:
     return f"the last valid checkpoint is {newest}" if newest else "there is no checkpoint yet"
 
 
-class SafetensorsIO(CheckpointIO):
+class SafetensorsIO(TorchCheckpointIO):
     """Lightning's way to and from checkpoint files: whoever looks finds a whole file, which is on the disk.
 
     failure: why the last file could not be written, for the ranks that did not write it to hear of it.
@@ -56,9 +56,6 @@ class SafetensorsIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return read_file(path)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 @dataclass(eq=False)

@@ -118,12 +118,9 @@ def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any
 
 def restore_best(resume: Path, folder: Path, checkpoint: dict[str, Any]) -> None:
     """Make best.safetensors the file that was the best at the checkpoint; delete it if that file is gone."""
-    match checkpoint:
-        case {"callbacks": {"Checkpoints": {"best": {"images_seen": int(best)}}}}:
-            names = (run_folder.BEST, run_folder.checkpoint_name(best))
-        case _:  # until one is evaluated, the newest
-            link_or_copy(resume, folder / run_folder.BEST)
-            return
+    # Until one is evaluated, the newest.
+    best = checkpoint["callbacks"]["Checkpoints"]["best"].get("images_seen", checkpoint["images_seen"])
+    names = (run_folder.BEST, run_folder.checkpoint_name(best))
     for path in (*(folder / name for name in names), *(resume.with_name(name) for name in names), resume):
         with suppress(UserError):
             if read_checkpoint(path)["images_seen"] == best:
