@@ -1,7 +1,7 @@
 """Averages what training steps return and logs it at an interval; the device is waited for only then."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -13,9 +13,12 @@ from src.callbacks.checkpoints import describe_last_checkpoint
 from src.callbacks.periodic import log_metrics, should_run
 from src.core.distributed import all_gather, all_reduce_mean
 from src.core.errors import UserError
-from src.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt
+from src.core.types import UNMEASURED, NonNegativeFloat, NonNegativeInt, PositiveInt
 from src.models.checkpoint.states import checked_state, mismatch
 
+WARM_UP_STEPS = 8  # before the speed of a run is measured
+# Penalties and the like that are computed every few steps are measured in their proportion.
+PERIOD_STEPS = 16
 NEVER = torch.iinfo(torch.int64).max
 # The plain values that a checkpoint holds, besides the sums of tensors.
 SAVED: dict[str, Any] = {"numbers": dict[str, float], "counts": dict[str, PositiveInt]}
@@ -135,3 +138,21 @@ class TrainingScalars(Callback):
     def images_per_second(self) -> float:
         """The training speed over the whole run, resumed parts among it, without evaluations and the like."""
         return self.total_images / max(self.total_seconds, 1e-9)
+
+
+@dataclass(eq=False)
+class MeasureSpeed(TrainingScalars):
+    """Logs the training scalars, the speed among them, of some seconds after WARM_UP_STEPS steps; then ends the run."""
+
+    every_images: PositiveInt = UNMEASURED  # more than any run sees: it logs at the end only
+    at_least_s: float = field(kw_only=True)
+    steps: int = -WARM_UP_STEPS
+
+    def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
+        self.steps += 1
+        if self.steps > 0 and self.steps % PERIOD_STEPS == 0:
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.seconds >= self.at_least_s)
+        super().on_train_batch_end(trainer, model, *args)
+        if self.steps == 0:
+            self.finite_means(trainer, model.images_seen)  # waits for the device
+            self._clear()

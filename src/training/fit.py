@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.periodic import StepSeeds
 from src.callbacks.stop_signals import StopSignals
+from src.callbacks.training_scalars import MeasureSpeed
 from src.config.validation import instantiate
 from src.core.errors import STOPPED, RunStopped, UserError
 from src.core.files import write_atomic
@@ -26,10 +27,12 @@ from src.models.base import GenerativeModel
 from src.models.checkpoint.config import portable_config
 from src.models.checkpoint.loading import initialize_from, read_checkpoint
 from src.models.checkpoint.states import check_loops
-from src.training.budget import MeasureSpeed, images_within, seconds_to_measure, set_max_images
 from src.training.launcher import count_ranks
-from src.training.resume import restore_run_dir
+from src.training.resume import restore_run_dir, set_max_images
 from src.training.summary import print_summary, write_summary
+
+# A run with a budget in seconds first takes steps for this share of it, and at least so many seconds.
+SHARE_OF_BUDGET, AT_LEAST_S = 0.01, 3.0
 
 
 def fit(config: dict[str, Any]) -> None:
@@ -93,19 +96,19 @@ def fit(config: dict[str, Any]) -> None:
 
 
 def measured(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with the max_images that its budget in seconds allows, by the speed of some steps."""
+    """Return the config with the max_images that fit into its budgets in seconds, by the speed of some steps."""
+    budgets = {"images_per_second": config["budget_s"], "images_per_cpu_second": config["budget_cpu_s"]}
+    budgets = {speed: seconds for speed, seconds in budgets.items() if seconds}
+    measure_speed = MeasureSpeed(at_least_s=max(AT_LEAST_S, SHARE_OF_BUDGET * min(budgets.values())))
     model = instantiate(config["model"])
-    callbacks = [StepSeeds(config["seed"]), MeasureSpeed(at_least_s=seconds_to_measure(config))]
-    trainer = build_trainer(config, model, callbacks, logger=False)
+    trainer = build_trainer(config, model, [StepSeeds(config["seed"]), measure_speed], logger=False)
     with guarded(StopSignals()):
         trainer.fit(model, instantiate(config["data"]))
-    speed, cpu_speed = (
-        trainer.callback_metrics[f"train/images_per_{unit}"].item() for unit in ("second", "cpu_second")
-    )
-    max_images = images_within(config, speed, cpu_speed)
+    speeds = {speed: trainer.callback_metrics[f"train/{speed}"].item() for speed in budgets}
+    max_images = max(int(min(seconds * speeds[speed] for speed, seconds in budgets.items())), 1)
     if trainer.is_global_zero:
-        per_second = f"{speed:,.1f} images/s, {cpu_speed:,.1f} per processor second"
-        print(f"measured {per_second}: max_images={max_images}", flush=True)
+        shown = ", ".join(f"{speed}={value:,.1f}" for speed, value in speeds.items())
+        print(f"measured {shown}: max_images={max_images}", flush=True)
     return set_max_images(config, max_images)
 
 

@@ -14,7 +14,6 @@ from src.core.files import copy_atomic, link_or_copy, write_atomic
 from src.core.types import UNMEASURED, PositiveInt, Seed
 from src.models.checkpoint.config import local_data_options, portable_config
 from src.models.checkpoint.loading import check_weights, read_checkpoint
-from src.training.budget import set_max_images
 
 
 def latest_valid_checkpoint(run_dir: Path) -> Path | None:
@@ -66,6 +65,15 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     check_weights(checkpoint)
     kept = {"model": stored["model"], "data": data, "seed": stored["seed"]}
     return config | kept | {"resume": str(path), "init_from": None}
+
+
+def set_max_images(config: Any, max_images: int) -> Any:
+    """Return a config (plain dicts and lists) with max_images wherever its length is not measured yet."""
+    if isinstance(config, dict):
+        return {key: set_max_images(value, max_images) for key, value in config.items()}
+    if isinstance(config, list):
+        return [set_max_images(value, max_images) for value in config]
+    return max_images if config == UNMEASURED else config
 
 
 def differences(ours: Any, theirs: Any, path: str) -> list[str]:

@@ -3,6 +3,7 @@
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,18 +11,13 @@ import torch
 import yaml
 from torch import Tensor
 
+from src.callbacks.training_scalars import PERIOD_STEPS, WARM_UP_STEPS, MeasureSpeed
 from src.core.errors import UserError
 from src.core.types import UNMEASURED
 from src.models.checkpoint.loading import read_checkpoint
-from src.training.budget import (
-    PERIOD_STEPS,
-    WARM_UP_STEPS,
-    MeasureSpeed,
-    images_within,
-    seconds_to_measure,
-    set_max_images,
-)
+from src.training.fit import measured
 from src.training.launcher import start
+from src.training.resume import set_max_images
 from tests.helpers.commands import config_of, succeeded, tiny
 from tests.helpers.tiny import ScriptedModel, tiny_data, train
 
@@ -37,7 +33,7 @@ def weights(folder: Path) -> dict[str, Any]:
 def test_run_with_a_budget_is_the_run_with_the_images_that_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.training.budget.AT_LEAST_S", 0.2)
+    monkeypatch.setattr("src.training.fit.AT_LEAST_S", 0.2)
     budgeted = [*tiny("gan", "metrics=none", LENGTH), f"run_dir={tmp_path}/budget", "budget_cpu_s=0.5"]
     config = config_of(*budgeted)
     assert config["max_images"] == config["callbacks"]["run_length"]["max_images"] == UNMEASURED
@@ -65,20 +61,26 @@ def test_flags_that_lightning_refuses_are_a_sentence_while_the_speed_is_measured
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_images_follow_from_the_slower_of_two_budgets() -> None:
-    def found(budget_s: float | None, budget_cpu_s: float | None) -> int:
-        return images_within({"budget_s": budget_s, "budget_cpu_s": budget_cpu_s}, 100.0, 40.0)
+@pytest.mark.parametrize(
+    ("budget_s", "budget_cpu_s", "max_images", "measured_s"),
+    [(10, None, 1000, 3), (None, 10, 400, 3), (2, 10, 200, 3), (1e-9, None, 1, 3), (None, 900, 36_000, 9),
+     (3_000, 900, 36_000, 9)],
+)  # fmt: skip
+def test_images_follow_from_the_smaller_of_two_budgets_and_a_longer_one_is_measured_for_longer(
+    budget_s: float | None, budget_cpu_s: float | None, max_images: int, measured_s: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[float] = []
+    speeds = {"train/images_per_second": torch.tensor(100.0), "train/images_per_cpu_second": torch.tensor(40.0)}
 
-    assert found(budget_s=10, budget_cpu_s=None) == 1000
-    assert found(budget_s=None, budget_cpu_s=10) == 400
-    assert found(budget_s=2, budget_cpu_s=10) == 200
-    assert found(budget_s=1e-9, budget_cpu_s=None) == 1
+    def build_trainer(config: Any, model: Any, callbacks: list[Any], logger: Any) -> Any:
+        asked.append(callbacks[-1].at_least_s)
+        return SimpleNamespace(fit=lambda *args: None, callback_metrics=speeds, is_global_zero=True)
 
-
-def test_a_longer_budget_is_measured_for_longer() -> None:
-    assert seconds_to_measure({"budget_s": 60, "budget_cpu_s": None}) == 3
-    assert seconds_to_measure({"budget_s": None, "budget_cpu_s": 900}) == 9
-    assert seconds_to_measure({"budget_s": 3_000, "budget_cpu_s": 900}) == 9
+    monkeypatch.setattr("src.training.fit.build_trainer", build_trainer)
+    config = {"model": {}, "data": {}, "seed": 0, "max_images": UNMEASURED}
+    found = measured(config | {"budget_s": budget_s, "budget_cpu_s": budget_cpu_s})
+    assert (found["max_images"], asked) == (max_images, [measured_s])
 
 
 def test_length_is_set_wherever_it_is_referred_to() -> None:
