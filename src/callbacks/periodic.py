@@ -12,7 +12,6 @@ from src.core.errors import UserError
 from src.core.seeds import mixed_seed, seed_generators
 from src.core.types import PositiveInt, Seed
 from src.models.base import GenerativeModel
-from src.models.checkpoint.states import checked_state
 
 
 @dataclass(eq=False)
@@ -45,7 +44,7 @@ class RunLength(Callback):
 
 @dataclass(eq=False)
 class StepSeeds(Callback):
-    """Seeds torch before every step. The seed is part of the checkpoint: a resumed run keeps it.
+    """Seeds torch before every step, from the run's seed, which a resumed run keeps.
 
     So ranks draw different noise, a resumed run draws on, and what is drawn between steps changes nothing.
     """
@@ -54,12 +53,6 @@ class StepSeeds(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
         seed_generators(mixed_seed(self.seed, trainer.global_rank, model.images_seen), model.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seed = checked_state("StepSeeds", state_dict, {"seed": Seed})["seed"]
 
 
 @dataclass(eq=False)

@@ -237,8 +237,6 @@ STATES: dict[str, Edit] = {
     "best of text": with_callback("Checkpoints", best={"images_seen": "many"}),
     "best of a list": with_callback("Checkpoints", best=[1]),
     "clock of NaN": with_callback("Checkpoints", wall_seconds=math.nan),
-    "seed of text": with_callback("StepSeeds", seed="x"),
-    "seed below none": with_callback("StepSeeds", seed=-1),
     "values of no step": with_scalars(values={"loss": torch.ones(1, 0)}),
     "values of no rank": with_scalars(values={"loss": torch.ones(3)}),
     "values of whole numbers": with_scalars(values={"loss": torch.ones(1, 3, dtype=torch.int64)}),
