@@ -31,6 +31,8 @@ from src.core.run_folder import full_disk_explained
 from src.core.types import UNMEASURED
 
 CONF = Path(__file__).parents[2] / "conf"
+# Whether the user wants a traceback in place of a sentence: asked now, as Hydra is given the same variable later.
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 PATHS = "runs"  # the parameter of a command that takes paths without an option's name
 RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
@@ -42,7 +44,6 @@ def run(job: Callable[..., None]) -> None:
     shows the traceback.
     """
     name = job.__name__
-    wants_traceback = asks_for_traceback()
     try:
         overrides, flags = split_flags(sys.argv[1:])
         overrides = stored_choices(overrides)
@@ -56,14 +57,9 @@ def run(job: Callable[..., None]) -> None:
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback or isinstance(error, InstantiationException):
+        if WANTS_TRACEBACK or isinstance(error, InstantiationException):
             raise
         fail(sentence_of(error, sys.argv[1:], name))
-
-
-def asks_for_traceback() -> bool:
-    """Tell whether the user wants a traceback in place of a sentence. Hydra is given the same variable later."""
-    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
 def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> dict[str, Any]:
@@ -80,7 +76,6 @@ def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> d
 def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str]) -> None:
     """Let Hydra run the jobs of a sweep, or do what a flag such as --help asks for."""
     name, info, sweeps = job.__name__, get_rank_info(), is_sweep(overrides, flags)
-    wants_traceback = asks_for_traceback()
     if info and sweeps:
         raise UserError(f"a sweep starts the ranks of its jobs itself; don't start it by {info.launcher}")
 
@@ -93,7 +88,7 @@ def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str
             # Hydra's launchers go on to the next job after an Exception, but not after a SystemExit.
             raise UserError(failure.reason) from failure
         except UserError as error:  # Hydra would print the overrides above it
-            if sweeps or wants_traceback:
+            if sweeps or WANTS_TRACEBACK:
                 raise
             fail(str(error))
 
