@@ -24,6 +24,10 @@ class RunLength(Callback):
     max_images: PositiveInt
 
     def on_train_start(self, trainer: Trainer, model: Any) -> None:
+        if trainer.strategy.broadcast(model.images_seen) != model.images_seen:
+            raise UserError(
+                "the ranks have read different checkpoints; start them again once the earlier run has ended"
+            )
         if model.images_seen < self.max_images:
             return
         finished = f"the checkpoint has seen {model.images_seen:,} images already; give max_images above that to go on"

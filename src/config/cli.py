@@ -26,15 +26,13 @@ from yaml import YAMLError
 
 from src.config.validation import Mismatch, check, listed
 from src.core.errors import RunFailed, UserError, printable
-from src.core.ranks import agree_on_run_dir, get_rank_info
-from src.core.run_folder import full_disk_explained
+from src.core.ranks import get_rank_info
 from src.core.types import UNMEASURED
 
 CONF = Path(__file__).parents[2] / "conf"
 # Whether the user wants a traceback in place of a sentence: asked now, as Hydra is given the same variable later.
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 PATHS = "runs"  # the parameter of a command that takes paths without an option's name
-RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def run(job: Callable[..., None]) -> None:
@@ -51,7 +49,11 @@ def run(job: Callable[..., None]) -> None:
             overrides = name_paths(overrides)
         config = composed(name, overrides, flags)
         if config and not is_sweep(overrides, flags):
-            job(**in_one_run_dir(config, name, overrides))
+            if (info := get_rank_info()) and "run_dir" in config and not gives_run_dir(overrides):
+                raise UserError(
+                    f"the ranks that {info.launcher} started need one folder; add run_dir=..., the same for all"
+                )
+            job(**config)
         else:
             run_by_hydra(job, overrides, flags)
     except KeyboardInterrupt:
@@ -60,17 +62,6 @@ def run(job: Callable[..., None]) -> None:
         if WANTS_TRACEBACK or isinstance(error, InstantiationException):
             raise
         fail(sentence_of(error, sys.argv[1:], name))
-
-
-def in_one_run_dir(config: dict[str, Any], name: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the config of a single run, with one run folder for all ranks that torchrun or SLURM started."""
-    info = get_rank_info()
-    if not info or "run_dir" not in config:
-        return config
-    with full_disk_explained(Path(config["run_dir"])):
-        run_dir = agree_on_run_dir(info, overrides, config["run_dir"], config["resume"])
-    # Composed again, as other options refer to it.
-    return composed(name, [*overrides, f"run_dir={as_text(run_dir)}"])
 
 
 def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str]) -> None:
@@ -117,6 +108,11 @@ def fail(sentence: str) -> NoReturn:
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys() or os.environ.get("LOCAL_RANK", "0") in ("0", ""):
         print(f"error: {printable(sentence)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def gives_run_dir(overrides: list[str]) -> bool:
+    """Tell whether a command line names the folder of its run."""
+    return any(item.startswith(("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")) for item in overrides)
 
 
 def is_sweep(overrides: list[str], flags: Sequence[str]) -> bool:
@@ -171,7 +167,7 @@ def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict
                 config = checked(compose(name, job), name)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(sentence_of(error, overrides, name)) from error
-    if config.get("resume") == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in overrides):
+    if config.get("resume") == "last" and not gives_run_dir(overrides):
         raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
     budget = next((option for option in ("budget_cpu_s", "budget_s") if config.get(option)), None)
     if budget and {item.partition("=")[0] for item in overrides} & {"max_images", budget} == {"max_images"}:

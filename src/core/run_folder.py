@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from src.core.errors import UserError, printable
+from src.core.ranks import get_rank_info
 
 try:
     import fcntl
@@ -30,21 +31,19 @@ JOB = "job.json"  # of a job of a sweep: its number, the options that are its ow
 STUDY = "study.yaml"  # in the folder of a study, above the runs of its trials
 MAX_CONFIG = 100_000  # characters
 STOPS_WITHIN_S = 130.0  # a run that was asked to stop
-held: dict[Path, int | None] = {}  # the run folders that this process owns, and the descriptors of their locks
+held: set[int] = set()  # the descriptors of the locks of the run folders that this process owns
 
 
 @contextmanager
-def owned(run_dir: Path, resume: str | None, rank: int | None = None) -> Iterator[None]:
+def owned(run_dir: Path, resume: str | None) -> Iterator[None]:
     """Own a run folder: no other run writes there until this process and those that inherit the lock have ended.
 
-    With resume=last a run that is stopping is waited for. rank: of a run whose ranks torchrun or SLURM started; the
-    first takes the lock alone, then the others share it. Raises UserError for a folder that another run owns, that
-    holds a run which is not to be resumed, or in which links lead elsewhere.
+    With resume=last a run that is stopping is waited for. Of ranks that torchrun or SLURM started, only the first takes
+    the lock, and it does not wait, as the others read the folder meanwhile. Raises UserError for a folder that another
+    run owns, that holds a run which is not to be resumed, or in which links lead elsewhere.
     """
-    key = run_dir.resolve()
-    if key in held:
-        yield
-        return
+    here = get_rank_info()
+    is_first = not here or here.rank == 0
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
@@ -52,25 +51,27 @@ def owned(run_dir: Path, resume: str | None, rank: int | None = None) -> Iterato
     for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
         for path in run_dir.glob(pattern):
             no_link(path)
-    held[key] = descriptor = lock(run_dir, STOPS_WITHIN_S if resume == "last" else 0, rank)
+    descriptor = lock(run_dir, STOPS_WITHIN_S if resume == "last" and not here else 0) if is_first else None
+    if descriptor is not None:
+        held.add(descriptor)
     try:
-        of_a_run = (f"{CHECKPOINTS}/*.safetensors", f"{IMAGES}/*.png", CONFIG, METRICS, SUMMARY)
-        if not resume and not rank and any(next(run_dir.glob(pattern), None) for pattern in of_a_run):
+        of_a_run = [f"{CHECKPOINTS}/*.safetensors", f"{IMAGES}/*.png", METRICS, SUMMARY]
+        of_a_run += [CONFIG] if is_first else []  # the first rank may have written it by now
+        if not resume and any(next(run_dir.glob(pattern), None) for pattern in of_a_run):
             raise UserError(f"run_dir={run_dir} holds a run; add resume=last to go on with it, or give another folder")
         yield
     finally:
         if descriptor is not None:
             os.close(descriptor)  # ranks that still run hold it
-        del held[key]
+            held.remove(descriptor)
 
 
-def lock(run_dir: Path, patience_s: float, rank: int | None) -> int | None:
+def lock(run_dir: Path, patience_s: float) -> int | None:
     """Return the descriptor of a run folder's lock, None where there are no locks. Raises UserError, see owned."""
     descriptor, deadline, waits = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o666), time.monotonic(), False
     while True:
         try:
-            for kind in {None: ["EX"], 0: ["EX", "SH"]}.get(rank, ["SH"]):
-                fcntl.flock(descriptor, getattr(fcntl, f"LOCK_{kind}") | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
             owner = printable((run_dir / LOCK).read_text(errors="replace")[:200]) or "another process"
@@ -87,9 +88,8 @@ def lock(run_dir: Path, patience_s: float, rank: int | None) -> int | None:
             print(f"{run_dir} can't be locked here: take care that no other run uses it", flush=True)
             os.close(descriptor)
             return None
-    if not rank:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return descriptor
 
 

@@ -36,11 +36,10 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
     Raises UserError where the run folder or the checkpoint can't be used.
     """
     run_dir, here = Path(config["run_dir"]), get_rank_info()
-    rank = here.rank if here else None
     if config["init_from"] and "ema_rampup" in config["model"] and not any("ema_rampup=" in item for item in typed):
         # The average of weights that are good already needs no short memory (as in StyleGAN2-ADA's transfer).
         config = config | {"model": config["model"] | {"ema_rampup": None}}
-    with full_disk_explained(run_dir), owned(run_dir, config["resume"], rank):
+    with full_disk_explained(run_dir), owned(run_dir, config["resume"]):
         if config["resume"]:
             # Reading a checkpoint needs torch, and a mistake in the run folder should not wait for it.
             from src.training.resume import resumed_config
@@ -48,7 +47,7 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
             if config["init_from"] and config["resume"] != "last":
                 raise UserError("init_from starts a new run, resume continues one; give one of them, or resume=last")
             config = resumed_config(config, typed)
-        if not rank:
+        if not here or here.rank == 0:
             print(f"run folder: {run_dir}", flush=True)
         launch("src.training.fit.fit", config, always_apart)
 
@@ -91,8 +90,7 @@ def launch(fit: str, config: dict[str, Any], always_apart: bool = False) -> None
     write_atomic(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", "src.training.launcher", fit, str(run_dir / CONFIG), str(os.getpid())]
     # In process groups of their own they get a terminal's signal once, from here. They own the run folder too.
-    locks = [descriptor for descriptor in held.values() if descriptor is not None]
-    start_rank = partial(subprocess.Popen, command, process_group=0, pass_fds=locks)
+    start_rank = partial(subprocess.Popen, command, process_group=0, pass_fds=list(held))
     wait_for([start_rank(env=environment) for environment in rank_environments(num_ranks)], run_dir / ERROR)
 
 

@@ -4,16 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from src.callbacks.periodic import RunLength
 from src.config.cli import run
 from src.core.errors import UserError
-from src.core.ranks import RankInfo, agree_on_run_dir, for_life, get_rank_info
+from src.core.ranks import RankInfo, get_rank_info
 from src.train import train
 from src.training.launcher import launch, rank_environments
 from tests.helpers.commands import REPOSITORY, command, config_of, tiny
@@ -22,11 +22,9 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*VARIABLES, *(name for name in os.environ if name.startswith("SLURM_"))]:
         monkeypatch.delenv(name, raising=False)
-    yield
-    for_life.close()  # folders that a process of a real run owns until it ends
 
 
 @pytest.mark.parametrize(
@@ -82,34 +80,6 @@ def free_port() -> str:
     return rank_environments(1)[0]["MASTER_PORT"]
 
 
-@pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", free_port())
-
-
-@pytest.mark.usefixtures("address")
-def test_all_processes_take_the_first_ones_folder(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(3) as threads:
-        folders = threads.map(
-            lambda rank: agree_on_run_dir(RankInfo(rank, 3, "torchrun"), ["seed=1"], str(tmp_path / str(rank)), None),
-            range(3),
-        )
-    assert list(folders) == [str(tmp_path / "0")] * 3
-
-
-@pytest.mark.usefixtures("address")
-def test_processes_of_different_options_are_refused(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        first, second = (
-            threads.submit(agree_on_run_dir, RankInfo(rank, 2, "torchrun"), [f"seed={rank}"], str(tmp_path), None)
-            for rank in range(2)
-        )
-        assert first.result() == str(tmp_path)
-        with pytest.raises(UserError, match="rank 1 was given seed=1, rank 0 seed=0"):
-            second.result()
-
-
 def test_number_of_processes_must_be_what_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
@@ -117,13 +87,28 @@ def test_number_of_processes_must_be_what_the_config_says(tmp_path: Path, monkey
         launch("src.training.fit.fit", config_of("trainer.devices=2", f"run_dir={tmp_path}"))
 
 
-def test_ranks_that_go_on_need_a_run_dir(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "the ranks that torchrun started need one folder; add run_dir=..., the same for all"),
+        (["resume=last"], "resume=last goes on in the folder of a run; add run_dir=RUN"),
+    ],
+)
+def test_ranks_need_a_run_dir(
+    options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["train", "resume=last"])
+    monkeypatch.setattr(sys, "argv", ["train", *options])
     with pytest.raises(SystemExit):
         run(train)
-    assert capsys.readouterr().err == "error: resume=last goes on in the folder of a run; add run_dir=RUN\n"
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_ranks_that_read_different_checkpoints_are_refused() -> None:
+    first: Any = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda images_seen: 64))
+    with pytest.raises(UserError, match="the ranks have read different checkpoints"):
+        RunLength(128).on_train_start(first, SimpleNamespace(images_seen=32))
 
 
 def test_ranks_refuse_a_folder_that_holds_a_run_however_resume_is_spelled(tmp_path: Path) -> None:
@@ -138,31 +123,43 @@ def test_ranks_refuse_a_folder_that_holds_a_run_however_resume_is_spelled(tmp_pa
     assert "holds a run; add resume=last to go on with it" in result.stderr
 
 
-def run_together(folder: Path, commands: list[list[str]], environments: list[dict[str, str]]) -> dict[str, Any]:
-    """Starts all of them in a folder; the summary of the one run they make."""
+def run_together(run_dir: Path, commands: list[list[str]], environments: list[dict[str, str]], *options: str) -> int:
+    """Start all of them, which make one run; return the largest of their exit statuses."""
     processes = [
         subprocess.Popen(
-            [*line, *tiny("vae"), "metrics=none", "max_images=32"],
-            cwd=folder,
+            [*line, *tiny("vae"), "metrics=none", f"run_dir={run_dir}", *options],
+            cwd=run_dir.parent,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
         )
         for line, environment in zip(commands, environments, strict=True)
     ]
-    assert [process.wait(800) for process in processes] == [0, 0]
-    (summary,) = folder.rglob("summary.json")
-    assert len(list(folder.rglob("images"))) == 1
-    return json.loads(summary.read_text())
+    return max(process.wait(800) for process in processes)
+
+
+def length_of(run_dir: Path) -> list[int]:
+    """Return the number of a run's ranks and of the images they have seen."""
+    summary = json.loads((run_dir / "summary.json").read_text())
+    return [summary["ranks"], summary["images_seen"]]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_torchrun_nodes_make_one_run(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    where = ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-    job = ["-m", "src.train", "trainer.num_nodes=2"]
-    commands = [[*torchrun, f"--node-rank={rank}", *where, *job] for rank in range(2)]
-    summary = run_together(tmp_path, commands, [{}, {}])
-    assert [summary["ranks"], summary["images_seen"]] == [2, 32]
+def test_two_torchrun_nodes_make_one_run_which_they_resume_and_never_overwrite(tmp_path: Path) -> None:
+    def start(*options: str) -> int:
+        where = ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *where]
+        job = ["-m", "src.train", "trainer.num_nodes=2"]
+        commands = [[*torchrun, f"--node-rank={rank}", *job] for rank in range(2)]
+        return run_together(tmp_path / "run", commands, [{}, {}], *options)
+
+    assert start("max_images=32") == 0
+    assert length_of(tmp_path / "run") == [2, 32]
+    assert start("max_images=64", "resume=last") == 0
+    assert length_of(tmp_path / "run") == [2, 64]
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "run.lock"]
+    files = {path: path.read_bytes() for path in written}
+    assert start("max_images=32") > 0
+    assert files == {path: path.read_bytes() for path in written}
 
 
 @pytest.mark.slow
@@ -178,5 +175,5 @@ def test_two_tasks_of_srun_make_one_run(tmp_path: Path) -> None:
         for rank in "01"
     ]
     command = [sys.executable, "-m", "src.train", "trainer.devices=2"]
-    summary = run_together(tmp_path, [command, command], environments)
-    assert [summary["ranks"], summary["images_seen"]] == [2, 32]
+    assert run_together(tmp_path / "run", [command, command], environments, "max_images=32") == 0
+    assert length_of(tmp_path / "run") == [2, 32]

@@ -32,17 +32,17 @@ OWN = """
 import os, subprocess, sys, time
 from pathlib import Path
 from src.core.run_folder import held, owned
-with owned(Path(sys.argv[1]), None, *map(int, sys.argv[2:3])):
-    rank = subprocess.Popen(["sleep", "60"], pass_fds=[fd for fd in held.values()])
+with owned(Path(sys.argv[1]), None):
+    rank = subprocess.Popen(["sleep", "60"], pass_fds=list(held))
     print(rank.pid, flush=True)
     time.sleep(60)
 """
 
 
-def start_owner(folder: Path, *rank: str) -> tuple[subprocess.Popen, int]:
+def start_owner(folder: Path) -> tuple[subprocess.Popen, int]:
     """A process that owns a run folder, and its rank's process id."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWN, str(folder), *rank], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWN, str(folder)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     )
     assert owner.stdout is not None
     return owner, int(owner.stdout.readline())
@@ -55,7 +55,7 @@ def test_second_owner_is_told_who_the_first_one_is(tmp_path: Path) -> None:
         for resume in (None, "best.safetensors"):
             with pytest.raises(UserError, match=re.escape(sentence)), owned(tmp_path, resume):
                 pass
-        assert held == {}
+        assert not held
         owner.kill()
         owner.wait()
         with pytest.raises(UserError, match=f"process {owner.pid} on"), owned(tmp_path, None):
@@ -64,24 +64,38 @@ def test_second_owner_is_told_who_the_first_one_is(tmp_path: Path) -> None:
         owner.kill()
         os.kill(rank, signal.SIGKILL)
     time.sleep(0.2)
-    with owned(tmp_path, None), owned(tmp_path, None):
+    with owned(tmp_path, None):
         assert (tmp_path / "run.lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
-        assert list(held) == [tmp_path]
-    assert held == {}
+        assert len(held) == 1
+    assert not held
 
 
-def test_ranks_of_torchrun_share_a_folder_which_no_other_run_gets(tmp_path: Path) -> None:
-    owner, rank = start_owner(tmp_path, "0")
+def test_ranks_of_torchrun_do_not_wait_for_a_run_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would read its checkpoints meanwhile."""
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    owner, rank = start_owner(tmp_path)
+    started_at = time.monotonic()
     try:
-        with owned(tmp_path, None, 1):
-            owner.kill()
-            os.kill(rank, signal.SIGKILL)
-            owner.wait()
-            command = [sys.executable, "-c", OWN, str(tmp_path), "0"]
-            other = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-            assert f"belongs to a run that goes on: process {owner.pid}" in other.stderr
+        with pytest.raises(UserError, match="belongs to a run that goes on"), owned(tmp_path, "last"):
+            pass
+        assert time.monotonic() - started_at < 5
     finally:
         owner.kill()
+        os.kill(rank, signal.SIGKILL)
+
+
+def test_other_ranks_than_the_first_look_at_the_folder_but_take_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "config.yaml").touch()  # the first rank has begun
+    with owned(tmp_path, None):
+        assert not held
+    (tmp_path / "metrics.csv").touch()
+    with pytest.raises(UserError, match=r"holds a run; add resume=last"), owned(tmp_path, None):
+        pass
 
 
 def test_resumed_run_waits_for_one_that_stops(
@@ -118,8 +132,8 @@ def test_without_locks_a_sentence_says_so(
         monkeypatch.setattr(run_folder, "fcntl", None)
     else:
         monkeypatch.setattr("fcntl.flock", fail)
-    with owned(tmp_path, None), owned(tmp_path, None):
-        assert held == {tmp_path: None}
+    with owned(tmp_path, None):
+        assert not held
     assert capsys.readouterr().out == f"{tmp_path} can't be locked here: take care that no other run uses it\n"
 
 
