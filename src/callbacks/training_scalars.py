@@ -51,7 +51,8 @@ class TrainingScalars(Callback):
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
         outputs, images, _ = args
         for name, value in outputs.items():
-            self.values.setdefault(name, []).append((model.images_seen, torch.as_tensor(value).detach()))
+            scalar = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            self.values.setdefault(name, []).append((model.images_seen, scalar))
         self.images += len(images) * trainer.world_size
         is_due = should_run(trainer, model, self.every_images)
         # Training time too: the device finishes the steps meanwhile.
@@ -74,7 +75,10 @@ class TrainingScalars(Callback):
     def gathered(self, trainer: Trainer) -> dict[str, Tensor]:
         """Return the values since the last log by name, (ranks, steps). Every rank must call it."""
         device = trainer.strategy.root_device
-        rows = {name: torch.stack([value.to(device).float() for _, value in self.values[name]]) for name in self.values}
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # what MPS does not have
+        rows = {
+            name: torch.stack([value.to(dtype).to(device) for _, value in self.values[name]]) for name in self.values
+        }
         return {name: all_gather(row[None]).cpu() for name, row in rows.items()}
 
     def finite_means(self, trainer: Trainer) -> dict[str, float]:
@@ -92,7 +96,7 @@ class TrainingScalars(Callback):
                 f"{' and '.join(first)} {'are' if len(first) > 1 else 'is'} not finite after {first_at:,} images; "
                 f"{describe_last_checkpoint(trainer)}"
             )
-        return {name: rows.double().mean().item() for name, rows in values.items()}
+        return {name: rows.mean().item() for name, rows in values.items()}
 
     def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         """Every rank calls it: the values of all of them are kept."""

@@ -54,12 +54,6 @@ def write_atomic(path: Path, content: bytes | str, sync: bool = False) -> None:
         sync_dir(path.parent)
 
 
-def copy_atomic(source: Path, target: Path) -> None:
-    """Copy a file or a folder, which is then there as a whole or not at all."""
-    with replaced(target) as partial:
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, partial)
-
-
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name (a copy where the file system has no links), replacing what has that name."""
     if target.exists() and target.samefile(source):

@@ -10,7 +10,7 @@ from typing import Any
 from src.config.validation import check, check_value
 from src.core import run_folder
 from src.core.errors import UserError
-from src.core.files import copy_atomic, link_or_copy, write_atomic
+from src.core.files import link_or_copy, replaced, write_atomic
 from src.core.types import UNMEASURED, PositiveInt, Seed
 from src.models.checkpoint.config import local_data_options, portable_config
 from src.models.checkpoint.loading import check_weights, read_checkpoint
@@ -110,7 +110,8 @@ def restore_run_dir(resume: str | None, run_dir: Path, checkpoint: dict[str, Any
     restore_rows(source / run_folder.METRICS, run_dir / run_folder.METRICS, images_seen)
     for name in (run_folder.IMAGES, milestones, "tensorboard"):
         if (source / name).is_dir() and not (run_dir / name).exists():
-            copy_atomic(source / name, run_dir / name)
+            with replaced(run_dir / name) as partial:
+                shutil.copytree(source / name, partial)
     (run_dir / run_folder.IMAGES / run_folder.FILM).unlink(missing_ok=True)  # of a run that had ended
     for path in [*run_dir.glob(f"{run_folder.IMAGES}/*.png"), *run_dir.glob(f"{milestones}/*.safetensors")]:
         written_at = re.search(r"_(\d+)\.\w+$", path.name)
