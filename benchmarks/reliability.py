@@ -39,7 +39,7 @@ class TimedCheckpoints(Checkpoints):
 
 
 class TimeLimit(Callback):
-    """Ends the run after so many seconds; as the last callback, without what the others do at the end of a run."""
+    """Ends the run after so many seconds; only Checkpoints come after it and write once more, which is counted."""
 
     passed, steps = 0.0, 0
 

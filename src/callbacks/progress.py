@@ -14,7 +14,7 @@ from src.models.base import GenerativeModel
 
 @dataclass(eq=False)
 class ProgressBar(PeriodicCallback):
-    """Shows images seen, images/s, the time left and the metrics named in `show`. It must be the last callback."""
+    """Shows images seen, images/s, the time left and the metrics in `show`, which callbacks before it have logged."""
 
     max_images: PositiveInt
     show: list[str]

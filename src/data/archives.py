@@ -47,8 +47,9 @@ class ImageFile:
 def image_files(root: Path, subfolder: str = "", unread: Counter[str] | None = None) -> Iterator[ImageFile]:
     """Yield the image files of a folder, .zip, .tar, .tar.gz or .tgz, as they are stored, each name once.
 
-    Hidden files, links and devices are ignored; `unread` counts the other files by their endings. Raises UnusableSource
-    for a root that does not exist or holds no images, and for an archive that can't be read.
+    Hidden files, linked folders, and links and devices in archives are ignored; `unread` counts the other files by
+    their endings. Raises UnusableSource for a root that does not exist or holds no images, and for an archive
+    that can't be read.
     """
     names, unread = set(), Counter() if unread is None else unread
     with reading(root):

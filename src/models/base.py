@@ -65,7 +65,8 @@ class GenerativeModel(LatentModel, LightningModule):
         """Return the current value of each schedule, to be logged; every training step begins with it.
 
         `learning_rate_factor` multiplies the learning rate in each optimizer's config, `beta2` replaces the second
-        beta of Adam. All values are functions of the images seen, so a resumed run continues them.
+        beta of Adam. All values are functions of the images seen, or of a state in the checkpoint
+        (TargetKL), so a resumed run continues them.
         """
         now = {name: schedule(self.images_seen) for name, schedule in self.scheduled.items()}
         optimizers = self.optimizers(use_pl_optimizer=False)

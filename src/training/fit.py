@@ -60,7 +60,7 @@ def fit(config: dict[str, Any]) -> None:
         raise UserError(f"callbacks.{name}=null: every run needs it; leave this option out")
     with full_disk_explained(run_dir, config["resume"]):
         loggers = build_loggers(config, checkpoint)
-    trainer = build_trainer(config, model, [*callbacks.values(), StepSeeds(config["seed"])], loggers)
+    trainer = build_trainer(config, model, [StepSeeds(config["seed"]), *callbacks.values()], loggers)
     exit_code = 1
     with guarded(callbacks["checkpoints"].signals):
         try:

@@ -50,7 +50,7 @@ class MeasuredModel:
     mixture_samples: from the mixture fitted to latents of training images.
     reconstructions: of held-out images.
     latents: (N, D), of training images as the decoder meets them in training (a VAE's aggregate posterior).
-    metrics: of held-out images: losses and psnr.
+    metrics: of held-out images: losses, psnr and ssim.
     """
 
     samples: MeasuredImages

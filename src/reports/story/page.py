@@ -50,7 +50,7 @@ def render(
     num_images: the most held-out images that are measured.
     """
     torch.manual_seed(seed)
-    training, held_out = data.images("train")[:NUM_TRAINING], data.images("val")[:num_images]
+    training, held_out = data.images("train")[:NUM_TRAINING], data.images("val", num_images)[:]
     distance = FeatureDistance(network, training)
     real = distance.measure(held_out)
     options: Any = {"seed": seed, "max_reference_images": num_images}
