@@ -87,7 +87,13 @@ def run_by_hydra(job: Callable[..., None], overrides: list[str], flags: list[str
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra itself reads no overrides on both sides of a flag.
     sys.argv[1:] = [*overrides, *flags]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+    except OSError as error:
+        if not sweeps or not error.filename:
+            raise
+        reason = f"can't make the folder {error.filename}: {error.strerror}"
+        raise UserError(f"{reason}; give another hydra.sweep.dir") from error
 
 
 def sentence_of(error: Exception, overrides: list[str], name: str) -> str:
@@ -156,9 +162,7 @@ def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             if is_sweep(overrides, flags):
                 parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-                # The path of the sweep's folder is checked as that of a run.
-                typed = parser.parse_overrides([*overrides, "hydra.run.dir=${hydra.sweep.dir}"])
-                jobs = BasicSweeper.split_arguments(typed, None)[0]
+                jobs = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
             for job in jobs:
                 config = checked(compose(name, job), name)
     except (HydraException, OmegaConfBaseException) as error:

@@ -184,7 +184,7 @@ def test_run_folder_stands_for_its_checkpoint(tmp_path: Path) -> None:
     assert config_of(f"checkpoint={tmp_path}", name="sample")["checkpoint"] == str(tmp_path)
 
 
-@pytest.mark.parametrize("option", ["run_dir", "hydra.run.dir", "--multirun seed=1,2 hydra.sweep.dir"])
+@pytest.mark.parametrize("option", ["run_dir", "hydra.run.dir"])
 def test_run_folder_at_or_below_a_file_is_refused(option: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
