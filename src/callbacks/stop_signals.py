@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import select
 import signal
+import stat
 import time
 from types import FrameType
 from typing import Any
@@ -41,10 +43,21 @@ class StopSignals:
         if number == signal.SIGINT == self.received:
             os._exit(128 + signal.SIGINT)
         self.received = number
-        time.sleep(0.1)  # the program behind a pipe needs a moment to end by the same Ctrl-C
-        sentence = f"{signal.Signals(number).name}: stopping after this step, with a checkpoint\n"
-        for stream, text in ((1, "\n"), (2, sentence)):
-            try:
-                os.write(stream, text.encode())  # print() may be what was interrupted
-            except OSError:  # nobody reads it, as the terminal is closed or Ctrl-C ended the program behind the pipe
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)  # printing would end the process by an error
+        if any(stat.S_ISFIFO(os.fstat(stream).st_mode) for stream in (1, 2)):
+            time.sleep(0.1)  # the program behind the pipe needs a moment to end by the same Ctrl-C
+        for stream in (1, 2):
+            if is_gone(stream):  # printing would end the process by an error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        # print() may be what was interrupted.
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{signal.Signals(number).name}: stopping after this step, with a checkpoint\n".encode())
+
+
+def is_gone(stream: int) -> bool:
+    """Tell whether nobody reads a stream: its terminal is closed, or Ctrl-C ended the program behind a pipe too."""
+    mode = os.fstat(stream).st_mode
+    if stat.S_ISFIFO(mode) and hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    return stat.S_ISCHR(mode) and not os.isatty(stream)
