@@ -95,7 +95,7 @@ def class_signature(node: ast.ClassDef, module: str) -> Signature:
     """Return the signature of a class: of its __init__, of its fields as a dataclass, or the one that it inherits."""
     found = [signature_of(f"{module}.{base.id}") for base in node.bases if isinstance(base, ast.Name)]
     bases = [signature for signature in found if signature]
-    merged = {name: parameter for base in reversed(bases) for name, parameter in base.parameters.items()}
+    merged = ChainMap(*(base.parameters for base in bases))
     inherited = Signature(merged, any(base.takes_others for base in bases))
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":

@@ -45,8 +45,8 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f"{path.name}.lock"), f"another process is downloading {title}; waiting for it"):
-            logger.info("downloading %s from %s to %s", title, url, path)
             while not path.exists():
+                logger.info("downloading %s from %s to %s", title, url, path)
                 try:
                     _fetch(url, path, title, timeout_s)
                 except NETWORK_ERRORS as error:

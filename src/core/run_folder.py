@@ -39,7 +39,7 @@ def owned(run_dir: Path, resume: str | None) -> Iterator[None]:
     """Own a run folder: no other run writes there until this process and those that inherit the lock have ended.
 
     With resume=last a run that is stopping is waited for. Of ranks that torchrun or SLURM started, only the first takes
-    the lock, and it does not wait, as the others read the folder meanwhile. Raises UserError for a folder that another
+    the lock, and it waits a few seconds only (for processes of a killed run), as the others read the folder meanwhile. Raises UserError for a folder that another
     run owns, that holds a run which is not to be resumed, or in which links lead elsewhere.
     """
     here = get_rank_info()
@@ -51,7 +51,8 @@ def owned(run_dir: Path, resume: str | None) -> Iterator[None]:
     for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
         for path in run_dir.glob(pattern):
             no_link(path)
-    descriptor = lock(run_dir, STOPS_WITHIN_S if resume == "last" and not here else 0) if is_first else None
+    patience_s = (10.0 if here else STOPS_WITHIN_S) if resume == "last" else 0
+    descriptor = lock(run_dir, patience_s) if is_first else None
     if descriptor is not None:
         held.add(descriptor)
     try:

@@ -95,7 +95,8 @@ def reading(root: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tarfile and the decompressors raise nearly anything on a broken archive
-        raise UnusableSource(f"can't read {root}: {error}; make or fetch it again, or {ALTERNATIVES}") from error
+        reason = str(error).partition("\n")[0]  # tarfile goes on with all the formats it has tried
+        raise UnusableSource(f"can't read {root}: {reason}; make or fetch it again, or {ALTERNATIVES}") from error
 
 
 def _files(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:

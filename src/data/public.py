@@ -52,9 +52,10 @@ class PublicSet(Folder):
         if found != self.digest:
             if not was_there:
                 self.root.unlink(missing_ok=True)
+            again = f"run again without {self.root}" if was_there else "run again"
             raise UserError(
                 f"{self.name} from {self.url} is not the published set: expected {self.digest}, found {found}; "
-                f"run again without {self.root} to download it again, give your own images with data=folder "
+                f"{again} to download it again, give your own images with data=folder "
                 "data.root=... or use data=drawn_cats"
             )
         return images

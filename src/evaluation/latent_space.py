@@ -94,7 +94,8 @@ def steepest_directions(model: LatentModel, latents: Tensor, num_directions: int
 
 def linear(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """Return points on straight lines, both ends among them: two (..., D) -> (..., steps, D)."""
-    return torch.lerp(start[..., None, :], end[..., None, :], torch.linspace(0, 1, steps)[:, None])
+    weight = torch.linspace(0, 1, steps)[:, None]
+    return (1 - weight) * start[..., None, :] + weight * end[..., None, :]
 
 
 def spherical(start: Tensor, end: Tensor, steps: int, center: Tensor | float = 0.0) -> Tensor:

@@ -6,6 +6,7 @@ The files of a cache, what rebuilds it, and what a killed build leaves: docs/dat
 import errno
 import os
 import re
+import secrets
 import shutil
 import sys
 import warnings
@@ -104,10 +105,10 @@ class ImageCache:
     def __init__(self, source: CachedSource, image_size: int, root: Path) -> None:
         self.source, self.image_size, self.options = source, image_size, source.options(image_size)
         key = short_digest(FORMAT, source.identity, sorted(self.options.items()))
-        self.lock, self.building = root / "locks" / key, root / f".building-{key}"
+        self.lock, self.building = root / "locks" / key, f".building-{key}-"
         title = re.sub(r"[^A-Za-z0-9._-]+", "-", source.title).strip(".-")[:60] or "images"
         # The state is looked at before anything is read: images that change later are another state.
-        self.folder = root / f"{title}-{image_size}px-{short_digest(key, source.state())}"
+        self.folder = root / f"{title}-{image_size}px-{key[:8]}-{short_digest(key, source.state())[:24]}"
 
     def find(self) -> ImageDataset | None:
         """Return the images if they are there, undamaged."""
@@ -124,24 +125,28 @@ class ImageCache:
 
     def build(self) -> ImageDataset:
         """Decode all images, in a folder that is renamed when it is complete; the lock is held."""
-        if self.building.exists():  # left by a process that was killed
-            shutil.rmtree(self.building)
-        self.building.mkdir()
+        root = self.folder.parent
+        for leftover in root.glob(f"{self.building}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder = root / f"{self.building}{secrets.token_hex(4)}"
+        folder.mkdir()
         try:
-            decoded, left_out = self._write_pixels(self.building / "pixels")
+            decoded, left_out = self._write_pixels(folder / "pixels")
             reasons = sorted((image.name, image.reason) for image in left_out)
             heads = sorted(row for image in [*decoded, *left_out] for row in image.heads)
             head = {"source": self.source.identity, "options": self.options, "left_out": reasons}
             head |= {"unread": self.source.unread, "heads": heads}
-            write_manifest(self.building, head, decoded, self.source.columns)
-            sync_dir(self.building)
+            write_manifest(folder, head, decoded, self.source.columns)
+            sync_dir(folder)
             if self.folder.exists():
                 print(f"the decoded images in {self.folder} were damaged and have been rebuilt", file=sys.stderr)
                 shutil.rmtree(self.folder)
-            os.rename(self.building, self.folder)
-            sync_dir(self.folder.parent)
+            os.rename(folder, self.folder)
+            sync_dir(root)
         finally:
-            shutil.rmtree(self.building, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        if older := sorted(map(str, {*root.glob(f"{self.folder.name[:-24]}*")} - {self.folder})):
+            print(f"of an earlier state of these images, to be deleted if no run reads it: {', '.join(older)}")
         return read_cache(self.folder)
 
     def _write_pixels(self, path: Path) -> tuple[list[DecodedImage], list[DecodedImage]]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ABSENT = "none"
-# callbacks.study is where the first seed of a search's trial reports to.
-CALLBACKS = ("callbacks.image_grids.folder", "callbacks.checkpoints.folder", "callbacks.study")
+# callbacks.study is where the first seed of a search's trial reports to, callbacks.step_seeds of earlier versions.
+CALLBACKS = ("callbacks.image_grids.folder", "callbacks.checkpoints.folder", "callbacks.study", "callbacks.step_seeds")
 PLACES = ("run_dir", "resume", "logger", *CALLBACKS)
 # The options that decide what a metric's value means.
 MEASURED_ON = re.compile(
