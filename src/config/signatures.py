@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path

@@ -6,8 +6,10 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,18 @@ def user_cache_dir() -> Path:
     """Return the folder of downloads and computed files: $XDG_CACHE_HOME/cat-faces or ~/.cache/cat-faces."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cat-faces"
-    except RuntimeError:
-        raise UserError("there is no home folder for downloads and caches: set XDG_CACHE_HOME=FOLDER") from None
+    except RuntimeError:  # the user has no home
+        return _temporary_cache_dir()
+
+
+@cache
+def _temporary_cache_dir() -> Path:
+    folder = Path(tempfile.gettempdir(), f"cat-faces-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to somebody else, and there is no home folder; set XDG_CACHE_HOME=FOLDER")
+    print(f"no home folder: downloads and caches are kept in {folder}; or set XDG_CACHE_HOME=FOLDER", file=sys.stderr)
+    return folder
 
 
 @contextmanager

@@ -39,8 +39,9 @@ def owned(run_dir: Path, resume: str | None) -> Iterator[None]:
     """Own a run folder: no other run writes there until this process and those that inherit the lock have ended.
 
     With resume=last a run that is stopping is waited for. Of ranks that torchrun or SLURM started, only the first takes
-    the lock, and it waits a few seconds only (for processes of a killed run), as the others read the folder meanwhile. Raises UserError for a folder that another
-    run owns, that holds a run which is not to be resumed, or in which links lead elsewhere.
+    the lock, and it waits only for what is left of a killed run, as the others read the folder meanwhile. Raises
+    UserError for a folder that another run owns, that holds a run which is not to be resumed, or in which links lead
+    elsewhere.
     """
     here = get_rank_info()
     is_first = not here or here.rank == 0

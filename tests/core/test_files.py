@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from src.core.errors import UserError
-from src.core.files import locked, user_cache_dir, write_atomic
+from src.core.files import _temporary_cache_dir, locked, user_cache_dir, write_atomic
 
 FORKS = multiprocessing.get_context("forkserver")
 HOLD = """
@@ -84,7 +85,8 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_without_a_home_the_sentence_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def _no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A user without HOME, XDG_CACHE_HOME and an entry in the list of users, as containers have."""
 
     def unknown(user: int) -> NoReturn:
@@ -93,7 +95,29 @@ def test_without_a_home_the_sentence_says_what_to_set(monkeypatch: pytest.Monkey
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    with pytest.raises(UserError, match=r"no home folder .* set XDG_CACHE_HOME=FOLDER"):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    _temporary_cache_dir.cache_clear()
+    yield
+    _temporary_cache_dir.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_home")
+def test_without_a_home_the_cache_is_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = user_cache_dir()
+    assert user_cache_dir() == folder == tmp_path / f"cat-faces-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    said = capsys.readouterr().err
+    assert said.count("no home folder") == 1
+    assert f"{folder}; or set XDG_CACHE_HOME=FOLDER" in said
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "given"))
+    assert user_cache_dir() == tmp_path / "given" / "cat-faces"
+
+
+@pytest.mark.usefixtures("_no_home")
+def test_a_temporary_folder_of_somebody_else_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    (tmp_path / "cat-faces-12345").mkdir()
+    with pytest.raises(UserError, match="belongs to somebody else"):
         user_cache_dir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache_dir() == tmp_path / "cat-faces"
