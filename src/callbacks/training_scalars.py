@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from src.models.checkpoint.states import checked_state, mismatch
 WARM_UP_STEPS = 8  # before the speed of a run is measured
 # Penalties and the like that are computed every few steps are measured in their proportion.
 PERIOD_STEPS = 16
-# The plain values that a checkpoint holds, besides the tensors.
-SAVED: dict[str, Any] = dict.fromkeys(("seconds", "cpu_seconds", "wait_seconds", "total_seconds"), NonNegativeFloat)
+NEVER = torch.iinfo(torch.int64).max
+# The plain values that a checkpoint holds, besides the sums of tensors.
+SAVED: dict[str, Any] = {"numbers": dict[str, float], "counts": dict[str, PositiveInt]}
+SAVED |= dict.fromkeys(("seconds", "cpu_seconds", "wait_seconds", "total_seconds"), NonNegativeFloat)
 SAVED |= dict.fromkeys(("images", "total_images"), NonNegativeInt)
 
 
@@ -29,9 +32,9 @@ class TrainingScalars(Callback):
 
     Speeds count the training time only: this callback stands before all that take time. docs/diagnostics.md has them.
 
-    A value that is not finite stops the run: UserError names those that broke first, on any rank, the images seen and
-    the last valid checkpoint. No checkpoint is written in between. With 16-mixed the gradients are left to Lightning's
-    scaler. The values since the last log are part of the checkpoint.
+    A mean that is not finite stops the run: UserError names the values that broke first, on any rank, the images seen
+    and the last valid checkpoint. No checkpoint is written in between. With 16-mixed the gradients are left to
+    Lightning's scaler. The sums since the last log are part of the checkpoint.
     """
 
     every_images: PositiveInt
@@ -41,8 +44,12 @@ class TrainingScalars(Callback):
         self._clear()
 
     def _clear(self) -> None:
-        # By name, the values that steps since the last log returned, each with the images seen after the step.
-        self.values: dict[str, list[tuple[int, Tensor]]] = {}
+        # One step's names, joined by commas -> the sums of their values (N,), and the images seen when each first was
+        # not finite.
+        self.groups: dict[str, tuple[Tensor, Tensor]] = {}
+        # Plain numbers, such as a schedule's value, are the same on all ranks.
+        self.numbers: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
         self.seconds, self.cpu_seconds, self.wait_seconds, self.images = 0.0, 0.0, 0.0, 0
 
     def on_train_batch_start(self, trainer: Trainer, model: Any, *args: Any) -> None:
@@ -50,13 +57,11 @@ class TrainingScalars(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, model: Any, *args: Any) -> None:
         outputs, images, _ = args
-        for name, value in outputs.items():
-            scalar = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-            self.values.setdefault(name, []).append((model.images_seen, scalar))
+        self._add(outputs, model.images_seen)
         self.images += len(images) * trainer.world_size
         is_due = should_run(trainer, model, self.every_images)
         # Training time too: the device finishes the steps meanwhile.
-        means = self.finite_means(trainer) if is_due else {}
+        means = self.finite_means(trainer, model.images_seen) if is_due else {}
         self.seconds += time.perf_counter() - model.training_since
         self.cpu_seconds += time.process_time() - model.training_cpu_since
         if not is_due:
@@ -72,48 +77,62 @@ class TrainingScalars(Callback):
         log_metrics(trainer, {f"train/{name}": value for name, value in means.items()}, model.images_seen)
         self._clear()
 
-    def gathered(self, trainer: Trainer) -> dict[str, Tensor]:
-        """Return the values since the last log by name, (ranks, steps). Every rank must call it."""
-        device = trainer.strategy.root_device
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # what MPS does not have
-        rows = {
-            name: torch.stack([value.to(dtype).to(device) for _, value in self.values[name]]) for name in self.values
-        }
-        return {name: all_gather(row[None]).cpu() for name, row in rows.items()}
+    def _add(self, outputs: dict[str, Tensor | float], images_seen: int) -> None:
+        tensors: dict[str, Tensor] = {}
+        for name, value in outputs.items():
+            self.counts[name] = self.counts.get(name, 0) + 1
+            if isinstance(value, Tensor):
+                tensors[name] = value.detach().float()  # in bfloat16 a sum soon stops growing
+            else:
+                self.numbers[name] = self.numbers.get(name, 0.0) + value
+        if tensors:
+            names, values = ",".join(tensors), torch.stack(list(tensors.values()))
+            broken_at = torch.full_like(values, images_seen, dtype=torch.int64).masked_fill(values.isfinite(), NEVER)
+            if names in self.groups:
+                sums, before = self.groups[names]
+                values, broken_at = sums + values, torch.minimum(before, broken_at)
+            self.groups[names] = values, broken_at
 
-    def finite_means(self, trainer: Trainer) -> dict[str, float]:
-        """Return the means since the last log; UserError if a value is not finite. Every rank must call it."""
-        values, broken_at = self.gathered(trainer), {}
+    def finite_means(self, trainer: Trainer, images_seen: int) -> dict[str, float]:
+        """Return the means since the last log; UserError if one is not finite. Every rank must call it."""
+        totals, names = dict(self.numbers), [name for group in self.groups for name in group.split(",")]
+        if names:
+            sums, broken_at = (torch.cat(tensors)[None] for tensors in zip(*self.groups.values(), strict=True))
+            for name, total in zip(names, all_gather(sums).mean(dim=0).tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + total
         unchecked = ("gradient_norm",) if trainer.precision == "16-mixed" else ()
-        for name, rows in values.items():
-            broken_steps = (~rows.isfinite()).any(dim=0).nonzero()
-            if len(broken_steps) and not name.endswith(unchecked):
-                broken_at[name], _ = self.values[name][int(broken_steps[0])]
-        if broken_at:
-            first_at = min(broken_at.values())
-            first = [name for name, images_seen in broken_at.items() if images_seen == first_at]
+        # A sum may have overflowed without any value that is not finite.
+        first_at = {name: images_seen for name in names if not (isfinite(totals[name]) or name.endswith(unchecked))}
+        if first_at:
+            for name, at in zip(names, all_gather(broken_at).amin(dim=0).tolist(), strict=True):
+                if name in first_at:
+                    first_at[name] = min(at, first_at[name])
+            first = [name for name, at in first_at.items() if at == min(first_at.values())]
             raise UserError(
-                f"{' and '.join(first)} {'are' if len(first) > 1 else 'is'} not finite after {first_at:,} images; "
-                f"{describe_last_checkpoint(trainer)}"
+                f"{' and '.join(first)} {'are' if len(first) > 1 else 'is'} not finite after "
+                f"{first_at[first[0]]:,} images; {describe_last_checkpoint(trainer)}"
             )
-        return {name: rows.mean().item() for name, rows in values.items()}
+        return {name: total / self.counts[name] for name, total in totals.items()}
 
     def on_save_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
-        """Every rank calls it: the values of all of them are kept."""
-        self.finite_means(trainer)
-        state = {name: getattr(self, name) for name in SAVED}
-        checkpoint["training_scalars"] = {"values": self.gathered(trainer), **state}
+        """Every rank calls it: the sums of all of them are kept."""
+        self.finite_means(trainer, model.images_seen)
+        groups = {names: all_gather(sums[None]).cpu() for names, (sums, _) in self.groups.items()}
+        checkpoint["training_scalars"] = {"groups": groups, **{name: getattr(self, name) for name in SAVED}}
 
     def on_load_checkpoint(self, trainer: Trainer, model: Any, checkpoint: dict[str, Any]) -> None:
         if state := checkpoint.get("training_scalars"):
             for name, value in checked_state("TrainingScalars", state, SAVED).items():
                 setattr(self, name, value)
-            for name, rows in state.get("values", {}).items():  # earlier checkpoints have none
-                if not (isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim == 2 and rows.numel()):
-                    raise mismatch(f"values of {name} of another kind")
+            if not self.counts.keys() >= self.numbers.keys():
+                raise mismatch("sums without counts")
+            for names, sums in state["groups"].items():
+                if sums.shape[1:] != (len(names.split(",")),) or not self.counts.keys() >= set(names.split(",")):
+                    raise mismatch(f"sums of {names} of another kind")
                 # On another number of ranks each takes the mean of all.
-                mine = rows[trainer.global_rank] if len(rows) == trainer.world_size else rows.mean(dim=0)
-                self.values[str(name)] = [(model.images_seen, value) for value in mine]
+                mine = sums[trainer.global_rank] if len(sums) == trainer.world_size else sums.mean(dim=0)
+                mine = mine.to(trainer.strategy.root_device)
+                self.groups[names] = mine, torch.full_like(mine, NEVER, dtype=torch.int64)
 
     @property
     def images_per_second(self) -> float:
@@ -135,5 +154,5 @@ class MeasureSpeed(TrainingScalars):
             trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.seconds >= self.at_least_s)
         super().on_train_batch_end(trainer, model, *args)
         if self.steps == 0:
-            self.finite_means(trainer)  # waits for the device
+            self.finite_means(trainer, model.images_seen)  # waits for the device
             self._clear()

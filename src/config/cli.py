@@ -33,6 +33,7 @@ CONF = Path(__file__).parents[2] / "conf"
 # Whether the user wants a traceback in place of a sentence: asked now, as Hydra is given the same variable later.
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 PATHS = "runs"  # the parameter of a command that takes paths without an option's name
+RUN_DIR_OPTIONS = ("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def run(job: Callable[..., None]) -> None:
@@ -49,10 +50,6 @@ def run(job: Callable[..., None]) -> None:
             overrides = name_paths(overrides)
         config = composed(name, overrides, flags)
         if config and not is_sweep(overrides, flags):
-            if (info := get_rank_info()) and "run_dir" in config and not gives_run_dir(overrides):
-                raise UserError(
-                    f"the ranks that {info.launcher} started need one folder; add run_dir=..., the same for all"
-                )
             job(**config)
         else:
             run_by_hydra(job, overrides, flags)
@@ -110,11 +107,6 @@ def fail(sentence: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def gives_run_dir(overrides: list[str]) -> bool:
-    """Tell whether a command line names the folder of its run."""
-    return any(item.startswith(("run_dir=", "hydra.run.dir=", "hydra.sweep.dir=")) for item in overrides)
-
-
 def is_sweep(overrides: list[str], flags: Sequence[str]) -> bool:
     """Tell whether a command line asks for several jobs."""
     return bool({"-m", "--multirun"} & set(flags)) or "hydra.mode=MULTIRUN" in overrides
@@ -167,7 +159,7 @@ def composed(name: str, overrides: list[str], flags: Sequence[str] = ()) -> dict
                 config = checked(compose(name, job), name)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(sentence_of(error, overrides, name)) from error
-    if config.get("resume") == "last" and not gives_run_dir(overrides):
+    if config.get("resume") == "last" and not any(item.startswith(RUN_DIR_OPTIONS) for item in overrides):
         raise UserError("resume=last goes on in the folder of a run; add run_dir=RUN")
     budget = next((option for option in ("budget_cpu_s", "budget_s") if config.get(option)), None)
     if budget and {item.partition("=")[0] for item in overrides} & {"max_images", budget} == {"max_images"}:

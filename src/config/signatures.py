@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -96,7 +95,9 @@ def class_signature(node: ast.ClassDef, module: str) -> Signature:
     """Return the signature of a class: of its __init__, of its fields as a dataclass, or the one that it inherits."""
     found = [signature_of(f"{module}.{base.id}") for base in node.bases if isinstance(base, ast.Name)]
     bases = [signature for signature in found if signature]
-    merged = ChainMap(*(base.parameters for base in bases))
+    merged: dict[str, Parameter] = {}  # in the order of the bases, as arguments without a name are
+    for base in bases:
+        merged |= {name: parameter for name, parameter in base.parameters.items() if name not in merged}
     inherited = Signature(merged, any(base.takes_others for base in bases))
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":

@@ -31,6 +31,7 @@ JOB = "job.json"  # of a job of a sweep: its number, the options that are its ow
 STUDY = "study.yaml"  # in the folder of a study, above the runs of its trials
 MAX_CONFIG = 100_000  # characters
 STOPS_WITHIN_S = 130.0  # a run that was asked to stop
+KILLED_WITHIN_S = 10.0  # the ranks of a run that torchrun or SLURM kill
 held: set[int] = set()  # the descriptors of the locks of the run folders that this process owns
 
 
@@ -52,7 +53,7 @@ def owned(run_dir: Path, resume: str | None) -> Iterator[None]:
     for pattern in ("*", f"{CHECKPOINTS}/*", f"{IMAGES}/*"):
         for path in run_dir.glob(pattern):
             no_link(path)
-    patience_s = (10.0 if here else STOPS_WITHIN_S) if resume == "last" else 0
+    patience_s = (KILLED_WITHIN_S if here else STOPS_WITHIN_S) if resume == "last" else 0
     descriptor = lock(run_dir, patience_s) if is_first else None
     if descriptor is not None:
         held.add(descriptor)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.core.distributed import all_reduce_mean
 from src.core.schedules import Schedule, as_schedule
-from src.core.types import NonNegativeFloat
+from src.core.types import NonNegativeFloat, PositiveFloat
 from src.models.adversarial import AdversarialModel, measure
 from src.models.vae import VAE
 
@@ -25,8 +25,14 @@ class VAEGAN(VAE, AdversarialModel):
 
     inference_parts: ClassVar = VAE.inference_parts | {"decoder": "decoder_ema"}
 
-    def __init__(self, adversarial_weight: NonNegativeFloat | Schedule = 0.5, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        adversarial_weight: NonNegativeFloat | Schedule = 0.5,
+        ema_halflife_images: NonNegativeFloat | Schedule = 10_000.0,
+        ema_rampup: PositiveFloat | None = 0.05,
+        **options: Any,
+    ) -> None:
+        super().__init__(ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, **options)
         self.decoder_ema = copy.deepcopy(self.decoder).requires_grad_(False)
         self.scheduled["adversarial_weight"] = as_schedule(adversarial_weight)
 

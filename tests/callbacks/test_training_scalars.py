@@ -203,18 +203,15 @@ def test_both_players_of_a_gan_are_checked(player: str, every_images: int, tmp_p
 
 def test_gradients_under_16_mixed_are_left_to_the_scaler() -> None:
     """Its first steps overflow on purpose; the losses are checked all the same."""
-
-    def trainer_of(precision: str) -> Trainer:
-        strategy = SimpleNamespace(root_device=torch.device("cpu"))
-        return cast(Trainer, SimpleNamespace(precision=precision, strategy=strategy, checkpoint_callback=None))
-
     scalars = TrainingScalars(every_images=4)
-    scalars.values = {"loss": [(4, torch.ones(()))], "generator_gradient_norm": [(4, torch.tensor(INFINITY))]}
-    assert scalars.finite_means(trainer_of("16-mixed"))["loss"] == 1
+    scalars._add({"loss": torch.ones(()), "generator_gradient_norm": torch.tensor(INFINITY)}, images_seen=4)
+    assert scalars.finite_means(cast(Trainer, SimpleNamespace(precision="16-mixed")), images_seen=4)["loss"] == 1
     for precision, name in (("32-true", "generator_gradient_norm"), ("16-mixed", "loss")):
-        scalars.values[name] = [(4, torch.ones(())), (8, torch.tensor(NAN)), (12, torch.tensor(NAN))]
-        with pytest.raises(UserError, match=f"{name} is not finite after 8 images"):
-            scalars.finite_means(trainer_of(precision))
+        scalars._add({name: torch.tensor(NAN)}, images_seen=8)
+        with pytest.raises(UserError, match=f"{name} is not finite"):
+            scalars.finite_means(
+                cast(Trainer, SimpleNamespace(precision=precision, checkpoint_callback=None)), images_seen=8
+            )
 
 
 @pytest.mark.parametrize("build", [tiny_vae, tiny_gan])

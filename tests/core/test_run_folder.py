@@ -70,8 +70,9 @@ def test_second_owner_is_told_who_the_first_one_is(tmp_path: Path) -> None:
     assert not held
 
 
-def test_ranks_of_torchrun_do_not_wait_for_a_run_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others would read its checkpoints meanwhile."""
+def test_ranks_of_torchrun_wait_only_for_a_run_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that stops by itself, the others would read the checkpoints meanwhile."""
+    monkeypatch.setattr(run_folder, "KILLED_WITHIN_S", 1.0)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
     owner, rank = start_owner(tmp_path)
@@ -79,7 +80,11 @@ def test_ranks_of_torchrun_do_not_wait_for_a_run_that_stops(tmp_path: Path, monk
     try:
         with pytest.raises(UserError, match="belongs to a run that goes on"), owned(tmp_path, "last"):
             pass
-        assert time.monotonic() - started_at < 5
+        assert 1 <= time.monotonic() - started_at < 5
+        owner.kill()
+        threading.Timer(0.3, os.kill, (rank, signal.SIGKILL)).start()
+        with owned(tmp_path, "last"):
+            assert len(held) == 1
     finally:
         owner.kill()
         os.kill(rank, signal.SIGKILL)

@@ -357,7 +357,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_a_cache(kills: int, tmp
 
 def test_leftovers_of_a_killed_build_are_removed_by_the_next_one(tmp_path: Path) -> None:
     folder = fill(tmp_path / "cats")
-    leftover = ImageCache(Folder(folder), 32, tmp_path / "cache").building
+    leftover = tmp_path / "cache" / f"{ImageCache(Folder(folder), 32, tmp_path / 'cache').building}half"
     leftover.mkdir(parents=True)
     (leftover / "pixels").write_bytes(b"half")
     DrawnCats(2, seed=0).load(32, tmp_path / "cache")  # others stay: they may be in use
