@@ -60,10 +60,10 @@ def resumed_config(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
                 f"a resumed run keeps its model, data and seed, but {changed} would change; "
                 "leave it out, or begin another run without resume"
             )
-    data = stored["data"] | local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
-    check(data, "data")
+    local = local_data_options(stored["data"], run_folder.run_dir_of(path), config["data"], typed)
+    data = check(stored["data"] | local, "data")
     check_weights(checkpoint)
-    kept = {"model": stored["model"], "data": data, "seed": stored["seed"]}
+    kept = {"model": check(stored["model"], "model"), "data": data, "seed": stored["seed"]}
     return config | kept | {"resume": str(path), "init_from": None}
 
 

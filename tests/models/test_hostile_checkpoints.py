@@ -351,6 +351,13 @@ def test_hostile_content_is_refused_at_every_door(name: str, door: str, valid: P
         assert expected in refusal(path, lambda path: enter(door, path))
 
 
+def test_unknown_option_without_a_value_is_left_out_on_resuming(valid: Path, tmp_path: Path) -> None:
+    content, path = read_file(valid), tmp_path / "model.safetensors"
+    content["config"]["model"]["decoder"]["x"] = None
+    path.write_bytes(to_bytes(content))
+    enter("resume", path)
+
+
 @pytest.mark.parametrize("name", HEADERS)
 def test_hostile_header_is_refused(name: str, tmp_path: Path) -> None:
     content, expected = HEADERS[name]
