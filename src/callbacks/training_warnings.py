@@ -10,6 +10,7 @@ from lightning import Trainer
 from src.callbacks.periodic import PeriodicCallback, log_metrics
 from src.core.types import Fraction, NonNegativeInt, PositiveFloat
 from src.models.base import GenerativeModel
+from src.models.checkpoint.states import checked_state
 
 MESSAGES = {
     "discriminator_has_won": "the discriminator has won: it tells real from generated images nearly always, and the "
@@ -24,6 +25,7 @@ MESSAGES = {
     "logits_explode": "the logits explode: the discriminator's outputs grow without bound. Try a higher r1_gamma and "
     "r2_gamma in model.gradient_penalty, its interval=1, or lower learning rates.",
 }
+STATE = {"since": dict[str, int], "warned": dict[str, bool], "highest": dict[str, float]}
 
 
 @dataclass(eq=False)
@@ -116,4 +118,6 @@ class TrainingWarnings(PeriodicCallback):
         return {"since": self.since, "warned": self.warned, "highest": self.highest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update({name: dict(state_dict[name]) for name in self.state_dict()})
+        state = checked_state("TrainingWarnings", state_dict, STATE)
+        self.since, self.highest = state["since"], state["highest"]
+        self.warned |= state["warned"]  # earlier checkpoints lack some kinds

@@ -95,6 +95,9 @@ def test_state_travels_in_the_checkpoint() -> None:
     other.load_state_dict(one.state_dict())
     assert other.update_symptoms(exploded, 31_000) == {}
     assert other.state_dict() == one.state_dict()
+    earlier = one.state_dict() | {"warned": {"logits_explode": True}}
+    other.load_state_dict(earlier)  # of a version that knew one kind
+    assert other.update_symptoms(exploded, 32_000) == {}
 
 
 def run_of(capsys: pytest.CaptureFixture[str], model: Any, **options: Any) -> tuple[str, dict[str, float]]:

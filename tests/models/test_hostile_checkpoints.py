@@ -236,6 +236,8 @@ STATES: dict[str, Edit] = {
     },
     "best of text": with_callback("Checkpoints", best={"images_seen": "many"}),
     "best of a list": with_callback("Checkpoints", best=[1]),
+    "warnings of tensors": with_callback("TrainingWarnings", warned={"modes_collapse": torch.ones(2)}),
+    "symptoms since text": with_callback("TrainingWarnings", since={"modes_collapse": "many"}),
     "clock of NaN": with_callback("Checkpoints", wall_seconds=math.nan),
     "sums of nothing": with_scalars(counts={}, groups={"loss": torch.ones(1, 1)}),
     "numbers of nothing": with_scalars(counts={}, numbers={"loss": 1.0}),
