@@ -30,6 +30,11 @@ def refuse(is_wrong: Callable[[Any], bool], reason: str = "") -> BeforeValidator
     return BeforeValidator(validate)
 
 
+def names_target(value: object) -> bool:
+    """Tell whether a part of a config says which object it makes."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 def color(value: object) -> str:
     """Return a color that Pillow knows; six digits may lack their #, which a command line would want quoted twice."""
     from PIL import ImageColor
@@ -121,11 +126,11 @@ Devices = Annotated[
 # What the config makes: any annotation that no other type here stands for.
 Object = Annotated[
     Any,
-    refuse(lambda value: not (isinstance(value, Mapping | list) or callable(value))),
+    refuse(lambda value: not (callable(value) or names_target(value))),
     Field(description="an object (_target_)"),
 ]
 ObjectConfig = Annotated[
     dict[str, Any],
-    refuse(lambda value: "_target_" not in value if isinstance(value, Mapping) else True),
+    refuse(lambda value: not names_target(value)),
     Field(description="a choice that makes an object (_target_)"),
 ]

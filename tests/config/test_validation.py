@@ -175,6 +175,11 @@ def test_alias_for_an_object_takes_objects_only() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [{}, {"start": 1.0}, []])
+def test_what_makes_no_object_is_none(value: Any) -> None:
+    assert "not allowed here; give a number" in refusal({"_target_": "src.models.gan.GAN", "beta2": value})
+
+
 def test_error_of_a_constructor_passes_in_its_own_words() -> None:
     with pytest.raises(UserError, match=r"^no network$"):
         instantiate({"_target_": "tests.config.test_validation.Unreachable"})

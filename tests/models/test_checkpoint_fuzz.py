@@ -55,7 +55,7 @@ def places(node: Any, path: Path_ | None = None) -> list[Path_]:
 def changed_value(value: Any, rng: random.Random) -> Any:
     if not isinstance(value, torch.Tensor) or rng.random() < 0.2:
         scaled = [value * factor for factor in (-1, 10**9)] if type(value) in (int, float) else []
-        return rng.choice([*VALUES, *scaled, torch.ones(2)])
+        return copy.deepcopy(rng.choice([*VALUES, *scaled, torch.ones(2)]))
     changes: list[Callable[[torch.Tensor], torch.Tensor]] = [
         lambda t: t[None],
         lambda t: t.flatten()[:-1],
@@ -86,7 +86,7 @@ def changed_tree(content: bytes, path: Path, rng: random.Random) -> bytes:
         elif kind < 0.25:
             node[place[-1]] = copy.deepcopy(tree.get(rng.choice(list(tree))))
         elif kind < 0.3 and isinstance(node, dict):
-            node[rng.choice(["x", "_target_", "\x1b[31m", "root", "seed"])] = rng.choice(VALUES)
+            node[rng.choice(["x", "_target_", "\x1b[31m", "root", "seed"])] = copy.deepcopy(rng.choice(VALUES))
         else:
             node[place[-1]] = changed_value(node[place[-1]], rng)
         if not tree:
