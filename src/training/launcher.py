@@ -36,8 +36,7 @@ def start(config: dict[str, Any], typed: list[str], always_apart: bool = False) 
     Raises UserError where the run folder or the checkpoint can't be used.
     """
     run_dir, here = Path(config["run_dir"]), get_rank_info()
-    given = [item for item in typed if item.startswith(("run_dir=", "hydra.run.dir=")) and "${now" not in item]
-    if here and not given:
+    if here and not any(item.startswith(("run_dir=", "hydra.run.dir=")) and "${now" not in item for item in typed):
         raise UserError(f"the ranks that {here.launcher} started need one folder; add run_dir=..., the same for all")
     if config["init_from"] and "ema_rampup" in config["model"] and not any("ema_rampup=" in item for item in typed):
         # The average of weights that are good already needs no short memory (as in StyleGAN2-ADA's transfer).
