@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ImageDraw
 
 from src.core.errors import printable
+from src.data.archives import Unusable
 from src.data.cache.manifest import NO_CAT
 from src.data.dataset import ImageDataset
 from src.data.decoding import opened
@@ -73,8 +74,11 @@ def _originals(source: Folder, by_file: dict[str, Any], files: list[str], most: 
     for file in source.files() if wanted else ():
         if file.name not in wanted:
             continue
-        with opened(file.read()) as photo:
-            size, small = photo.size, photo.convert("RGB")
+        try:
+            with opened(file.read()) as photo:
+                size, small = photo.size, photo.convert("RGB")
+        except (Unusable, OSError):  # it has changed since
+            continue
         small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         draw, scale = ImageDraw.Draw(small), small.width / size[0]
         for row in by_file[file.name]:
